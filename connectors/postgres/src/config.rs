@@ -1,0 +1,56 @@
+//! What a PostgreSQL source can be told.
+
+use std::time::Duration;
+
+/// The settings of one PostgreSQL source, with secrets and variables already filled in.
+#[derive(Clone)]
+pub struct Config {
+    /// `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…`, or
+    /// `host=/run/postgresql` for a unix socket. Holds a secret: never logged.
+    pub url: String,
+    /// Globs on `schema.table`; a leading `!` excludes. The last match wins nothing: a table is captured when at least one
+    /// glob includes it and none excludes it.
+    pub tables: Vec<String>,
+    /// An existing publication to use as it is; without one Headgate keeps its own.
+    pub publication: Option<String>,
+    /// Name of the replication slot; by default `headgate_{source}`.
+    pub slot: Option<String>,
+    /// Create the slot as a failover slot (PostgreSQL 17 and later).
+    pub failover: bool,
+    /// Tell changes of partitions under the name of their root table.
+    pub partition_root: bool,
+    /// How often to write a heartbeat into a log that is otherwise silent; `None` for never.
+    pub heartbeat: Option<Duration>,
+    /// Largest row in bytes on the wire; a larger one goes to the dead letters unread.
+    pub max_row: u64,
+    /// How long to wait for a connection to be made.
+    pub connect_timeout: Duration,
+    /// How long to wait for the slot's creation, which waits for every transaction that is open when it starts.
+    pub slot_timeout: Duration,
+}
+
+impl Config {
+    /// The settings that hold for `url` when nothing else is said.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            tables: vec!["public.*".to_owned()],
+            publication: None,
+            slot: None,
+            failover: false,
+            partition_root: true,
+            heartbeat: Some(Duration::from_secs(30)),
+            max_row: 32 << 20,
+            connect_timeout: Duration::from_secs(10),
+            slot_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Without the URL, which holds a password.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("tables", &self.tables).field("publication", &self.publication).field("slot", &self.slot).finish_non_exhaustive()
+    }
+}

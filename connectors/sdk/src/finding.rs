@@ -1,0 +1,51 @@
+//! What a check found out about a source or a broker.
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// The run will work; this may hurt later.
+    Warning,
+    /// The run will not work.
+    Error,
+}
+
+/// One finding: what is so, why it matters, and the exact statement or setting that fixes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was looked at, in a few words (`wal_level`, `replica identity of public.orders`).
+    pub subject: String,
+    /// What was found.
+    pub what: String,
+    /// Why it matters; empty for good findings.
+    pub why: String,
+    /// What fixes it: a statement, a setting, a command.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    /// A finding that all is well.
+    pub fn good(subject: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { severity: Severity::Good, subject: subject.into(), what: what.into(), why: String::new(), fix: None }
+    }
+
+    /// A finding that may hurt later.
+    pub fn warning(subject: impl Into<String>, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, subject: subject.into(), what: what.into(), why: why.into(), fix: None }
+    }
+
+    /// A finding that keeps the run from working.
+    pub fn error(subject: impl Into<String>, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, subject: subject.into(), what: what.into(), why: why.into(), fix: None }
+    }
+
+    /// Adds what fixes it.
+    #[must_use]
+    pub fn with_fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+}

@@ -1,0 +1,84 @@
+//! Where a connector tells what it read.
+
+use crate::{Change, Fault, Message, Progress, Transaction};
+use std::future::Future;
+
+/// The history that the positions to come count in, bound to the server and slot they were read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// See [`Position::epoch`](crate::Position::epoch).
+    pub epoch: u16,
+    /// What the positions are positions *in*, in the connector's own words (PostgreSQL: system id, timeline and slot).
+    /// Kept in the checkpoint and handed back in [`Resume`](crate::Resume).
+    pub identity: String,
+}
+
+/// History that is gone: changes between the two positions may be missing from the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last progress that the stream or the checkpoint proves.
+    pub from: Option<Progress>,
+    /// Where the readable log begins, in the new epoch.
+    pub to: Progress,
+    /// What happened, for people.
+    pub reason: String,
+}
+
+/// A row that cannot become an event, found while it was read; its content goes no further than this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowFault {
+    /// The table, if it is known.
+    pub table: Option<String>,
+    /// Why (a row over the configured size, say).
+    pub reason: String,
+    /// Size of the row in bytes on the wire.
+    pub size: u64,
+}
+
+/// Takes what a connector tells, in order, and hands it on. Implemented by the gateway and by
+/// [`testing::Recorder`](crate::testing::Recorder).
+///
+/// Calls come in this order: [`open`](Self::open) once, then any number of transactions
+/// (`begin`, changes and transactional messages, `commit`), messages that stand alone, and `progress`, the last three
+/// only between transactions. Only `open`, `gap` and `flush` wait.
+pub trait Outlet: Send {
+    /// Binds the positions to come to a history, durably, before anything of it is told.
+    ///
+    /// # Errors
+    /// The checkpoint could not be written.
+    fn open(&mut self, origin: Origin) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Tells of lost history. It is published as an event of the new epoch and, by the source's `on_gap` policy, ends
+    /// the run: the connector returns the error it gets.
+    ///
+    /// # Errors
+    /// The policy says stop, or the event could not be published.
+    fn gap(&mut self, origin: Origin, gap: Gap) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Begins a transaction.
+    fn begin(&mut self, transaction: &Transaction);
+
+    /// One change of the open transaction.
+    fn change(&mut self, change: &Change<'_>);
+
+    /// A logical message, inside the open transaction or standing alone.
+    fn message(&mut self, message: &Message<'_>);
+
+    /// A row of the open transaction that cannot be read: it goes to the dead letters, and counts as one event.
+    fn reject(&mut self, fault: &RowFault);
+
+    /// Ends the open transaction. `progress.log` is the position after its commit.
+    fn commit(&mut self, progress: Progress);
+
+    /// Everything before `progress.log` has been told, although nothing was published for it.
+    fn progress(&mut self, progress: Progress);
+
+    /// Whether enough has gathered that [`flush`](Self::flush) should come before the next change.
+    fn is_full(&self) -> bool;
+
+    /// Hands on everything told so far; waits while the broker is behind. Cheap when there is nothing.
+    ///
+    /// # Errors
+    /// The publisher is gone; the connector returns what it gets and will be started again.
+    fn flush(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
+}
