@@ -16,7 +16,7 @@ mod transaction;
 mod truncate;
 
 pub use cursor::{DecodeError, Problem};
-pub use logical::Logical;
+pub use logical::{Head, Logical, decode_head};
 pub use relation::{Column, Relation, ReplicaIdentity, Type};
 pub use row::{Delete, Images, Insert, OldImage, Update};
 pub use transaction::{Begin, Commit, Origin};
