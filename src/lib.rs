@@ -2,5 +2,9 @@
 
 pub mod broker;
 pub mod config;
+mod event;
+mod normalize;
+mod pipeline;
+pub mod publish;
 pub mod status;
 pub mod telemetry;

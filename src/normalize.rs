@@ -21,6 +21,7 @@ use crate::{
     config::OnGap,
     event::{Batch, DeadLetter, Event, Item},
     publish::{CheckpointStore, Durable, StoredCheckpoint},
+    telemetry::metrics::SourceMetrics,
 };
 use async_nats::Subject;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -34,10 +35,7 @@ use key::Key;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 use subject::{Names, Template};
 pub use table::Style;
@@ -52,15 +50,6 @@ const BATCH_ITEMS: usize = 1024;
 const ITEM_BYTES: usize = 160;
 /// Tables prepared at one time; beyond that (endless DDL) all are prepared anew.
 const MAX_TABLES: usize = 4096;
-
-/// Counts of what the normalizer did, read by metrics.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Changes and messages told by the connector.
-    pub received: AtomicU64,
-    /// Events dropped because the stream holds them already.
-    pub deduplicated: AtomicU64,
-}
 
 /// What a normalizer needs beside its input.
 #[derive(Debug)]
@@ -108,7 +97,7 @@ struct Held {
 #[derive(Debug)]
 pub struct Normalizer {
     setting: Setting,
-    counts: Arc<Counts>,
+    metrics: SourceMetrics,
     batches: mpsc::Sender<Batch>,
     room: Arc<Semaphore>,
     durable: watch::Receiver<Durable>,
@@ -138,7 +127,7 @@ impl Normalizer {
     /// An outlet that hands its batches to `batches` and drops events up to `resume`.
     pub fn new(
         setting: Setting,
-        counts: Arc<Counts>,
+        metrics: SourceMetrics,
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
         checkpoints: CheckpointStore,
@@ -149,7 +138,7 @@ impl Normalizer {
         let source_hash = u64::from(encode::fnv1a(&[source])) << 32 | u64::from(encode::fnv1a(&[source, &[0]]));
         Self {
             setting,
-            counts,
+            metrics,
             batches,
             room,
             durable,
@@ -177,7 +166,7 @@ impl Normalizer {
             Position { epoch: self.epoch, commit: self.transaction.commit, index: self.transaction.next_index };
         self.transaction.next_index += 1;
         if self.resume.is_some_and(|resume| position <= resume) {
-            self.counts.deduplicated.fetch_add(1, Ordering::Relaxed);
+            self.metrics.deduplicated.inc();
             return None;
         }
         Some(position)
@@ -586,7 +575,7 @@ impl Outlet for Normalizer {
     }
 
     fn change(&mut self, change: &Change<'_>) {
-        self.counts.received.fetch_add(1, Ordering::Relaxed);
+        self.metrics.received.inc();
         self.prepare(change.relation);
         let relation = change.relation;
         let Some(table) = self.tables.get(&relation.id) else { return };
@@ -631,7 +620,7 @@ impl Outlet for Normalizer {
             }
             return;
         }
-        self.counts.received.fetch_add(1, Ordering::Relaxed);
+        self.metrics.received.inc();
         if !message.transactional {
             self.transaction = OpenTransaction {
                 commit: message.position,
@@ -655,7 +644,7 @@ impl Outlet for Normalizer {
     }
 
     fn reject(&mut self, fault: &RowFault) {
-        self.counts.received.fetch_add(1, Ordering::Relaxed);
+        self.metrics.received.inc();
         let Some(position) = self.next_position() else { return };
         self.items.push(Pending::DeadLetter(Box::new(DeadLetter {
             position,
@@ -693,7 +682,7 @@ impl Outlet for Normalizer {
 
 /// The fault of a source that waits for somebody to accept a gap.
 pub fn gap_fault(source: &str, reason: &str) -> Fault {
-    Fault::definite(format!("history is gone: {reason}")).with_fix(format!(
+    Fault::gap(format!("history is gone: {reason}")).with_fix(format!(
         "the gap event in EVENTS_{source} says how much; when the consumers know, run `headgate source accept-gap {source}`"
     ))
 }

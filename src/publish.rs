@@ -19,7 +19,7 @@ mod window;
 
 pub use checkpoint::{CheckpointStore, StoredCheckpoint, accept_gap, forget};
 pub use dead_letter::STREAM as DEAD_LETTER_STREAM;
-pub use publisher::{Counts, Durable, Publisher};
+pub use publisher::{Durable, Identity, Publisher};
 pub use release::release;
 pub use stream::{End, SourceStream, findings, stream_name};
 

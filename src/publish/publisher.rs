@@ -11,19 +11,18 @@ use crate::{
     broker::Link,
     config::{self, Mode, Publish},
     event::{Batch, Event, Item},
+    normalize::time,
+    status::SourceState,
 };
 use async_nats::{
     Client, HeaderMap, HeaderName, HeaderValue, Message, StatusCode, Subject, Subscriber, jetstream::Context,
 };
 use futures_util::StreamExt as _;
-use headgate_sdk::{Fault, Position, Progress};
+use headgate_sdk::{Fault, FaultKind, Position, Progress};
 use serde::Deserialize;
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -55,38 +54,28 @@ pub struct Durable {
     pub sequence: u64,
 }
 
-/// Counts of what a publisher did, read by metrics.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Events acknowledged.
-    pub published: AtomicU64,
-    /// Their payload bytes.
-    pub published_bytes: AtomicU64,
-    /// Events kept among the dead letters.
-    pub dead_letters: AtomicU64,
-    /// Times that the stream's end had to be read again.
-    pub resyncs: AtomicU64,
-    /// Messages under way.
-    pub in_flight: AtomicU64,
-    /// Commit time of the last transaction acknowledged, in microseconds since 1970-01-01 UTC.
-    pub last_commit: AtomicI64,
-    /// The stream's sequence of the last event acknowledged.
-    pub sequence: AtomicU64,
+/// Whose events they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// The source's name.
+    pub source: &'a str,
+    /// The events' `source` attribute.
+    pub uri: &'a str,
+    /// The number of partitions.
+    pub partitions: u32,
 }
-
-/// Called with the commit times of transactions whose last event was just acknowledged.
-pub type OnCommits = Box<dyn Fn(&[i64]) + Send>;
 
 /// Publishes one source's batches.
 pub struct Publisher {
     client: Client,
     link: watch::Receiver<Link>,
+    /// The connection that everything in the window was published on.
+    generation_seen: u64,
     stream: SourceStream,
     setting: config::Nats,
     dead_letters: DeadLetters,
     claim_check: ClaimCheck,
-    counts: Arc<Counts>,
-    on_commits: OnCommits,
+    state: Arc<SourceState>,
     durable: watch::Sender<Durable>,
     window: Window,
     /// Taken from batches, not published yet.
@@ -153,34 +142,32 @@ impl std::fmt::Display for Broken {
 
 impl Publisher {
     /// A publisher that goes on after `end`.
-    #[allow(clippy::too_many_arguments, reason = "built in one place, from parts that belong to different owners")]
     pub fn new(
         context: &Context,
-        link: watch::Receiver<Link>,
-        stream: SourceStream,
-        end: End,
-        source: &str,
-        uri: &str,
-        partitions: u32,
+        mut link: watch::Receiver<Link>,
+        (stream, end): (SourceStream, End),
+        identity: Identity<'_>,
         setting: config::Nats,
-        counts: Arc<Counts>,
-        on_commits: OnCommits,
+        state: Arc<SourceState>,
     ) -> Self {
+        let Identity { source, uri, partitions } = identity;
         let client = context.client();
         let inbox = client.new_inbox();
         let tail = end.last.map(|last| last.position);
         let (durable, _) = watch::channel(Durable { position: tail, sequence: end.sequence, ..Durable::default() });
-        counts.sequence.store(end.sequence, Ordering::Relaxed);
+        if let Some(position) = tail {
+            state.acked(position, end.sequence, 0);
+        }
         Self {
             dead_letters: DeadLetters::new(context.clone(), source, uri, partitions, &setting.stream),
             claim_check: ClaimCheck::new(context.clone(), source, &setting.stream),
             reply: Subject::from(format!("{inbox}.0")),
             client,
+            generation_seen: link.borrow_and_update().generation,
             link,
             stream,
             setting,
-            counts,
-            on_commits,
+            state,
             durable,
             window: Window::new(end.sequence),
             queue: VecDeque::new(),
@@ -209,12 +196,11 @@ impl Publisher {
             .subscribe(format!("{}.*", self.inbox))
             .await
             .map_err(|error| Fault::transient("cannot subscribe to acknowledgements").with_cause(error))?;
-        self.link.borrow_and_update();
         let mut open = true;
         loop {
             self.take_available(&mut batches, &mut open);
             self.publish_queued(open).await?;
-            self.counts.in_flight.store(self.window.len() as u64, Ordering::Relaxed);
+            self.show_pending();
             if !open && self.queue.is_empty() && self.window.is_empty() {
                 return Ok(());
             }
@@ -226,7 +212,10 @@ impl Publisher {
                     None => return Err(Fault::transient("the broker's connection is closed")),
                 },
                 changed = self.link.changed() => match changed {
-                    Ok(()) => (!self.link.borrow_and_update().connected).then_some(Broken::Disconnected),
+                    Ok(()) => {
+                        let link = *self.link.borrow_and_update();
+                        (!link.connected || link.generation != self.generation_seen).then_some(Broken::Disconnected)
+                    }
                     Err(_) => return Err(Fault::transient("the broker's connection is closed")),
                 },
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => Some(Broken::Silence),
@@ -320,7 +309,7 @@ impl Publisher {
             Item::DeadLetter(letter) => {
                 let dead_letters = self.dead_letters.clone();
                 persist(|| dead_letters.keep(&letter)).await;
-                self.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
+                self.state.metrics.failed.inc();
                 Ok(None)
             }
             Item::Mark(progress) => {
@@ -488,16 +477,23 @@ impl Publisher {
 
     /// Tells what became durable.
     fn settle(&mut self, acked: &Acked) {
-        let counts = &self.counts;
-        counts.published.fetch_add(acked.messages, Ordering::Relaxed);
-        counts.published_bytes.fetch_add(acked.bytes, Ordering::Relaxed);
-        if let Some(commit) = acked.commits.last() {
-            counts.last_commit.store(*commit, Ordering::Relaxed);
-            (self.on_commits)(&acked.commits);
+        let metrics = &self.state.metrics;
+        metrics.published.inc_by(acked.messages);
+        metrics.published_bytes.inc_by(acked.bytes);
+        if !acked.commits.is_empty() {
+            let now = time::now();
+            for commit in &acked.commits {
+                metrics.commit_to_ack.observe((now - commit).max(0) as f64 / 1e6);
+            }
         }
         self.tail = self.tail.max(acked.position);
         let sequence = self.window.last_sequence() - self.window.len() as u64;
-        counts.sequence.store(sequence, Ordering::Relaxed);
+        if let Some(position) = acked.position {
+            self.state.acked(position, sequence, acked.commits.last().copied().unwrap_or(0));
+        }
+        if let Some(done) = acked.streamed.max(acked.marked) {
+            self.state.set_done(done.log);
+        }
         if acked.position.is_some() || acked.marked.is_some() {
             self.durable.send_modify(|durable| {
                 durable.position = durable.position.max(acked.position);
@@ -508,9 +504,21 @@ impl Publisher {
         }
     }
 
+    /// Shows what is under way.
+    fn show_pending(&self) {
+        self.state.metrics.in_flight.set(i64::try_from(self.window.len()).unwrap_or(i64::MAX));
+        let queued = || {
+            self.queue.iter().find_map(|queued| match queued {
+                Queued::Item(Item::Event(event)) => Some(event.committed_at),
+                _ => None,
+            })
+        };
+        self.state.set_oldest_pending(self.window.oldest_commit().or_else(queued).unwrap_or(0));
+    }
+
     /// Reads where the stream really ends, and publishes again what it lacks.
     async fn resync(&mut self, broken: &Broken, acks: &mut Subscriber) -> Result<(), Fault> {
-        self.counts.resyncs.fetch_add(1, Ordering::Relaxed);
+        self.state.metrics.resyncs.inc();
         tracing::warn!(in_flight = self.window.len(), "publishing interrupted: {broken}; reading where the stream ends");
         // What the broker refuses for its own reasons (no room, say) it will refuse again at once.
         if matches!(broken, Broken::NoResponders) || matches!(broken, Broken::Refused(error) if error.err_code != 10071) {
@@ -558,11 +566,11 @@ impl Publisher {
     async fn read_end(&mut self, acks: &mut Subscriber) -> Result<End, Fault> {
         let mut pause = Duration::from_millis(20);
         loop {
-            let link = self.link.clone();
+            let mut link = self.link.clone();
             let read = async {
-                let mut link = link;
-                let connected = link.wait_for(|link| link.connected).await.is_ok();
-                if connected { timeout(self.setting.ack_timeout, self.stream.end()).await.ok() } else { None }
+                let generation = link.wait_for(|link| link.connected).await.ok()?.generation;
+                let end = timeout(self.setting.ack_timeout, self.stream.end()).await.ok()?;
+                Some(end.map(|end| (end, generation)))
             };
             tokio::pin!(read);
             let outcome = loop {
@@ -574,11 +582,11 @@ impl Publisher {
                 }
             };
             match outcome {
-                Some(Ok(end)) => {
-                    self.link.borrow_and_update();
+                Some(Ok((end, generation))) => {
+                    self.generation_seen = generation;
                     return Ok(end);
                 }
-                Some(Err(fault)) if fault.kind() == headgate_sdk::FaultKind::Definite => return Err(fault),
+                Some(Err(fault)) if fault.kind() == FaultKind::Definite => return Err(fault),
                 Some(Err(fault)) => tracing::debug!("{fault}"),
                 None => {}
             }

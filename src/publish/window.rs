@@ -63,6 +63,14 @@ impl Window {
         self.messages == 0
     }
 
+    /// Commit time of the oldest event under way.
+    pub(super) fn oldest_commit(&self) -> Option<i64> {
+        self.entries.iter().find_map(|entry| match entry {
+            Entry::Message { event, .. } => Some(event.committed_at),
+            Entry::Mark(_) | Entry::BatchEnd(_) => None,
+        })
+    }
+
     /// Adds a message; returns the sequence that it must follow.
     pub(super) fn push(&mut self, event: Event) -> u64 {
         let expected = self.last_sequence;

@@ -3,9 +3,15 @@
 mod apply;
 mod catalog;
 mod config;
+mod connect;
+mod feedback;
+mod frame;
+mod lsn;
 #[doc(hidden)]
 pub mod pgoutput;
+mod refusal;
 mod relation;
+mod replication;
 mod tables;
 #[doc(hidden)]
 pub mod testing;
