@@ -3,6 +3,7 @@
 //! Answers go to standard output, everything else to standard error. Every command ends with an exit code of sysexits.
 
 mod check;
+mod connector;
 mod failure;
 mod paint;
 mod run;
@@ -79,7 +80,7 @@ impl Cli {
     pub async fn execute(self) -> Result<(), Failure> {
         match self.command {
             Command::Run => run::run(load(&self.config)?).await,
-            Command::Check(command) => command.execute(load(&self.config)?).await,
+            Command::Check(command) => command.execute(&self.config).await,
             Command::Status(command) => command.execute(&load(&self.config)?).await,
             Command::Tail(command) => command.execute(load(&self.config)?).await,
             Command::Source(command) => command.execute(load(&self.config)?).await,

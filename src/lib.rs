@@ -2,6 +2,12 @@
 
 pub mod admin;
 pub mod broker;
+pub mod cli;
 pub mod config;
+mod event;
+pub mod gateway;
+mod normalize;
+mod pipeline;
+pub mod publish;
 pub mod status;
 pub mod telemetry;

@@ -9,16 +9,19 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// What is logged where `HEADGATE_LOG` and `RUST_LOG` say nothing.
-const DEFAULT_FILTER: &str = "error,headgate=info,headgate_postgres=info";
+const RUN_FILTER: &str = "error,headgate=info,headgate_postgres=info";
+/// The same for a command that somebody waits for: its own answer says enough.
+const COMMAND_FILTER: &str = "off";
 
 /// Starts logging, as `HEADGATE_LOG` (or `RUST_LOG`) and `HEADGATE_LOG_FORMAT` (`text` or `json`) say.
 ///
 /// # Errors
 /// One of the variables cannot be used, or logging was started before.
-pub fn start_logging(env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+pub fn start_logging(env: &dyn Fn(&str) -> Option<String>, run: bool) -> Result<(), String> {
     let directives = env("HEADGATE_LOG").or_else(|| env("RUST_LOG")).filter(|text| !text.trim().is_empty());
+    let default = if run { RUN_FILTER } else { COMMAND_FILTER };
     let filter = EnvFilter::builder()
-        .parse(directives.as_deref().unwrap_or(DEFAULT_FILTER))
+        .parse(directives.as_deref().unwrap_or(default))
         .map_err(|error| format!("HEADGATE_LOG: {error}"))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match env("HEADGATE_LOG_FORMAT").as_deref() {

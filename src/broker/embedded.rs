@@ -154,7 +154,7 @@ struct Site {
 
 impl Site {
     fn prepare(settings: &config::Embedded, data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let program = find_program(settings.binary.as_deref())?;
+        let program = program(settings)?;
         let io = |doing: String| move |error| EmbeddedError::Io { doing, error };
         let directory = data_dir.join("nats");
         let cannot = format!("cannot create {}", directory.display());
@@ -283,7 +283,11 @@ async fn greeting(address: SocketAddr) -> Option<String> {
 }
 
 /// The program that was configured, else the first that is found.
-fn find_program(configured: Option<&Path>) -> Result<PathBuf, EmbeddedError> {
+///
+/// # Errors
+/// There is none.
+pub fn program(settings: &config::Embedded) -> Result<PathBuf, EmbeddedError> {
+    let configured = settings.binary.as_deref();
     let named = configured
         .map(Path::to_owned)
         .or_else(|| std::env::var_os("HEADGATE_NATS_SERVER").map(PathBuf::from));

@@ -3,16 +3,13 @@
 //! The first SIGINT or SIGTERM drains within `shutdown_grace`; the second ends the process at once.
 
 use super::Failure;
-use crate::{
-    config::Config,
-    gateway::{self, RunError},
-};
+use crate::{config::Config, gateway};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What the gateway's own drain may take beyond the grace period before it is given up.
-const MARGIN: Duration = Duration::from_secs(1);
+/// What ending may take beyond the grace period, the embedded server's end above all, before it is given up.
+const MARGIN: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let internal = |error: std::io::Error| Failure::internal(format!("cannot listen for signals: {error}"));
@@ -45,7 +42,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
             tracing::info!("headgate has ended");
             Ok(())
         }
-        Ok(Err(error)) => Err(failure(error)),
+        Ok(Err(error)) => Err(Failure::unavailable(error.to_string()).with_fix(error.fix())),
         Err(error) => Err(Failure::internal(format!("the gateway failed: {error}"))),
     }
 }
@@ -54,18 +51,5 @@ async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _ = one.recv() => {}
         _ = other.recv() => {}
-    }
-}
-
-fn failure(error: RunError) -> Failure {
-    let message = error.to_string();
-    let (failure, fix) = match error {
-        RunError::Unavailable { fix, .. } => (Failure::unavailable(message), fix),
-        RunError::Refused { fix, .. } => (Failure::refused(message), fix),
-        RunError::Internal(_) => (Failure::internal(message), None),
-    };
-    match fix {
-        Some(fix) => failure.with_fix(fix),
-        None => failure,
     }
 }

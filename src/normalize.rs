@@ -1,0 +1,144 @@
+//! Turns what a connector tells into encoded CloudEvents, in batches for the publisher.
+//!
+//! * **Order**: events leave in the order they were told, numbered within their transaction. One event of a transaction
+//!   is always held back, because only the commit tells that it was the last.
+//! * **Duplicates**: an event at or before the stream's last one is dropped before it is encoded; the same transaction
+//!   always gives the same positions.
+//! * **Memory**: a batch leaves when it is large or when the connector would wait; it waits for its share of the
+//!   source's memory, which the publisher gives back when the broker has acknowledged it.
+//! * **Cost**: JSON is written once, from the wire's bytes into the batch's buffer; what does not change from row to row
+//!   is spelled once for each table and transaction.
+
+pub mod context;
+pub mod encode;
+mod encoder;
+pub mod form;
+mod key;
+mod row;
+pub mod subject;
+mod table;
+pub mod time;
+
+use crate::{
+    config::OnGap,
+    event::Batch,
+    publish::{CheckpointStore, Durable, StoredCheckpoint},
+};
+use encoder::BATCH_BYTES;
+pub use encoder::{Encoder, Look};
+use headgate_sdk::{Change, Fault, Gap, Message, Origin, Outlet, Progress, RowFault, Transaction};
+use std::sync::Arc;
+pub use table::Style;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// The gateway's outlet.
+#[derive(Debug)]
+pub struct Normalizer {
+    encoder: Encoder,
+    on_gap: OnGap,
+    memory: usize,
+    batches: mpsc::Sender<Batch>,
+    room: Arc<Semaphore>,
+    durable: watch::Receiver<Durable>,
+    checkpoints: CheckpointStore,
+}
+
+impl Normalizer {
+    /// An outlet that hands its batches to `batches`, at most `memory` bytes of them at a time.
+    pub fn new(
+        encoder: Encoder,
+        on_gap: OnGap,
+        memory: usize,
+        batches: mpsc::Sender<Batch>,
+        durable: watch::Receiver<Durable>,
+        checkpoints: CheckpointStore,
+    ) -> Self {
+        let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
+        Self {
+            encoder,
+            on_gap,
+            memory,
+            batches,
+            room: Arc::new(Semaphore::new(memory)),
+            durable,
+            checkpoints,
+        }
+    }
+
+    /// Hands on everything that is complete.
+    async fn hand_on(&mut self) -> Result<(), Fault> {
+        let Some((items, size)) = self.encoder.take() else { return Ok(()) };
+        // A batch larger than all the memory there is goes alone.
+        let share = u32::try_from(size.min(self.memory)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.room).acquire_many_owned(share).await.ok();
+        self.batches
+            .send(Batch { items, permit })
+            .await
+            .map_err(|_| Fault::transient("the publisher has stopped"))
+    }
+}
+
+impl Outlet for Normalizer {
+    async fn open(&mut self, origin: Origin) -> Result<(), Fault> {
+        self.encoder.set_epoch(origin.epoch);
+        self.checkpoints.bind(origin).await
+    }
+
+    async fn gap(&mut self, origin: Origin, gap: Gap) -> Result<(), Fault> {
+        let position = self.encoder.gap(origin.epoch, &gap);
+        self.hand_on().await?;
+        self.durable
+            .wait_for(|durable| durable.position.is_some_and(|at| at >= position))
+            .await
+            .map_err(|_| Fault::transient("the publisher has stopped"))?;
+        let stop = self.on_gap == OnGap::Stop;
+        self.checkpoints
+            .store(StoredCheckpoint {
+                epoch: origin.epoch,
+                identity: origin.identity,
+                progress: gap.to,
+                gap: stop.then(|| gap.reason.clone()),
+            })
+            .await?;
+        if stop { Err(gap_fault(self.encoder.source(), &gap.reason)) } else { Ok(()) }
+    }
+
+    fn begin(&mut self, transaction: &Transaction) {
+        self.encoder.begin(transaction);
+    }
+
+    fn change(&mut self, change: &Change<'_>) {
+        self.encoder.change(change);
+    }
+
+    fn message(&mut self, message: &Message<'_>) {
+        self.encoder.message(message);
+    }
+
+    fn reject(&mut self, fault: &RowFault) {
+        self.encoder.reject(fault);
+    }
+
+    fn commit(&mut self, progress: Progress) {
+        self.encoder.commit(progress);
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        self.encoder.progress(progress);
+    }
+
+    fn is_full(&self) -> bool {
+        self.encoder.is_full()
+    }
+
+    async fn flush(&mut self) -> Result<(), Fault> {
+        self.hand_on().await
+    }
+}
+
+/// The fault of a source that waits for somebody to accept a gap.
+pub fn gap_fault(source: &str, reason: &str) -> Fault {
+    Fault::gap(format!("history is gone: {reason}")).with_fix(format!(
+        "the gap event in EVENTS_{source} says how much; when the consumers know, run `headgate source accept-gap {source}`"
+    ))
+}
