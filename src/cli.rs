@@ -13,13 +13,17 @@ mod tail;
 
 pub use failure::{Exit, Failure};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError};
 use clap::{CommandFactory as _, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Every database change as an ordered CloudEvent on NATS JetStream, once.
 #[derive(Debug, Parser)]
-#[command(name = "headgate", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "headgate",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   headgate check                    Will the run work? What has to be fixed first?
   headgate run -c shop.toml         Run until Ctrl-C
@@ -28,7 +32,8 @@ Examples:
 
 The configuration is ./config.toml unless -c or HEADGATE_CONFIG names another file.
 Logs go to standard error: HEADGATE_LOG=debug, HEADGATE_LOG_FORMAT=json.
-Exit codes: 0 done, 64 usage or configuration, 69 unavailable, 70 internal, 78 refused for safety.")]
+Exit codes: 0 done, 64 usage or configuration, 69 unavailable, 70 internal, 78 refused for safety."
+)]
 pub struct Cli {
     /// The configuration file
     #[arg(
@@ -93,7 +98,10 @@ impl Cli {
     }
 }
 
-fn load(file: &std::path::Path) -> Result<Config, Failure> {
-    let env = |name: &str| std::env::var(name).ok();
-    config::load(file, &env).map_err(|error| Failure::usage(error.to_string()))
+fn load(file: &Path) -> Result<Config, Failure> {
+    read(file).map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn read(file: &Path) -> Result<Config, ConfigError> {
+    config::load(file, &|name| std::env::var(name).ok())
 }

@@ -23,10 +23,11 @@ fn main() -> ExitCode {
     if let Err(error) = telemetry::start_logging(&|name| std::env::var(name).ok(), cli.is_run()) {
         return Failure::usage(error).report();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Failure::internal(format!("cannot start: {error}")).report(),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Failure::internal(format!("cannot start: {error}")).report(),
+        };
     let done = runtime.block_on(cli.execute());
     // A task that hangs (a blocked reader of standard input) must not hold the process up.
     runtime.shutdown_background();

@@ -27,7 +27,8 @@ pub fn start_logging(env: &dyn Fn(&str) -> Option<String>, run: bool) -> Result<
     let started = match env("HEADGATE_LOG_FORMAT").as_deref() {
         Some("json") => subscriber.json().flatten_event(true).try_init(),
         Some("text" | "") | None => {
-            let colours = std::io::stderr().is_terminal() && env("NO_COLOR").is_none_or(|text| text.is_empty());
+            let colours =
+                std::io::stderr().is_terminal() && env("NO_COLOR").is_none_or(|text| text.is_empty());
             subscriber.with_ansi(colours).with_target(false).try_init()
         }
         Some(_) => return Err("HEADGATE_LOG_FORMAT: expected \"text\" or \"json\"".to_owned()),

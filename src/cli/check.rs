@@ -14,7 +14,9 @@ use std::{path::Path, time::Duration};
 
 /// The arguments.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  headgate check\n  headgate check --json | jq '.findings[] | select(.severity != \"good\")'\n\nExit codes: 0 the run will work, 64 the configuration is wrong, 69 something is unavailable or unfit.")]
+#[command(
+    after_help = "Examples:\n  headgate check\n  headgate check --json | jq '.findings[] | select(.severity != \"good\")'\n\nExit codes: 0 the run will work, 64 the configuration is wrong, 69 something is unavailable or unfit."
+)]
 pub(super) struct Check {
     /// Print the findings as JSON
     #[arg(long)]
@@ -48,7 +50,7 @@ struct Answer<'a> {
 
 impl Check {
     pub(super) async fn execute(self, file: &Path) -> Result<(), Failure> {
-        let config = match super::load(file) {
+        let config = match super::read(file) {
             Ok(config) => config,
             Err(error) => {
                 if self.json {
@@ -58,7 +60,8 @@ impl Check {
             }
         };
         let what = format!("{} is sound", file.display());
-        let mut all = vec![Found { scope: "config".to_owned(), finding: Finding::good("configuration", what) }];
+        let mut all =
+            vec![Found { scope: "config".to_owned(), finding: Finding::good("configuration", what) }];
         let mut add = |scope: &str, findings: Vec<Finding>| {
             all.extend(findings.into_iter().map(|finding| Found { scope: scope.to_owned(), finding }));
         };
@@ -67,7 +70,7 @@ impl Check {
         for (name, source) in &config.sources {
             if let Some(client) = &client {
                 let context = jetstream::new(client.clone());
-                add(name, publish::stream::findings(&context, name, &config.nats).await);
+                add(name, publish::findings(&context, name, &config.nats).await);
             }
             add(name, connector::check(name, source).await);
         }
@@ -76,7 +79,9 @@ impl Check {
         match errors {
             0 => Ok(()),
             1 => Err(Failure::unavailable("the run will not work: 1 finding has to be fixed first")),
-            _ => Err(Failure::unavailable(format!("the run will not work: {errors} findings have to be fixed first"))),
+            _ => Err(Failure::unavailable(format!(
+                "the run will not work: {errors} findings have to be fixed first"
+            ))),
         }
     }
 
@@ -112,7 +117,8 @@ fn configuration_findings(error: &config::ConfigError) -> Vec<Found> {
                 Some(line) => format!("line {line}: {}", problem.key),
                 None => problem.key.clone(),
             };
-            let finding = Finding::error(subject, &problem.what, "nothing is started with a wrong configuration");
+            let finding =
+                Finding::error(subject, &problem.what, "nothing is started with a wrong configuration");
             let finding = match &problem.hint {
                 Some(hint) => finding.with_fix(hint),
                 None => finding,
@@ -159,7 +165,8 @@ async fn broker_findings(config: &Config) -> (Vec<Finding>, Option<Client>) {
             Ok(program) => findings.push(Finding::good("embedded server", program.display().to_string())),
             Err(error) => {
                 let why = "Headgate cannot start a broker of its own";
-                findings.push(Finding::error("embedded server", error.to_string(), why).with_fix(error.fix()));
+                findings
+                    .push(Finding::error("embedded server", error.to_string(), why).with_fix(error.fix()));
             }
         }
     }
@@ -190,19 +197,28 @@ async fn server_findings(client: &Client, nats: &Nats) -> Vec<Finding> {
         Finding::error("nats-server version", &info.version, "it lacks what Headgate relies on")
             .with_fix("install nats-server 2.12 or later")
     } else if version < (2, 12) && nats.publish == Publish::Atomic {
-        Finding::error("nats-server version", &info.version, "publish = \"atomic\" needs atomic batches, which came with 2.12")
-            .with_fix("install nats-server 2.12 or later, or set nats.publish = \"chain\"")
+        Finding::error(
+            "nats-server version",
+            &info.version,
+            "publish = \"atomic\" needs atomic batches, which came with 2.12",
+        )
+        .with_fix("install nats-server 2.12 or later, or set nats.publish = \"chain\"")
     } else if version < (2, 12) {
-        Finding::warning("nats-server version", &info.version, "it works, but Headgate is tested with 2.12 and later")
-            .with_fix("install nats-server 2.12 or later")
+        Finding::warning(
+            "nats-server version",
+            &info.version,
+            "it works, but Headgate is tested with 2.12 and later",
+        )
+        .with_fix("install nats-server 2.12 or later")
     } else {
         Finding::good("nats-server version", &info.version)
     });
     let context = jetstream::new(client.clone());
     findings.push(match tokio::time::timeout(ACCOUNT_TIMEOUT, context.query_account()).await {
-        Ok(Ok(account)) => {
-            Finding::good("jetstream", format!("{} of streams, {} consumers", account.streams, account.consumers))
-        }
+        Ok(Ok(account)) => Finding::good(
+            "jetstream",
+            format!("{} of streams, {} consumers", account.streams, account.consumers),
+        ),
         Ok(Err(error)) => without_jetstream(error.to_string()),
         Err(_) => without_jetstream(format!("no answer within {ACCOUNT_TIMEOUT:?}")),
     });
@@ -235,7 +251,11 @@ mod tests {
     fn findings_are_aligned_with_why_and_fix_below() {
         let found = [
             ("config", Finding::good("configuration", "config.toml is sound")),
-            ("shop", Finding::error("wal_level", "replica", "no changes can be read").with_fix("ALTER SYSTEM SET wal_level = logical;\n-- then restart")),
+            (
+                "shop",
+                Finding::error("wal_level", "replica", "no changes can be read")
+                    .with_fix("ALTER SYSTEM SET wal_level = logical;\n-- then restart"),
+            ),
         ]
         .map(|(scope, finding)| Found { scope: scope.to_owned(), finding });
         assert_eq!(
@@ -248,6 +268,8 @@ mod tests {
 
     #[test]
     fn versions_compare_by_number() {
-        assert!(version("2.9.25") < (2, 10) && version("v2.12.1-RC.2") == (2, 12) && version("2.15.1") > (2, 12));
+        assert!(
+            version("2.9.25") < (2, 10) && version("v2.12.1-RC.2") == (2, 12) && version("2.15.1") > (2, 12)
+        );
     }
 }

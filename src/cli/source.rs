@@ -4,7 +4,7 @@ use super::{Failure, connector, failure::print};
 use crate::{
     broker::{self, Patience},
     config::{self, Config},
-    publish::{checkpoint, stream},
+    publish,
 };
 use async_nats::jetstream::{self, Context};
 use clap::Subcommand;
@@ -43,15 +43,18 @@ impl Source {
                 // The broker first: were it away, a dropped slot with a checkpoint left would look like a gap.
                 let context = connect(&config).await?;
                 let removed = connector::drop_source(&name, source).await.map_err(|fault| failure(&fault))?;
-                checkpoint::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
+                publish::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
                 let mut text: String = removed.iter().map(|what| format!("dropped {what}\n")).collect();
-                text.push_str(&format!("forgot the checkpoint of {name}; the stream {} stays\n", stream::stream_name(&name)));
+                text.push_str(&format!(
+                    "forgot the checkpoint of {name}; the stream {} stays\n",
+                    publish::stream_name(&name)
+                ));
                 print(text.as_bytes())
             }
             Self::AcceptGap { name } => {
                 find(&config, &name)?;
                 let context = connect(&config).await?;
-                match checkpoint::accept_gap(&context, &name).await.map_err(|fault| failure(&fault))? {
+                match publish::accept_gap(&context, &name).await.map_err(|fault| failure(&fault))? {
                     Some(gap) => print(format!("accepted for {name}: {gap}\n").as_bytes()),
                     None => Err(Failure::refused(format!("{name} has no gap to accept"))
                         .with_fix("headgate status shows what holds the source up")),
@@ -82,8 +85,10 @@ fn confirm(name: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::refused(format!("dropping {name} loses its place in the log, and nobody can be asked"))
-            .with_fix("add --yes"));
+        return Err(Failure::refused(format!(
+            "dropping {name} loses its place in the log, and nobody can be asked"
+        ))
+        .with_fix("add --yes"));
     }
     let mut err = std::io::stderr();
     let _ = write!(err, "Drop the slot and the checkpoint of {name}? Its place in the log is lost. [y/N] ");
@@ -98,8 +103,8 @@ fn confirm(name: &str, yes: bool) -> Result<(), Failure> {
 
 fn failure(fault: &Fault) -> Failure {
     let failure = match fault.kind() {
-        FaultKind::Transient => Failure::unavailable(fault.to_string()),
-        FaultKind::Definite => Failure::refused(fault.to_string()),
+        FaultKind::Transient | FaultKind::Definite => Failure::unavailable(fault.to_string()),
+        FaultKind::Busy | FaultKind::Gap => Failure::refused(fault.to_string()),
     };
     match fault.fix() {
         Some(fix) => failure.with_fix(fix),

@@ -24,8 +24,10 @@ impl Status {
         let address = config.admin.listen;
         let away = |error: reqwest::Error| {
             let why = if error.is_timeout() { "it does not answer" } else { "nothing answers" };
-            Failure::unavailable(format!("no headgate is running with this configuration: {why} on {address}"))
-                .with_fix("headgate run, or look at admin.listen")
+            Failure::unavailable(format!(
+                "no headgate is running with this configuration: {why} on {address}"
+            ))
+            .with_fix("headgate run, or look at admin.listen")
         };
         let client = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -46,8 +48,7 @@ impl Status {
 
 fn table(report: &Report, paint: Paint) -> String {
     let gateway = &report.gateway;
-    let link =
-        if gateway.nats.connected { paint.green("connected") } else { paint.red("disconnected") };
+    let link = if gateway.nats.connected { paint.green("connected") } else { paint.red("disconnected") };
     let mut out = format!(
         "{} {}, up {}, nats {} {link}\n\n",
         paint.bold(&gateway.name),
@@ -55,7 +56,9 @@ fn table(report: &Report, paint: Paint) -> String {
         uptime(gateway.uptime_s),
         gateway.nats.url
     );
-    let heads = ["SOURCE", "STATE", "LAG", "LAG TIME", "RETAINED", "EVENTS", "DEAD", "ERRORS", "RESTARTS", "POSITION"];
+    let heads = [
+        "SOURCE", "STATE", "LAG", "LAG TIME", "RETAINED", "EVENTS", "DEAD", "ERRORS", "RESTARTS", "POSITION",
+    ];
     let rows: Vec<[String; 10]> = report.sources.iter().map(row).collect();
     let widths: Vec<usize> = (0..heads.len())
         .map(|column| {
@@ -152,10 +155,12 @@ mod tests {
         good.set_phase(Phase::Streaming);
         good.metrics.published.inc_by(1_234_567);
         let bad = SourceState::new("billing", "postgres", metrics.source("billing"));
-        bad.fault(Phase::Stopped, &Fault::definite("the slot is gone").with_fix("headgate source accept-gap billing"));
+        bad.fault(
+            Phase::Stopped,
+            &Fault::definite("the slot is gone").with_fix("headgate source accept-gap billing"),
+        );
         let nats = NatsReport { connected: true, url: "nats://h:4222".to_owned() };
-        let gateway =
-            GatewayReport { name: "g".to_owned(), version: "1".to_owned(), uptime_s: 3_725, nats };
+        let gateway = GatewayReport { name: "g".to_owned(), version: "1".to_owned(), uptime_s: 3_725, nats };
         let report = Report { gateway, sources: vec![bad.report(), good.report()] };
         assert_eq!(
             table(&report, Paint::plain()),
@@ -165,6 +170,9 @@ mod tests {
              shop     streaming  0 B      0 ms       0 B  1234567     0       0         0  -\n\n\
              billing: the slot is gone\n  fix: headgate source accept-gap billing\n"
         );
-        assert_eq!((bytes(1023), bytes(1024), bytes(5 << 30)), ("1023 B".to_owned(), "1.0 KiB".to_owned(), "5.0 GiB".to_owned()));
+        assert_eq!(
+            (bytes(1023), bytes(1024), bytes(5 << 30)),
+            ("1023 B".to_owned(), "1.0 KiB".to_owned(), "5.0 GiB".to_owned())
+        );
     }
 }

@@ -25,13 +25,19 @@ pub(super) struct Attributes {
 
 impl Structured {
     pub(super) fn read(message: &Message) -> Result<Self, String> {
-        let structured = message.headers.as_ref().and_then(|headers| header(headers, "content-type")).is_some_and(
-            // The binding compares without regard to case.
-            |kind| kind.as_bytes().get(..23).is_some_and(|start| start.eq_ignore_ascii_case(b"application/cloudevents")),
-        );
+        let structured =
+            message.headers.as_ref().and_then(|headers| header(headers, "content-type")).is_some_and(
+                // The binding compares without regard to case.
+                |kind| {
+                    kind.as_bytes()
+                        .get(..23)
+                        .is_some_and(|start| start.eq_ignore_ascii_case(b"application/cloudevents"))
+                },
+            );
         let json = if structured {
             let text = std::str::from_utf8(&message.payload).map_err(|_| "its payload is not UTF-8")?;
-            serde_json::from_str::<&RawValue>(text).map_err(|error| format!("its payload is not JSON: {error}"))?;
+            serde_json::from_str::<&RawValue>(text)
+                .map_err(|error| format!("its payload is not JSON: {error}"))?;
             one_line(message.payload.to_vec())
         } else {
             binary(message)?
@@ -73,7 +79,8 @@ fn binary(message: &Message) -> Result<Vec<u8>, String> {
     for (name, values) in headers.iter() {
         let name = AsRef::<str>::as_ref(name).to_ascii_lowercase();
         let (Some(attribute), Some(value)) = (name.strip_prefix("ce-"), values.first()) else { continue };
-        let text = decode(value.as_str()).ok_or_else(|| format!("its attribute {attribute} is not encoded right"))?;
+        let text = decode(value.as_str())
+            .ok_or_else(|| format!("its attribute {attribute} is not encoded right"))?;
         let value = match attribute {
             "txindex" => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
             "txlast" => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
@@ -150,7 +157,10 @@ mod tests {
 
     #[test]
     fn structured_events_become_one_line() {
-        let message = message(&[("Content-Type", "application/CloudEvents+json")], b"{\"id\":\"1\",\n\"n\":1.000000000000000000001}");
+        let message = message(
+            &[("Content-Type", "application/CloudEvents+json")],
+            b"{\"id\":\"1\",\n\"n\":1.000000000000000000001}",
+        );
         let event = Structured::read(&message).unwrap();
         assert_eq!(event.json(), b"{\"id\":\"1\", \"n\":1.000000000000000000001}");
     }
@@ -179,7 +189,9 @@ mod tests {
     #[test]
     fn foreign_messages_are_told_apart() {
         assert!(Structured::read(&message(&[], b"hello")).is_err());
-        assert!(Structured::read(&message(&[("Content-Type", "application/cloudevents+json")], b"{")).is_err());
+        assert!(
+            Structured::read(&message(&[("Content-Type", "application/cloudevents+json")], b"{")).is_err()
+        );
         assert!(Structured::read(&message(&[("ce-id", "%C0%A0")], b"")).is_err());
     }
 }

@@ -25,7 +25,12 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(context: Context, selection: Selection, from: From, sender: mpsc::Sender<Message>) -> Self {
+    pub(super) fn new(
+        context: Context,
+        selection: Selection,
+        from: From,
+        sender: mpsc::Sender<Message>,
+    ) -> Self {
         Self { context, selection, from, sender }
     }
 
@@ -43,7 +48,11 @@ impl Follower {
                     for stream in streams {
                         if followed.insert(stream.clone()) {
                             // Everything in a stream that was not there before is new.
-                            let from = if first || !matches!(self.from, From::Now) { self.from } else { From::Start };
+                            let from = if first || !matches!(self.from, From::Now) {
+                                self.from
+                            } else {
+                                From::Start
+                            };
                             let (context, sender) = (self.context.clone(), self.sender.clone());
                             let filters = self.selection.filters();
                             tasks.spawn(async move {
@@ -109,8 +118,10 @@ async fn follow(
             }
         };
         // A beginning relative to now is fixed once, so that nothing is left out after a restart of the broker.
-        let deliver_policy = *policy.get_or_insert_with(|| from.policy(stream.cached_info().state.last_sequence));
-        let config = OrderedConfig { filter_subjects: filters.clone(), deliver_policy, ..OrderedConfig::default() };
+        let deliver_policy =
+            *policy.get_or_insert_with(|| from.policy(stream.cached_info().state.last_sequence));
+        let config =
+            OrderedConfig { filter_subjects: filters.clone(), deliver_policy, ..OrderedConfig::default() };
         let messages = match stream.create_consumer(config).await {
             Ok(consumer) => consumer.messages().await,
             Err(error) => {

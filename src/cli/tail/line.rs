@@ -106,7 +106,10 @@ fn short(value: &Value) -> String {
 /// The text without control characters, cut to a length.
 pub(super) fn safe(text: &str, longest: usize) -> String {
     // Directional marks and the like reorder what stands beside them.
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
     let mut out: String = text.chars().take(longest).map(|c| if hidden(c) { '·' } else { c }).collect();
     if text.chars().nth(longest).is_some() {
         out.push('…');
@@ -133,7 +136,10 @@ mod tests {
     #[test]
     fn updates_show_what_changed() {
         let data = json!({"key": {"id": 42}, "before": {"id": 42, "status": "new"}, "after": {"id": 42, "status": "paid"}});
-        assert_eq!(show("shop.orders.updated", data), "14:06:07.123 updated   shop orders/42    status: new → paid  +4 ms\n");
+        assert_eq!(
+            show("shop.orders.updated", data),
+            "14:06:07.123 updated   shop orders/42    status: new → paid  +4 ms\n"
+        );
     }
 
     #[test]
@@ -143,7 +149,10 @@ mod tests {
             show("shop.orders.created", data),
             "14:06:07.123 created   shop orders/42    a: x·[31m·, b: 1, c: null, d: true, +2  +4 ms\n"
         );
-        assert_eq!(show("shop.orders.truncated", json!({"after": null})), "14:06:07.123 truncated shop orders/42     +4 ms\n");
+        assert_eq!(
+            show("shop.orders.truncated", json!({"after": null})),
+            "14:06:07.123 truncated shop orders/42    +4 ms\n"
+        );
         assert_eq!(safe(&"y".repeat(50), 3), "yyy…");
     }
 }

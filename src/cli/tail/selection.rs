@@ -24,9 +24,13 @@ impl Selection {
         let last = tokens.len() - 1;
         for (index, token) in tokens.iter().enumerate() {
             let wildcard = *token == "*" || (*token == ">" && index == last);
-            let plain = !token.is_empty() && !token.contains(['*', '>']) && !token.chars().any(|c| c.is_whitespace() || c.is_control());
+            let plain = !token.is_empty()
+                && !token.contains(['*', '>'])
+                && !token.chars().any(|c| c.is_whitespace() || c.is_control());
             if !wildcard && !plain {
-                return Err("expected a subject like shop.orders, events.*.*.deleted.* or events.shop.>".to_owned());
+                return Err(
+                    "expected a subject like shop.orders, events.*.*.deleted.* or events.shop.>".to_owned()
+                );
             }
         }
         Ok(Self { pattern })
