@@ -62,11 +62,11 @@ impl Tail {
             return Ok(());
         }
         let name = format!("{} tail", config.gateway.name);
-        let (client, _) = broker::connect(&config.nats, &name, Patience::Once)
+        let (client, link) = broker::connect(&config.nats, &name, Patience::Once)
             .await
             .map_err(|error| Failure::unavailable(error.to_string()).with_fix(error.fix()))?;
         let (sender, mut messages) = mpsc::channel(WAITING);
-        let follower = follow::Follower::new(jetstream::new(client), self.pattern, self.from, sender);
+        let follower = follow::Follower::new(jetstream::new(client), self.pattern, self.from, sender, link);
         let following = tokio::spawn(follower.run());
         let mut lines = Lines::new(Paint::detect());
         let mut left = self.count.unwrap_or(u64::MAX);

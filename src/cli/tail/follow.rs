@@ -1,14 +1,17 @@
 //! Follows every stream whose events can match, also those that appear later, through restarts of the broker.
 
 use super::selection::{From, Selection};
-use crate::cli::Failure;
+use crate::{broker::Link, cli::Failure};
 use async_nats::jetstream::{
     Context, Message,
     consumer::{DeliverPolicy, pull::OrderedConfig},
 };
 use futures_util::StreamExt as _;
 use std::{collections::HashSet, time::Duration};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 const PREFIX: &str = "EVENTS_";
 /// How often to look for new streams.
@@ -22,6 +25,7 @@ pub(super) struct Follower {
     selection: Selection,
     from: From,
     sender: mpsc::Sender<Message>,
+    link: watch::Receiver<Link>,
 }
 
 impl Follower {
@@ -30,8 +34,9 @@ impl Follower {
         selection: Selection,
         from: From,
         sender: mpsc::Sender<Message>,
+        link: watch::Receiver<Link>,
     ) -> Self {
-        Self { context, selection, from, sender }
+        Self { context, selection, from, sender, link }
     }
 
     /// Runs until nobody takes the messages any more.
@@ -53,10 +58,11 @@ impl Follower {
                             } else {
                                 From::Start
                             };
-                            let (context, sender) = (self.context.clone(), self.sender.clone());
+                            let (context, sender, link) =
+                                (self.context.clone(), self.sender.clone(), self.link.clone());
                             let filters = self.selection.filters();
                             tasks.spawn(async move {
-                                follow(&context, &stream, filters, from, &sender).await;
+                                follow(&context, &stream, filters, from, &sender, link).await;
                                 stream
                             });
                         }
@@ -102,9 +108,12 @@ async fn follow(
     filters: Vec<String>,
     from: From,
     sender: &mpsc::Sender<Message>,
+    mut link: watch::Receiver<Link>,
 ) {
     let mut policy: Option<DeliverPolicy> = None;
     while !sender.is_closed() {
+        // Before anything is asked, so that no reconnection goes unseen.
+        let generation = link.borrow_and_update().generation;
         let stream = match context.get_stream(name).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -134,7 +143,13 @@ async fn follow(
             tokio::time::sleep(RETRY).await;
             continue;
         };
-        while let Some(message) = messages.next().await {
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => message,
+                // A server that has restarted has forgotten the consumer, and would tell only by silence.
+                () = reconnected(&mut link, generation) => break,
+            };
+            let Some(message) = message else { break };
             let message = match message {
                 Ok(message) => message,
                 Err(error) => {
@@ -150,5 +165,12 @@ async fn follow(
             }
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Waits for another connection than the given one.
+async fn reconnected(link: &mut watch::Receiver<Link>, generation: u64) {
+    if link.wait_for(|link| link.connected && link.generation != generation).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
