@@ -82,7 +82,9 @@ impl Nats {
     async fn is_ready(&self) {
         eventually("JetStream answers", Duration::from_secs(30), || async {
             let client = async_nats::connect(self.urls()).await.map_err(|error| error.to_string())?;
-            jetstream::new(client).query_account().await.map(drop).map_err(|error| error.to_string())
+            let mut jetstream = jetstream::new(client);
+            jetstream.set_timeout(Duration::from_secs(1));
+            jetstream.query_account().await.map(drop).map_err(|error| error.to_string())
         })
         .await;
     }
@@ -132,7 +134,9 @@ impl Nats {
             async_nats::connect(self.urls()).await.map_err(|error| error.to_string())
         })
         .await;
-        jetstream::new(client)
+        let mut jetstream = jetstream::new(client);
+        jetstream.set_timeout(Duration::from_secs(2));
+        jetstream
     }
 
     /// Which node leads a stream.
