@@ -61,7 +61,25 @@ impl Nats {
             cluster.launch(node);
         }
         cluster.is_ready().await;
+        cluster.has_all_peers().await;
         cluster
+    }
+
+    /// Waits until every node can hold a replica: a leader alone is not a cluster yet.
+    async fn has_all_peers(&self) {
+        let config = jetstream::stream::Config {
+            name: "READY".to_owned(),
+            subjects: vec!["ready".to_owned()],
+            num_replicas: self.nodes.len(),
+            storage: jetstream::stream::StorageType::Memory,
+            ..Default::default()
+        };
+        let jetstream = self.jetstream().await;
+        eventually("the cluster is whole", Duration::from_secs(30), || async {
+            jetstream.create_stream(&config).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        jetstream.delete_stream("READY").await.unwrap();
     }
 
     /// Starts a stopped node on the same port and store, and waits until JetStream answers.
