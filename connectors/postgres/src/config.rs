@@ -51,6 +51,10 @@ impl Config {
 /// Without the URL, which holds a password.
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("tables", &self.tables).field("publication", &self.publication).field("slot", &self.slot).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("tables", &self.tables)
+            .field("publication", &self.publication)
+            .field("slot", &self.slot)
+            .finish_non_exhaustive()
     }
 }

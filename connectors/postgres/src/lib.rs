@@ -1,5 +1,21 @@
 //! PostgreSQL logical replication as a Headgate source.
 
+mod apply;
+mod catalog;
 mod config;
+mod connect;
+mod feedback;
+mod frame;
+mod lsn;
+#[doc(hidden)]
+pub mod pgoutput;
+mod refusal;
+mod relation;
+mod replication;
+mod tables;
+#[doc(hidden)]
+pub mod testing;
+#[doc(hidden)]
+pub mod value;
 
 pub use config::Config;
