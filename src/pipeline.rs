@@ -9,7 +9,7 @@ use crate::{
     broker::Link,
     config::{self, Connector},
     event::Batch,
-    normalize::{Normalizer, Setting, Style, form::Form, gap_fault, subject::Template},
+    normalize::{Encoder, Look, Normalizer, Style, form::Form, gap_fault, subject::Template},
     publish::{CheckpointStore, End, Identity, Publisher, SourceStream, StoredCheckpoint, release},
     status::{Phase, SourceState},
 };
@@ -72,7 +72,8 @@ impl Pipeline {
         let stream = SourceStream::open(&self.jetstream, &self.name, &self.nats).await?;
         let end = stream.end().await?;
         let store = &self.nats.stream;
-        let checkpoints = CheckpointStore::open(&self.jetstream, &self.name, store.replicas, store.memory).await?;
+        let checkpoints =
+            CheckpointStore::open(&self.jetstream, &self.name, store.replicas, store.memory).await?;
         let stored = checkpoints.stored().await;
         if let Some((StoredCheckpoint { gap: Some(reason), .. }, _)) = &stored {
             return Err(gap_fault(&self.name, reason));
@@ -80,7 +81,12 @@ impl Pipeline {
         Ok(Opened { resume: resume(end, stored), stream, end, checkpoints })
     }
 
-    async fn drive(&self, mut source: impl Source, opened: Opened, shutdown: CancellationToken) -> Result<(), Fault> {
+    async fn drive(
+        &self,
+        mut source: impl Source,
+        opened: Opened,
+        shutdown: CancellationToken,
+    ) -> Result<(), Fault> {
         let Opened { stream, end, checkpoints, resume } = opened;
         let (batch_sender, batches) = mpsc::channel::<Batch>(BATCHES);
         let (released_sender, released) = watch::channel(Progress::default());
@@ -94,16 +100,18 @@ impl Pipeline {
             Arc::clone(&self.state),
         );
         let durable = publisher.durable();
+        let encoder = Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume));
         let mut normalizer = Normalizer::new(
-            self.setting(uri)?,
-            self.state.metrics.clone(),
+            encoder,
+            self.source.on_gap,
+            self.gateway.memory,
             batch_sender,
             durable.clone(),
             checkpoints.clone(),
-            held_by_stream(&resume),
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
-        let mut releasing = Task(tokio::spawn(release(durable, checkpoints, self.confirm_delay(), released_sender)));
+        let mut releasing =
+            Task(tokio::spawn(release(durable, checkpoints, self.confirm_delay(), released_sender)));
         let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals) };
         let outcome = tokio::select! {
             outcome = source.run(resume, &mut normalizer, context) => outcome,
@@ -127,10 +135,10 @@ impl Pipeline {
         }
     }
 
-    fn setting(&self, uri: String) -> Result<Setting, Fault> {
+    fn look(&self, uri: String) -> Result<Look, Fault> {
         let template = Template::parse(&self.nats.subject)
             .map_err(|error| Fault::definite(format!("the subject template is wrong: {error}")))?;
-        Ok(Setting {
+        Ok(Look {
             style: Style {
                 source: self.name.clone(),
                 uri,
@@ -143,8 +151,6 @@ impl Pipeline {
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
             },
-            on_gap: self.source.on_gap,
-            memory: self.gateway.memory,
         })
     }
 
@@ -197,7 +203,11 @@ fn resume(end: End, stored: Option<(StoredCheckpoint, u64)>) -> Resume {
             Checkpoint { epoch: stored.epoch, identity: stored.identity, progress: stored.progress };
         if sequence > end.sequence {
             // The stream is shorter than it was: it lost its tail, and what the checkpoint says of progress with it.
-            tracing::warn!(stream = end.sequence, checkpoint = sequence, "the stream lost its tail, filling it up from the log");
+            tracing::warn!(
+                stream = end.sequence,
+                checkpoint = sequence,
+                "the stream lost its tail, filling it up from the log"
+            );
             checkpoint.progress = Progress { epoch: checkpoint.progress.epoch, log: 0 };
         }
         checkpoint
@@ -208,10 +218,11 @@ fn resume(end: End, stored: Option<(StoredCheckpoint, u64)>) -> Resume {
 /// The last position that need not be published again. The checkpoint counts too: where all events have aged out of the
 /// stream, it alone knows.
 fn held_by_stream(resume: &Resume) -> Option<Position> {
-    let kept = resume.checkpoint.as_ref().filter(|checkpoint| checkpoint.progress.log > 0).map(|checkpoint| {
-        let Progress { epoch, log } = checkpoint.progress;
-        Position { epoch, commit: log - 1, index: u32::MAX }
-    });
+    let kept =
+        resume.checkpoint.as_ref().filter(|checkpoint| checkpoint.progress.log > 0).map(|checkpoint| {
+            let Progress { epoch, log } = checkpoint.progress;
+            Position { epoch, commit: log - 1, index: u32::MAX }
+        });
     resume.last.map(|last| last.position).max(kept)
 }
 
@@ -290,6 +301,8 @@ async fn sleep(pause: Duration, shutdown: &CancellationToken) -> bool {
 
 /// Up to a quarter more or less, so that many sources do not come back at the same moment.
 fn jittered(pause: Duration) -> Duration {
-    let nanos = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().subsec_nanos());
+    let nanos = u64::from(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().subsec_nanos(),
+    );
     pause.mul_f64(0.75 + (nanos % 1000) as f64 / 2000.0)
 }

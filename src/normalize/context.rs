@@ -12,8 +12,25 @@ const MAX_ATTRIBUTES: usize = 32;
 
 /// Attributes that the gateway itself sets.
 const RESERVED: [&str; 19] = [
-    "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "partitionkey",
-    "sequence", "recordedtime", "txid", "txindex", "txlast", "data", "dataref", "datadigest", "datasize", "database64",
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    "partitionkey",
+    "sequence",
+    "recordedtime",
+    "txid",
+    "txindex",
+    "txlast",
+    "data",
+    "dataref",
+    "datadigest",
+    "datasize",
+    "database64",
 ];
 
 /// Reads the attributes of a context message: a flat JSON object of attribute names and text, number or boolean values.
@@ -45,7 +62,9 @@ pub fn parse(content: &[u8]) -> Result<Vec<(String, String)>, String> {
             Value::Number(number) => number.to_string(),
             Value::Bool(flag) => flag.to_string(),
             Value::Null => continue,
-            Value::Array(_) | Value::Object(_) => return Err(format!("attribute {name} is not a plain value")),
+            Value::Array(_) | Value::Object(_) => {
+                return Err(format!("attribute {name} is not a plain value"));
+            }
         };
         if name == "traceparent" && !is_traceparent(&text) {
             return Err("traceparent is not of the form 00-{32 hex}-{16 hex}-{2 hex}".to_owned());
@@ -58,7 +77,8 @@ pub fn parse(content: &[u8]) -> Result<Vec<(String, String)>, String> {
 /// W3C Trace Context, version 00: <https://www.w3.org/TR/trace-context/#traceparent-header>
 fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        part.len() == length
+            && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
     let nonzero = |part: &str| part.bytes().any(|byte| byte != b'0');
     let mut parts = text.split('-');

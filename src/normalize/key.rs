@@ -60,7 +60,9 @@ impl Key {
 pub fn plain(json: &[u8]) -> Cow<'_, str> {
     match json {
         [b'"', content @ .., b'"'] if !content.contains(&b'\\') => String::from_utf8_lossy(content),
-        [b'"', ..] => serde_json::from_slice::<String>(json).map_or_else(|_| String::from_utf8_lossy(json), Cow::Owned),
+        [b'"', ..] => {
+            serde_json::from_slice::<String>(json).map_or_else(|_| String::from_utf8_lossy(json), Cow::Owned)
+        }
         _ => String::from_utf8_lossy(json),
     }
 }

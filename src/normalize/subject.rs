@@ -96,7 +96,8 @@ impl Template {
                 Piece::Schema => subject.push_str(&encode::token(names.schema)),
                 Piece::Table => subject.push_str(&encode::token(names.table)),
                 Piece::Column(name) => {
-                    let value = relation.and_then(|relation| column_text(relation, row, name)).unwrap_or_default();
+                    let value =
+                        relation.and_then(|relation| column_text(relation, row, name)).unwrap_or_default();
                     subject.push_str(&encode::token(&value));
                 }
             }

@@ -123,7 +123,11 @@ impl Table {
         let (schema, table) = (json_string(&relation.schema), json_string(&relation.table));
         let spellings = Verb::ALL.map(|verb| {
             let mut data = Vec::with_capacity(96);
-            data.extend_from_slice(if form.is_structured() { b",\"data\":{\"op\":\"" } else { b"{\"op\":\"" });
+            data.extend_from_slice(if form.is_structured() {
+                b",\"data\":{\"op\":\""
+            } else {
+                b"{\"op\":\""
+            });
             data.extend_from_slice(verb.as_str().as_bytes());
             data.extend_from_slice(b"\",\"schema\":");
             data.extend_from_slice(&schema);

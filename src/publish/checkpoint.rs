@@ -162,7 +162,8 @@ impl CheckpointStore {
         };
         let record: Record =
             serde_json::from_slice(&message.payload).map_err(|error| unreadable().with_cause(error))?;
-        let log = u64::from_str_radix(&record.progress, 16).map_err(|error| unreadable().with_cause(error))?;
+        let log =
+            u64::from_str_radix(&record.progress, 16).map_err(|error| unreadable().with_cause(error))?;
         state.stream_sequence = record.stream_sequence;
         state.stored = Some(StoredCheckpoint {
             epoch: record.epoch,
@@ -173,7 +174,12 @@ impl CheckpointStore {
         Ok(())
     }
 
-    async fn write(&self, state: &mut State, checkpoint: StoredCheckpoint, sequence: u64) -> Result<(), Fault> {
+    async fn write(
+        &self,
+        state: &mut State,
+        checkpoint: StoredCheckpoint,
+        sequence: u64,
+    ) -> Result<(), Fault> {
         let record = Record {
             epoch: checkpoint.epoch,
             identity: checkpoint.identity.clone(),
@@ -206,7 +212,10 @@ impl CheckpointStore {
                     if let Some(stored) = &state.stored
                         && (stored.epoch, stored.progress) > (checkpoint.epoch, checkpoint.progress)
                     {
-                        return Err(Fault::transient(format!("another gateway has gone further in {}", self.subject)));
+                        return Err(Fault::transient(format!(
+                            "another gateway has gone further in {}",
+                            self.subject
+                        )));
                     }
                 }
                 Err(error) => {
@@ -240,9 +249,12 @@ pub async fn accept_gap(context: &Context, source: &str) -> Result<Option<String
 /// # Errors
 /// The broker does not answer.
 pub async fn forget(context: &Context, source: &str) -> Result<(), Fault> {
-    let unanswered = |error: async_nats::Error| Fault::transient("cannot remove the checkpoint").with_cause(error);
+    let unanswered =
+        |error: async_nats::Error| Fault::transient("cannot remove the checkpoint").with_cause(error);
     match context.get_key_value(BUCKET).await {
-        Ok(bucket) => bucket.purge(format!("checkpoint.{source}")).await.map_err(|error| unanswered(error.into())),
+        Ok(bucket) => {
+            bucket.purge(format!("checkpoint.{source}")).await.map_err(|error| unanswered(error.into()))
+        }
         Err(_) => Ok(()),
     }
 }

@@ -46,7 +46,8 @@ impl ClaimCheck {
         let data = event.payload.slice(start..to);
         let name = event.position.to_string();
         let unstored = |error: async_nats::Error| {
-            Fault::transient(format!("cannot store {} bytes of event {name} in {}", data.len(), self.bucket)).with_cause(error)
+            Fault::transient(format!("cannot store {} bytes of event {name} in {}", data.len(), self.bucket))
+                .with_cause(error)
         };
         let store = self.open().await.map_err(unstored)?;
         store.put(name.as_str(), &mut data.as_ref()).await.map_err(|error| unstored(error.into()))?;
@@ -60,14 +61,22 @@ impl ClaimCheck {
         if structured {
             let mut payload = event.payload[..from].to_vec();
             payload.extend_from_slice(
-                format!(",\"dataref\":\"{reference}\",\"datadigest\":\"{digest}\",\"datasize\":{}", data.len()).as_bytes(),
+                format!(
+                    ",\"dataref\":\"{reference}\",\"datadigest\":\"{digest}\",\"datasize\":{}",
+                    data.len()
+                )
+                .as_bytes(),
             );
             payload.extend_from_slice(&event.payload[to..]);
             checked_in.payload = Bytes::from(payload);
         } else {
             let mut head = event.head.to_vec();
             head.extend_from_slice(
-                format!("ce-dataref: {reference}\r\nce-datadigest: {digest}\r\nce-datasize: {}\r\n", data.len()).as_bytes(),
+                format!(
+                    "ce-dataref: {reference}\r\nce-datadigest: {digest}\r\nce-datasize: {}\r\n",
+                    data.len()
+                )
+                .as_bytes(),
             );
             checked_in.head = Bytes::from(head);
             checked_in.payload = Bytes::new();

@@ -20,11 +20,7 @@ use async_nats::{
 use futures_util::StreamExt as _;
 use headgate_sdk::{Fault, FaultKind, Position, Progress};
 use serde::Deserialize;
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -151,10 +147,12 @@ impl Publisher {
         state: Arc<SourceState>,
     ) -> Self {
         let Identity { source, uri, partitions } = identity;
+        let generation_seen = link.borrow_and_update().generation;
         let client = context.client();
         let inbox = client.new_inbox();
         let tail = end.last.map(|last| last.position);
-        let (durable, _) = watch::channel(Durable { position: tail, sequence: end.sequence, ..Durable::default() });
+        let (durable, _) =
+            watch::channel(Durable { position: tail, sequence: end.sequence, ..Durable::default() });
         if let Some(position) = tail {
             state.acked(position, end.sequence, 0);
         }
@@ -163,7 +161,7 @@ impl Publisher {
             claim_check: ClaimCheck::new(context.clone(), source, &setting.stream),
             reply: Subject::from(format!("{inbox}.0")),
             client,
-            generation_seen: link.borrow_and_update().generation,
+            generation_seen,
             link,
             stream,
             setting,
@@ -191,11 +189,10 @@ impl Publisher {
     /// # Errors
     /// Transient where the stream lost events that were acknowledged: the source has to be read again.
     pub async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> Result<(), Fault> {
-        let mut acks = self
-            .client
-            .subscribe(format!("{}.*", self.inbox))
-            .await
-            .map_err(|error| Fault::transient("cannot subscribe to acknowledgements").with_cause(error))?;
+        let mut acks =
+            self.client.subscribe(format!("{}.*", self.inbox)).await.map_err(|error| {
+                Fault::transient("cannot subscribe to acknowledgements").with_cause(error)
+            })?;
         let mut open = true;
         loop {
             self.take_available(&mut batches, &mut open);
@@ -519,9 +516,14 @@ impl Publisher {
     /// Reads where the stream really ends, and publishes again what it lacks.
     async fn resync(&mut self, broken: &Broken, acks: &mut Subscriber) -> Result<(), Fault> {
         self.state.metrics.resyncs.inc();
-        tracing::warn!(in_flight = self.window.len(), "publishing interrupted: {broken}; reading where the stream ends");
+        tracing::warn!(
+            in_flight = self.window.len(),
+            "publishing interrupted: {broken}; reading where the stream ends"
+        );
         // What the broker refuses for its own reasons (no room, say) it will refuse again at once.
-        if matches!(broken, Broken::NoResponders) || matches!(broken, Broken::Refused(error) if error.err_code != 10071) {
+        if matches!(broken, Broken::NoResponders)
+            || matches!(broken, Broken::Refused(error) if error.err_code != 10071)
+        {
             sleep(Duration::from_millis(500)).await;
         }
         let end = self.read_end(acks).await?;

@@ -163,7 +163,11 @@ fn flaws(found: &Config, source: &str, wanted: &config::Nats) -> Vec<Finding> {
     }
     if found.subjects.iter().any(|subject| *subject != wildcard) {
         let fix = edit(&format!("--subjects '{wildcard}'"));
-        flaw("it holds other subjects too", "other writers would break the gateway's chain of sequences", fix);
+        flaw(
+            "it holds other subjects too",
+            "other writers would break the gateway's chain of sequences",
+            fix,
+        );
     }
     if found.no_ack {
         flaw("no_ack is on", "lost events would go unnoticed", edit("--ack"));
@@ -181,7 +185,11 @@ fn flaws(found: &Config, source: &str, wanted: &config::Nats) -> Vec<Finding> {
         flaw("it mirrors or sources other streams", "the gateway must be its only writer", fix);
     }
     if found.sealed {
-        flaw("it is sealed", "nothing can be published to it", format!("delete {name} and let Headgate create it"));
+        flaw(
+            "it is sealed",
+            "nothing can be published to it",
+            format!("delete {name} and let Headgate create it"),
+        );
     }
     if found.subject_transform.is_some() {
         flaw("it transforms subjects", "events would be stored under other subjects", edit("--no-transform"));
@@ -199,13 +207,25 @@ pub async fn findings(context: &Context, source: &str, wanted: &config::Nats) ->
     let info: Info = match context.get_stream(&name).await {
         Ok(stream) => match stream.get_info().await {
             Ok(info) => info,
-            Err(error) => return vec![Finding::error(subject, format!("cannot be read: {error}"), "nothing can be published")],
+            Err(error) => {
+                return vec![Finding::error(
+                    subject,
+                    format!("cannot be read: {error}"),
+                    "nothing can be published",
+                )];
+            }
         },
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(inner) if inner.error_code().0 == 10059 => {
                 return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
             }
-            _ => return vec![Finding::error(subject, format!("cannot be read: {error}"), "nothing can be published")],
+            _ => {
+                return vec![Finding::error(
+                    subject,
+                    format!("cannot be read: {error}"),
+                    "nothing can be published",
+                )];
+            }
         },
     };
     let mut findings = flaws(&info.config, source, wanted);

@@ -189,7 +189,8 @@ mod tests {
         // Somebody else wrote one message behind our second.
         let acked = window.resync(13, Some(Position { epoch: 1, commit: 100, index: 1 }));
         assert_eq!(acked.messages, 2);
-        let left: Vec<_> = window.events().map(|(event, expected)| (event.position.index, expected)).collect();
+        let left: Vec<_> =
+            window.events().map(|(event, expected)| (event.position.index, expected)).collect();
         assert_eq!(left, [(2, 13), (3, 14)]);
         assert_eq!(window.last_sequence(), 15);
     }

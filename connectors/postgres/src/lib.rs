@@ -12,6 +12,7 @@ pub mod pgoutput;
 mod refusal;
 mod relation;
 mod replication;
+mod source;
 mod tables;
 #[doc(hidden)]
 pub mod testing;
@@ -19,3 +20,4 @@ pub mod testing;
 pub mod value;
 
 pub use config::Config;
+pub use source::Postgres;

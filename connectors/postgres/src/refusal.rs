@@ -66,8 +66,10 @@ impl Refusal {
     /// Whether another try may get past it.
     pub(crate) fn kind(&self) -> FaultKind {
         match self.code.as_str() {
-            // Slot busy, lock not available, object being changed: passing. The rest of 55 is a state that stays.
-            "55006" | "55P03" => FaultKind::Transient,
+            // A slot that another process reads.
+            "55006" => FaultKind::Busy,
+            // Lock not available: passing. The rest of 55 is a state that stays.
+            "55P03" => FaultKind::Transient,
             "08P01" => FaultKind::Definite,
             code => match code.get(..2) {
                 Some("0A" | "22" | "28" | "3D" | "3F" | "42" | "55") => FaultKind::Definite,
@@ -80,7 +82,9 @@ impl Refusal {
     pub(crate) fn fault(self, doing: impl Into<String>) -> Fault {
         let fault = match self.kind() {
             FaultKind::Transient => Fault::transient(doing),
+            FaultKind::Busy => Fault::busy(doing),
             FaultKind::Definite => Fault::definite(doing),
+            FaultKind::Gap => Fault::gap(doing),
         };
         match self.fix() {
             Some(fix) => fault.with_cause(self).with_fix(fix),
@@ -127,7 +131,7 @@ mod tests {
     fn reads_fields_and_survives_nonsense() {
         let refusal = Refusal::parse(b"SFEHLER\0VERROR\0C55006\0Mslot busy\0Dby 7\0\0");
         assert_eq!((refusal.severity.as_str(), refusal.code.as_str()), ("ERROR", "55006"));
-        assert_eq!(refusal.kind(), FaultKind::Transient);
+        assert_eq!(refusal.kind(), FaultKind::Busy);
         assert_eq!(refusal.to_string(), "slot busy (by 7) [SQLSTATE 55006]");
         for body in [&b""[..], b"\0", b"C", b"\0C55006", b"M\xff\xfe\0"] {
             let _ = Refusal::parse(body).fault("doing").to_string();

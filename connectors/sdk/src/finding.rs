@@ -29,17 +29,35 @@ pub struct Finding {
 impl Finding {
     /// A finding that all is well.
     pub fn good(subject: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { severity: Severity::Good, subject: subject.into(), what: what.into(), why: String::new(), fix: None }
+        Self {
+            severity: Severity::Good,
+            subject: subject.into(),
+            what: what.into(),
+            why: String::new(),
+            fix: None,
+        }
     }
 
     /// A finding that may hurt later.
     pub fn warning(subject: impl Into<String>, what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, subject: subject.into(), what: what.into(), why: why.into(), fix: None }
+        Self {
+            severity: Severity::Warning,
+            subject: subject.into(),
+            what: what.into(),
+            why: why.into(),
+            fix: None,
+        }
     }
 
     /// A finding that keeps the run from working.
     pub fn error(subject: impl Into<String>, what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, subject: subject.into(), what: what.into(), why: why.into(), fix: None }
+        Self {
+            severity: Severity::Error,
+            subject: subject.into(),
+            what: what.into(),
+            why: why.into(),
+            fix: None,
+        }
     }
 
     /// Adds what fixes it.

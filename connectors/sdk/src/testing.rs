@@ -88,7 +88,11 @@ impl Outlet for Recorder {
     }
 
     fn message(&mut self, message: &Message<'_>) {
-        self.told.push(Told::Message(message.prefix.to_owned(), message.content.to_vec(), message.transactional));
+        self.told.push(Told::Message(
+            message.prefix.to_owned(),
+            message.content.to_vec(),
+            message.transactional,
+        ));
     }
 
     fn reject(&mut self, fault: &RowFault) {

@@ -1,0 +1,140 @@
+//! The gateway: all sources, the broker and the admin listener, from start to drain.
+//!
+//! * **Start**: what can be wrong for good (a taken port, a missing nats-server) is found before any source runs; a
+//!   broker or a database that is away is waited for, and shown as not ready.
+//! * **Shutdown**: one token, one tracker, one grace period. Sources stop reading, the last events are acknowledged, the
+//!   last progress is kept, then the embedded broker stops. What has not ended after `shutdown_grace` is cut off, which
+//!   loses nothing: the next run goes on from what the stream really holds.
+
+use crate::{
+    admin,
+    broker::{
+        self, Link, Patience,
+        embedded::{EmbeddedError, EmbeddedServer},
+    },
+    config::{Config, Server},
+    pipeline::{Pipeline, supervise},
+    status::Registry,
+    telemetry::metrics::Metrics,
+};
+use async_nats::jetstream;
+use std::sync::Arc;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Why the gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The admin address cannot be had.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    /// The embedded broker cannot be had.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+}
+
+impl RunError {
+    /// What to do next.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Admin(error) => error.fix().to_owned(),
+            Self::Embedded(error) => error.fix(),
+        }
+    }
+}
+
+/// Runs everything that `config` says until `shutdown` fires, then drains.
+///
+/// # Errors
+/// Nothing was started.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let listener = admin::bind(config.admin.listen).await?;
+    let embedded = match &config.nats.server {
+        Server::Embedded(settings) => Some(EmbeddedServer::start(settings, &config.gateway.data_dir).await?),
+        Server::Remote(_) => None,
+    };
+    let metrics = Arc::new(Metrics::new());
+    let (link, watched) = watch::channel(Link::default());
+    let registry = Registry::new(&config, &metrics, watched);
+
+    let tasks = TaskTracker::new();
+    let admin_ends = CancellationToken::new();
+    let admin = tokio::spawn(admin::serve(listener, Arc::clone(&registry), metrics, admin_ends.clone()));
+    tasks.spawn(watch_link(config.clone(), link, shutdown.clone()));
+    for (name, source) in &config.sources {
+        let Some(state) = registry.source(name) else { continue };
+        tasks.spawn(run_source(config.clone(), name.clone(), source.clone(), Arc::clone(state), shutdown.clone()));
+    }
+    tasks.close();
+    tracing::info!(admin = %config.admin.listen, sources = config.sources.len(), "gateway started");
+
+    shutdown.cancelled().await;
+    tracing::info!(grace = ?config.gateway.shutdown_grace, "draining");
+    if timeout(config.gateway.shutdown_grace, tasks.wait()).await.is_err() {
+        tracing::warn!("the grace is over; what was not acknowledged will be read again at the next start");
+    }
+    // The sources' state stays visible until they have ended.
+    admin_ends.cancel();
+    if timeout(std::time::Duration::from_secs(1), admin).await.is_err() {
+        tracing::debug!("a request to the admin listener was cut off");
+    }
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    tracing::info!("gateway stopped");
+    Ok(())
+}
+
+/// Shows how the broker is, by a connection of its own, so that readiness does not depend on any source.
+async fn watch_link(config: Config, told: watch::Sender<Link>, shutdown: CancellationToken) {
+    let watching = async {
+        let Ok((_client, mut link)) = broker::connect(&config.nats, &config.gateway.name, Patience::Endless).await else {
+            return;
+        };
+        loop {
+            told.send_replace(*link.borrow_and_update());
+            if link.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Connects one source to the broker and keeps it running.
+async fn run_source(
+    config: Config,
+    name: String,
+    source: crate::config::Source,
+    state: Arc<crate::status::SourceState>,
+    shutdown: CancellationToken,
+) {
+    let client_name = format!("{}/{name}", config.gateway.name);
+    let connected = tokio::select! {
+        connected = broker::connect(&config.nats, &client_name, Patience::Endless) => connected,
+        () = shutdown.cancelled() => return,
+    };
+    let (client, link) = match connected {
+        Ok(connected) => connected,
+        Err(error) => {
+            let fault = headgate_sdk::Fault::definite(error.to_string()).with_fix(error.fix());
+            state.fault(crate::status::Phase::Stopped, &fault);
+            tracing::error!(source = name, fix = error.fix(), "source stopped: {error}");
+            return;
+        }
+    };
+    let pipeline = Pipeline {
+        name,
+        source,
+        gateway: config.gateway,
+        nats: config.nats,
+        jetstream: jetstream::new(client),
+        link,
+        state,
+    };
+    supervise(pipeline, shutdown).await;
+}
