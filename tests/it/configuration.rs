@@ -26,12 +26,29 @@ fn the_reference_configuration_shows_the_defaults() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml")).unwrap();
     // Settings that have no default, or that exclude each other, are shown as examples.
     let examples = [
-        "credentials", "nkey", "token", "user", "password", "confirm_delay", "max_bytes", "required", "ca", "cert",
-        "key", "binary", "public_url", "publication", "\"public.tbl_orders_v2\"",
+        "credentials",
+        "nkey",
+        "token",
+        "user",
+        "password",
+        "confirm_delay",
+        "max_bytes",
+        "required",
+        "ca",
+        "cert",
+        "key",
+        "binary",
+        "public_url",
+        "slot",
+        "uri",
+        "type_prefix",
+        "publication",
+        "\"public.tbl_orders_v2\"",
     ];
     let shown: Vec<&str> = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
+            Some(section) if section.starts_with("[nats.embedded]") => section,
             Some(setting) => match setting.split_once(" = ") {
                 Some((key, _)) if !key.contains(' ') && !examples.contains(&key) => setting,
                 _ => "",
