@@ -22,14 +22,14 @@ fn insert(row: usize) -> Vec<u8> {
         format!("customer-{row}@example.com"),
         "paid".to_owned(),
         // One text in eight is more than plain ASCII.
-        if row % 8 == 0 {
+        if row.is_multiple_of(8) {
             "Zoë said \"hello\"\n".repeat(2)
         } else {
             "a line of plain text, as most are".to_owned()
         },
         format!("{row}.9900"),
         format!("2026-11-22 14:06:07.{:06}+00", row),
-        if row % 2 == 0 { "t" } else { "f" }.to_owned(),
+        if row.is_multiple_of(2) { "t" } else { "f" }.to_owned(),
         format!(r#"{{"sku": "A-{row}", "tags": ["new", "sale"], "weight": 1.250}}"#),
         format!("a0eebc99-9c0b-4ef8-bb6d-{row:012x}"),
         format!("{}.125", row * 3),
