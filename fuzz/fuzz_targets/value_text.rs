@@ -20,10 +20,12 @@ static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
         Kind::Hstore,
     ];
     let array = |kind: &Kind, delimiter| Kind::Array { element: Box::new(kind.clone()), delimiter };
-    let attributes = kinds.iter().enumerate().map(|(at, kind)| Attribute::new(&format!("a{at}"), kind.clone()));
+    let attributes =
+        kinds.iter().enumerate().map(|(at, kind)| Attribute::new(&format!("a{at}"), kind.clone()));
     let row = Kind::Composite(attributes.collect());
     let pair = Kind::Composite(vec![Attribute::new("id", Kind::Integer), Attribute::new("x\"", Kind::Text)]);
-    let nested = Kind::Composite(vec![Attribute::new("pairs", array(&pair, b',')), Attribute::new("h", Kind::Hstore)]);
+    let nested =
+        Kind::Composite(vec![Attribute::new("pairs", array(&pair, b',')), Attribute::new("h", Kind::Hstore)]);
     let arrays: Vec<Kind> = kinds.iter().map(|kind| array(kind, b',')).collect();
     kinds.extend(arrays);
     kinds.extend([array(&Kind::Text, b';'), array(&nested, b','), row, pair, nested]);
