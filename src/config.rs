@@ -10,6 +10,7 @@ mod units;
 
 pub use error::{ConfigError, Problem};
 pub use load::load;
+pub(crate) use units::duration as parse_duration;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 

@@ -64,7 +64,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tasks.spawn(watch_link(config.clone(), link, shutdown.clone()));
     for (name, source) in &config.sources {
         let Some(state) = registry.source(name) else { continue };
-        tasks.spawn(run_source(config.clone(), name.clone(), source.clone(), Arc::clone(state), shutdown.clone()));
+        tasks.spawn(run_source(
+            config.clone(),
+            name.clone(),
+            source.clone(),
+            Arc::clone(state),
+            shutdown.clone(),
+        ));
     }
     tasks.close();
     tracing::info!(admin = %config.admin.listen, sources = config.sources.len(), "gateway started");
@@ -89,7 +95,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 /// Shows how the broker is, by a connection of its own, so that readiness does not depend on any source.
 async fn watch_link(config: Config, told: watch::Sender<Link>, shutdown: CancellationToken) {
     let watching = async {
-        let Ok((_client, mut link)) = broker::connect(&config.nats, &config.gateway.name, Patience::Endless).await else {
+        let Ok((_client, mut link)) =
+            broker::connect(&config.nats, &config.gateway.name, Patience::Endless).await
+        else {
             return;
         };
         loop {

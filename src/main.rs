@@ -1,2 +1,38 @@
-//! stub
-fn main() {}
+//! The `headgate` program: logging, then the command; the command's configuration, building, running and draining are
+//! read from top to bottom in `cli` and `gateway`.
+
+use clap::Parser as _;
+use headgate::{
+    cli::{Cli, Exit, Failure},
+    telemetry,
+};
+use std::process::ExitCode;
+
+/// Enough: one source saturates one core of its database, and the gateway needs less than that.
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and version are answers too. Where there is nobody to print to, the code has to do.
+            let _ = answer.print();
+            return if answer.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    if let Err(error) = telemetry::start_logging(&|name| std::env::var(name).ok(), cli.is_run()) {
+        return Failure::usage(error).report();
+    }
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Failure::internal(format!("cannot start: {error}")).report(),
+        };
+    let done = runtime.block_on(cli.execute());
+    // A task that hangs (a blocked reader of standard input) must not hold the process up.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads a duration: a whole number and its unit, or `0`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1,

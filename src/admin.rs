@@ -1,0 +1,140 @@
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`.
+//!
+//! It reads states and never waits for the data path. The socket is bound before anything is started, so that a taken
+//! port is found in time; serving ends when the shutdown token fires.
+
+use crate::{
+    status::Registry,
+    telemetry::metrics::{CONTENT_TYPE, Metrics},
+};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use std::{io, net::SocketAddr, sync::Arc};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The admin address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for [admin]: {error}")]
+pub struct BindError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl BindError {
+    /// What to do next.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        "stop what listens there (another headgate?), or set admin.listen to another address"
+    }
+}
+
+/// Takes the admin address.
+///
+/// # Errors
+/// It is taken, or not an address of this machine.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| BindError { address, error })
+}
+
+#[derive(Clone)]
+struct Shared {
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+}
+
+/// Serves until the token fires and the requests under way are answered.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .route("/status", get(status))
+        .with_state(Shared { registry, metrics });
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<String>,
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let reasons = shared.registry.unready();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready: reasons.is_empty(), reasons })).into_response()
+}
+
+async fn scrape(State(shared): State<Shared>) -> Response {
+    match shared.metrics.encode(shared.registry.sources()) {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn status(State(shared): State<Shared>) -> Response {
+    Json(shared.registry.report()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{broker::Link, config, status::Phase};
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn ready_means_connected_and_streaming() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        std::fs::write(&file, "[nats]\nurl='nats://u:hunter2@h:1'\n[sources.shop]\nconnector='postgres'\nurl='postgres://u:hunter2@h/d'\n").unwrap();
+        let config = config::load(&file, &|_| None).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let (link, watched) = watch::channel(Link::default());
+        let registry = Registry::new(&config, &metrics, watched);
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let taken = bind(address).await.unwrap_err();
+        assert!(taken.to_string().starts_with(&format!("cannot listen on {address} for [admin]: ")));
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, registry.clone(), metrics, shutdown.clone()));
+        let get = async |path: &str| {
+            let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+            let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+            (answer.status().as_u16(), kind, answer.text().await.unwrap())
+        };
+        assert_eq!(get("/livez").await.0, 200);
+        let (code, _, body) = get("/readyz").await;
+        assert_eq!(code, 503);
+        assert_eq!(
+            body,
+            r#"{"ready":false,"reasons":["not connected to nats at nats://h:1","source shop is starting"]}"#
+        );
+        link.send_replace(Link { connected: true, generation: 1 });
+        registry.source("shop").unwrap().set_phase(Phase::Streaming);
+        assert_eq!(get("/readyz").await.0, 200);
+        let (code, kind, body) = get("/metrics").await;
+        assert_eq!((code, kind.as_str()), (200, CONTENT_TYPE));
+        assert!(body.contains("headgate_published_total{source=\"shop\"} 0") && body.ends_with("# EOF\n"));
+        let (code, kind, body) = get("/status").await;
+        assert_eq!((code, kind.as_str()), (200, "application/json"));
+        assert!(body.contains("\"state\":\"streaming\"") && !body.contains("hunter2"));
+        shutdown.cancel();
+        serving.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line: what is asked for, and how the answer leaves the process.
+//!
+//! Answers go to standard output, everything else to standard error. Every command ends with an exit code of sysexits.
+
+mod check;
+mod connector;
+mod failure;
+mod paint;
+mod run;
+mod source;
+mod status;
+mod tail;
+
+pub use failure::{Exit, Failure};
+
+use crate::config::{self, Config, ConfigError};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+
+/// Every database change as an ordered CloudEvent on NATS JetStream, once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "headgate",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  headgate check                    Will the run work? What has to be fixed first?
+  headgate run -c shop.toml         Run until Ctrl-C
+  headgate tail shop.orders         Watch the events of one table
+  headgate status                   How is each source?
+
+The configuration is ./config.toml unless -c or HEADGATE_CONFIG names another file.
+Logs go to standard error: HEADGATE_LOG=debug, HEADGATE_LOG_FORMAT=json.
+Exit codes: 0 done, 64 usage or configuration, 69 unavailable, 70 internal, 78 refused for safety."
+)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "HEADGATE_CONFIG",
+        hide_env_values = true,
+        default_value = "./config.toml"
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGINT or SIGTERM, then drain
+    Run,
+    /// Check the configuration, the broker and every source, and say what to fix
+    Check(check::Check),
+    /// Show each source: state, position, lag, events, errors
+    Status(status::Status),
+    /// Show events as they arrive
+    Tail(tail::Tail),
+    /// Remove a source's traces, or accept that some of its history is gone
+    #[command(subcommand)]
+    Source(source::Source),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  headgate completions bash > /etc/bash_completion.d/headgate")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// Whether this is the long-running command, whose news are logged.
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        matches!(self.command, Command::Run)
+    }
+
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// What went wrong, what to do next, and the exit code.
+    pub async fn execute(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Run => run::run(load(&self.config)?).await,
+            Command::Check(command) => command.execute(&self.config).await,
+            Command::Status(command) => command.execute(&load(&self.config)?).await,
+            Command::Tail(command) => command.execute(load(&self.config)?).await,
+            Command::Source(command) => command.execute(load(&self.config)?).await,
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "headgate", &mut script);
+                failure::print(&script)
+            }
+        }
+    }
+}
+
+fn load(file: &Path) -> Result<Config, Failure> {
+    read(file).map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn read(file: &Path) -> Result<Config, ConfigError> {
+    config::load(file, &|name| std::env::var(name).ok())
+}

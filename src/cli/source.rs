@@ -1,0 +1,113 @@
+//! `headgate source`: what a source leaves in the database and in the broker, and gaps in its history.
+
+use super::{Failure, connector, failure::print};
+use crate::{
+    broker::{self, Patience},
+    config::{self, Config},
+    publish,
+};
+use async_nats::jetstream::{self, Context};
+use clap::Subcommand;
+use headgate_sdk::{Fault, FaultKind};
+use std::io::{IsTerminal as _, Write as _};
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Source {
+    /// Remove the source's replication slot and publication from the database, and its checkpoint from the broker
+    #[command(after_help = "The stream with the events stays. Example:\n  headgate source drop shop --yes")]
+    Drop {
+        /// The source
+        name: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Go on after a gap: some changes are not in the stream and never will be
+    #[command(
+        name = "accept-gap",
+        after_help = "The gap stays visible as a `gap` event in the stream. Example:\n  headgate source accept-gap shop"
+    )]
+    AcceptGap {
+        /// The source
+        name: String,
+    },
+}
+
+impl Source {
+    pub(super) async fn execute(self, config: Config) -> Result<(), Failure> {
+        match self {
+            Self::Drop { name, yes } => {
+                let source = find(&config, &name)?;
+                confirm(&name, yes)?;
+                // The broker first: were it away, a dropped slot with a checkpoint left would look like a gap.
+                let context = connect(&config).await?;
+                let removed = connector::drop_source(&name, source).await.map_err(|fault| failure(&fault))?;
+                publish::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
+                let mut text: String = removed.iter().map(|what| format!("dropped {what}\n")).collect();
+                text.push_str(&format!(
+                    "forgot the checkpoint of {name}; the stream {} stays\n",
+                    publish::stream_name(&name)
+                ));
+                print(text.as_bytes())
+            }
+            Self::AcceptGap { name } => {
+                find(&config, &name)?;
+                let context = connect(&config).await?;
+                match publish::accept_gap(&context, &name).await.map_err(|fault| failure(&fault))? {
+                    Some(gap) => print(format!("accepted for {name}: {gap}\n").as_bytes()),
+                    None => Err(Failure::refused(format!("{name} has no gap to accept"))
+                        .with_fix("headgate status shows what holds the source up")),
+                }
+            }
+        }
+    }
+}
+
+fn find<'a>(config: &'a Config, name: &str) -> Result<&'a config::Source, Failure> {
+    config.sources.get(name).ok_or_else(|| {
+        let known = config.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Failure::usage(format!("the configuration has no source {name}")).with_fix(format!("known: {known}"))
+    })
+}
+
+async fn connect(config: &Config) -> Result<Context, Failure> {
+    let name = format!("{} source", config.gateway.name);
+    match broker::connect(&config.nats, &name, Patience::Once).await {
+        Ok((client, _)) => Ok(jetstream::new(client)),
+        Err(error) => Err(Failure::unavailable(error.to_string()).with_fix(error.fix())),
+    }
+}
+
+/// Asks on a terminal; refuses where nobody can be asked.
+fn confirm(name: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::refused(format!(
+            "dropping {name} loses its place in the log, and nobody can be asked"
+        ))
+        .with_fix("add --yes"));
+    }
+    let mut err = std::io::stderr();
+    let _ = write!(err, "Drop the slot and the checkpoint of {name}? Its place in the log is lost. [y/N] ");
+    let _ = err.flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Failure::refused("nothing was dropped")),
+    }
+}
+
+fn failure(fault: &Fault) -> Failure {
+    let failure = match fault.kind() {
+        FaultKind::Transient | FaultKind::Definite => Failure::unavailable(fault.to_string()),
+        FaultKind::Busy | FaultKind::Gap => Failure::refused(fault.to_string()),
+    };
+    match fault.fix() {
+        Some(fix) => failure.with_fix(fix),
+        None => failure,
+    }
+}

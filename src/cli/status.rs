@@ -1,0 +1,178 @@
+//! `headgate status`: what the running gateway's `/status` says.
+
+use super::{Failure, failure::print, paint::Paint};
+use crate::{
+    config::Config,
+    status::{Phase, Report, SourceReport},
+};
+use clap::Args;
+use std::{fmt::Write as _, time::Duration};
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  headgate status\n  headgate status --json | jq '.sources[].lag_bytes'")]
+pub(super) struct Status {
+    /// Print the same JSON as the admin listener's /status
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) async fn execute(self, config: &Config) -> Result<(), Failure> {
+        let address = config.admin.listen;
+        let away = |error: reqwest::Error| {
+            let why = if error.is_timeout() { "it does not answer" } else { "nothing answers" };
+            Failure::unavailable(format!(
+                "no headgate is running with this configuration: {why} on {address}"
+            ))
+            .with_fix("headgate run, or look at admin.listen")
+        };
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()
+            .map_err(|error| Failure::internal(error.to_string()))?;
+        let answer = client.get(format!("http://{address}/status")).send().await.map_err(away)?;
+        let text = answer.error_for_status().map_err(away)?.text().await.map_err(away)?;
+        let report: Report = serde_json::from_str(&text).map_err(|_| {
+            Failure::unavailable(format!("what listens on {address} is not a headgate of this version"))
+        })?;
+        if self.json {
+            return print(format!("{text}\n").as_bytes());
+        }
+        print(table(&report, Paint::detect()).as_bytes())
+    }
+}
+
+fn table(report: &Report, paint: Paint) -> String {
+    let gateway = &report.gateway;
+    let link = if gateway.nats.connected { paint.green("connected") } else { paint.red("disconnected") };
+    let mut out = format!(
+        "{} {}, up {}, nats {} {link}\n\n",
+        paint.bold(&gateway.name),
+        gateway.version,
+        uptime(gateway.uptime_s),
+        gateway.nats.url
+    );
+    let heads = [
+        "SOURCE", "STATE", "LAG", "LAG TIME", "RETAINED", "EVENTS", "DEAD", "ERRORS", "RESTARTS", "POSITION",
+    ];
+    let rows: Vec<[String; 10]> = report.sources.iter().map(row).collect();
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|column| {
+            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(heads[column].len())
+        })
+        .collect();
+    let mut line = |cells: &[String], colour: &dyn Fn(usize, String) -> String| {
+        let mut text = String::new();
+        for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
+            // Numbers to the right, words to the left.
+            let padded = match column {
+                2..=8 => format!("{cell:>width$}"),
+                9 => cell.clone(),
+                _ => format!("{cell:<width$}"),
+            };
+            text.push_str(&colour(column, padded));
+            text.push_str(if column == 9 { "" } else { "  " });
+        }
+        let _ = writeln!(out, "{}", text.trim_end());
+    };
+    line(&heads.map(str::to_owned), &|_, text| paint.dim(&text));
+    for (source, cells) in report.sources.iter().zip(&rows) {
+        line(cells, &|column, text| if column == 1 { state(source.state, &text, paint) } else { text });
+    }
+    for source in &report.sources {
+        if let Some(error) = &source.last_error {
+            let _ = writeln!(out, "\n{}: {error}", paint.bold(&source.name));
+            if let Some(fix) = &source.fix {
+                let _ = writeln!(out, "  fix: {fix}");
+            }
+        }
+    }
+    out
+}
+
+fn row(source: &SourceReport) -> [String; 10] {
+    [
+        source.name.clone(),
+        source.state.to_string(),
+        bytes(source.lag_bytes),
+        format!("{} ms", source.lag_ms),
+        bytes(source.retained_bytes),
+        source.events.to_string(),
+        source.dead_letters.to_string(),
+        source.errors.to_string(),
+        source.restarts.to_string(),
+        source.position.clone().unwrap_or_else(|| "-".to_owned()),
+    ]
+}
+
+fn state(phase: Phase, text: &str, paint: Paint) -> String {
+    match phase {
+        Phase::Streaming | Phase::Standby => paint.green(text),
+        Phase::Starting | Phase::Waiting => paint.yellow(text),
+        Phase::Stopped | Phase::Gap => paint.red(text),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+fn uptime(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m {s}s"),
+        (0, h, m, _) => format!("{h}h {m}m"),
+        (d, h, ..) => format!("{d}d {h}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::status::{GatewayReport, NatsReport, SourceState};
+    use crate::telemetry::metrics::Metrics;
+    use headgate_sdk::Fault;
+
+    #[test]
+    fn table_is_aligned_and_tells_the_fix() {
+        let metrics = Metrics::new();
+        let good = SourceState::new("shop", "postgres", metrics.source("shop"));
+        good.set_phase(Phase::Streaming);
+        good.metrics.published.inc_by(1_234_567);
+        let bad = SourceState::new("billing", "postgres", metrics.source("billing"));
+        bad.fault(
+            Phase::Stopped,
+            &Fault::definite("the slot is gone").with_fix("headgate source accept-gap billing"),
+        );
+        let nats = NatsReport { connected: true, url: "nats://h:4222".to_owned() };
+        let gateway = GatewayReport { name: "g".to_owned(), version: "1".to_owned(), uptime_s: 3_725, nats };
+        let report = Report { gateway, sources: vec![bad.report(), good.report()] };
+        assert_eq!(
+            table(&report, Paint::plain()),
+            "g 1, up 1h 2m, nats nats://h:4222 connected\n\n\
+             SOURCE   STATE      LAG  LAG TIME  RETAINED   EVENTS  DEAD  ERRORS  RESTARTS  POSITION\n\
+             billing  stopped    0 B      0 ms       0 B        0     0       1         0  -\n\
+             shop     streaming  0 B      0 ms       0 B  1234567     0       0         0  -\n\n\
+             billing: the slot is gone\n  fix: headgate source accept-gap billing\n"
+        );
+        assert_eq!(
+            (bytes(1023), bytes(1024), bytes(5 << 30)),
+            ("1023 B".to_owned(), "1.0 KiB".to_owned(), "5.0 GiB".to_owned())
+        );
+    }
+}

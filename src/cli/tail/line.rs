@@ -1,0 +1,158 @@
+//! One event as one line for people: when, what, where, what changed, how late.
+//!
+//! What comes from a database is shown without control characters, so that a row cannot command the terminal.
+
+use super::event::{Attributes, Structured};
+use crate::cli::paint::Paint;
+use async_nats::jetstream::Message;
+use serde_json::{Map, Value};
+
+/// Longest value shown.
+const VALUE: usize = 32;
+/// Most columns shown.
+const COLUMNS: usize = 4;
+/// Widest subject that others are aligned to.
+const WIDEST: usize = 40;
+
+/// Shows events, aligned to the widest subject so far.
+pub(super) struct Lines {
+    paint: Paint,
+    width: usize,
+}
+
+impl Lines {
+    pub(super) fn new(paint: Paint) -> Self {
+        Self { paint, width: 16 }
+    }
+
+    pub(super) fn show(&mut self, message: &Message, event: &Structured) -> String {
+        let attributes = event.attributes();
+        let source = message.subject.split('.').nth(1).unwrap_or_default();
+        let stored_ms = message.info().ok().map(|info| info.published.unix_timestamp_nanos() / 1_000_000);
+        self.line(source, &attributes, stored_ms)
+    }
+
+    fn line(&mut self, source: &str, event: &Attributes, stored_ms: Option<i128>) -> String {
+        let time = event.time.as_deref().unwrap_or_default();
+        let verb = safe(event.kind.rsplit('.').next().unwrap_or_default(), VALUE);
+        let subject = safe(&format!("{source} {}", event.subject), 200);
+        self.width = self.width.max(subject.chars().count()).min(WIDEST);
+        let verb_padded = format!("{verb:<9}");
+        let painted = match verb.as_str() {
+            "created" | "snapshot" => self.paint.green(&verb_padded),
+            "updated" => self.paint.yellow(&verb_padded),
+            "deleted" | "truncated" | "gap" => self.paint.red(&verb_padded),
+            _ => self.paint.bold(&verb_padded),
+        };
+        let width = self.width;
+        let clock = safe(time.get(11..23).unwrap_or(time), 12);
+        let mut line = format!("{} {painted} {subject:<width$}", self.paint.dim(&format!("{clock:<12}")));
+        let difference = event.data.as_ref().map(difference).unwrap_or_default();
+        if !difference.is_empty() {
+            line.push_str("  ");
+            line.push_str(&difference);
+        }
+        if let (Some(stored), Ok(committed)) = (stored_ms, time.parse::<jiff::Timestamp>()) {
+            let lag = (stored - i128::from(committed.as_millisecond())).max(0);
+            line.push_str("  ");
+            line.push_str(&self.paint.dim(&format!("+{lag} ms")));
+        }
+        let mut line = line.trim_end().to_owned();
+        line.push('\n');
+        line
+    }
+}
+
+/// What changed, in a few words.
+fn difference(data: &Value) -> String {
+    let row = |name: &str| data.get(name).and_then(Value::as_object);
+    let key = row("key");
+    let shown: Vec<String> = match (row("before"), row("after")) {
+        (Some(before), Some(after)) => after
+            .iter()
+            .filter(|(column, value)| before.get(*column).is_some_and(|old| old != *value))
+            .map(|(column, value)| {
+                let old = before.get(column).map(short).unwrap_or_default();
+                format!("{}: {old} → {}", safe(column, VALUE), short(value))
+            })
+            .collect(),
+        (None, Some(row)) | (Some(row), None) => without_key(row, key)
+            .map(|(column, value)| format!("{}: {}", safe(column, VALUE), short(value)))
+            .collect(),
+        (None, None) => data.get("reason").map(short).into_iter().collect(),
+    };
+    let more = shown.len().saturating_sub(COLUMNS);
+    let mut text = shown.into_iter().take(COLUMNS).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(", +{more}"));
+    }
+    text
+}
+
+fn without_key<'a>(
+    row: &'a Map<String, Value>,
+    key: Option<&'a Map<String, Value>>,
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    row.iter().filter(move |(column, _)| key.is_none_or(|key| !key.contains_key(*column)))
+}
+
+fn short(value: &Value) -> String {
+    match value {
+        Value::String(text) => safe(text, VALUE),
+        other => safe(&other.to_string(), VALUE),
+    }
+}
+
+/// The text without control characters, cut to a length.
+pub(super) fn safe(text: &str, longest: usize) -> String {
+    // Directional marks and the like reorder what stands beside them.
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut out: String = text.chars().take(longest).map(|c| if hidden(c) { '·' } else { c }).collect();
+    if text.chars().nth(longest).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn show(kind: &str, data: Value) -> String {
+        let event = Attributes {
+            kind: kind.to_owned(),
+            subject: "orders/42".to_owned(),
+            time: Some("2026-11-22T14:06:07.123456Z".to_owned()),
+            data: Some(data),
+        };
+        let committed = 1_795_356_367_123;
+        Lines::new(Paint::plain()).line("shop", &event, Some(committed + 4))
+    }
+
+    #[test]
+    fn updates_show_what_changed() {
+        let data = json!({"key": {"id": 42}, "before": {"id": 42, "status": "new"}, "after": {"id": 42, "status": "paid"}});
+        assert_eq!(
+            show("shop.orders.updated", data),
+            "14:06:07.123 updated   shop orders/42    status: new → paid  +4 ms\n"
+        );
+    }
+
+    #[test]
+    fn rows_are_shown_short_and_harmless() {
+        let data = json!({"key": {"id": 42}, "before": null, "after": {"id": 42, "a": "x\u{1b}[31m\n", "b": 1, "c": null, "d": true, "e": "y".repeat(50), "f": 2}});
+        assert_eq!(
+            show("shop.orders.created", data),
+            "14:06:07.123 created   shop orders/42    a: x·[31m·, b: 1, c: null, d: true, +2  +4 ms\n"
+        );
+        assert_eq!(
+            show("shop.orders.truncated", json!({"after": null})),
+            "14:06:07.123 truncated shop orders/42    +4 ms\n"
+        );
+        assert_eq!(safe(&"y".repeat(50), 3), "yyy…");
+    }
+}
