@@ -22,7 +22,11 @@ pub(crate) struct Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "system={};timeline={};slot={};created={}", self.system, self.timeline, self.slot, self.created)
+        write!(
+            f,
+            "system={};timeline={};slot={};created={}",
+            self.system, self.timeline, self.slot, self.created
+        )
     }
 }
 
@@ -90,8 +94,16 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts<'_>) -> Verdict {
     };
     let from = resume.proven();
     let known = Identity::of(resume);
-    let epoch = from.map_or(0, |proven| proven.epoch).max(resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch));
-    let gap = |reason: String, start: Lsn| Verdict::Gap { epoch: epoch.saturating_add(1), from, start, reason, slot: action };
+    let epoch = from
+        .map_or(0, |proven| proven.epoch)
+        .max(resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch));
+    let gap = |reason: String, start: Lsn| Verdict::Gap {
+        epoch: epoch.saturating_add(1),
+        from,
+        start,
+        reason,
+        slot: action,
+    };
 
     if let Some(reason) = facts.unusable {
         return gap(format!("the slot cannot be read any more: {reason}"), Lsn::default());
@@ -104,7 +116,10 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts<'_>) -> Verdict {
     if let Some(known) = &known {
         if known.system != facts.system.id {
             return gap(
-                format!("the server is another one: database system {} instead of {}", facts.system.id, known.system),
+                format!(
+                    "the server is another one: database system {} instead of {}",
+                    facts.system.id, known.system
+                ),
                 Lsn::default(),
             );
         }
@@ -119,7 +134,10 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts<'_>) -> Verdict {
             match switch {
                 None => {
                     return gap(
-                        format!("timeline {} does not descend from timeline {}", facts.system.timeline, known.timeline),
+                        format!(
+                            "timeline {} does not descend from timeline {}",
+                            facts.system.timeline, known.timeline
+                        ),
                         Lsn::default(),
                     );
                 }
@@ -141,15 +159,21 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts<'_>) -> Verdict {
             return Verdict::Behind { proven };
         }
         return gap(
-            format!("the server's log ends at {}, before {proven}, which was read already: it was restored or rewound", facts.system.log),
+            format!(
+                "the server's log ends at {}, before {proven}, which was read already: it was restored or rewound",
+                facts.system.log
+            ),
             Lsn::default(),
         );
     }
     match facts.confirmed {
         None => gap("the slot is missing".to_owned(), Lsn::default()),
-        Some(confirmed) if confirmed > proven => {
-            gap(format!("the slot stands at {confirmed}, but changes are known only up to {proven}: it was advanced or made anew"), Lsn::default())
-        }
+        Some(confirmed) if confirmed > proven => gap(
+            format!(
+                "the slot stands at {confirmed}, but changes are known only up to {proven}: it was advanced or made anew"
+            ),
+            Lsn::default(),
+        ),
         Some(_) => Verdict::Continue { epoch, slot: SlotAction::Keep },
     }
 }
@@ -165,13 +189,30 @@ mod tests {
     }
 
     fn resume(epoch: u16, log: u64) -> Resume {
-        let identity = Identity { system: "7".to_owned(), timeline: 1, slot: "s".to_owned(), created: Lsn(100) };
-        Resume { last: None, checkpoint: Some(Checkpoint { epoch, identity: identity.to_string(), progress: Progress { epoch, log } }) }
+        let identity =
+            Identity { system: "7".to_owned(), timeline: 1, slot: "s".to_owned(), created: Lsn(100) };
+        Resume {
+            last: None,
+            checkpoint: Some(Checkpoint {
+                epoch,
+                identity: identity.to_string(),
+                progress: Progress { epoch, log },
+            }),
+        }
     }
 
     fn judged(resume: &Resume, system: &System, confirmed: Option<u64>) -> Verdict {
         let switches = [Switch { timeline: 1, at: Lsn(1000) }];
-        judge(resume, &Facts { system, switches: &switches, confirmed: confirmed.map(Lsn), unusable: None, standby: false })
+        judge(
+            resume,
+            &Facts {
+                system,
+                switches: &switches,
+                confirmed: confirmed.map(Lsn),
+                unusable: None,
+                standby: false,
+            },
+        )
     }
 
     fn reason(verdict: Verdict) -> String {
@@ -183,7 +224,12 @@ mod tests {
 
     #[test]
     fn identity_reads_back() {
-        let identity = Identity { system: "7".to_owned(), timeline: 3, slot: "a_b".to_owned(), created: Lsn(0x1_0000_0001) };
+        let identity = Identity {
+            system: "7".to_owned(),
+            timeline: 3,
+            slot: "a_b".to_owned(),
+            created: Lsn(0x1_0000_0001),
+        };
         assert_eq!(Identity::parse(&identity.to_string()), Some(identity));
         assert_eq!(Identity::parse("system=7;timeline=x;slot=a;created=0/0"), None);
         assert_eq!(Identity::parse(""), None);
@@ -193,11 +239,29 @@ mod tests {
     fn goes_on_where_nothing_is_missing() {
         let go_on = Verdict::Continue { epoch: 3, slot: SlotAction::Keep };
         assert_eq!(judged(&resume(3, 500), &system("7", 1, 600), Some(500)), go_on);
-        assert_eq!(judged(&resume(3, 500), &system("7", 1, 600), Some(200)), go_on, "a slot fallen back after a crash");
-        assert_eq!(judged(&resume(3, 0), &system("7", 1, 600), Some(100)), go_on, "nothing told yet: the slot stands where it was made");
-        assert_eq!(judged(&resume(3, 1000), &system("7", 2, 2000), Some(900)), go_on, "promoted behind what was read");
-        assert_eq!(judged(&Resume::default(), &system("7", 1, 600), Some(500)), Verdict::Continue { epoch: 1, slot: SlotAction::Keep });
-        assert_eq!(judged(&Resume::default(), &system("7", 1, 600), None), Verdict::Continue { epoch: 1, slot: SlotAction::Create });
+        assert_eq!(
+            judged(&resume(3, 500), &system("7", 1, 600), Some(200)),
+            go_on,
+            "a slot fallen back after a crash"
+        );
+        assert_eq!(
+            judged(&resume(3, 0), &system("7", 1, 600), Some(100)),
+            go_on,
+            "nothing told yet: the slot stands where it was made"
+        );
+        assert_eq!(
+            judged(&resume(3, 1000), &system("7", 2, 2000), Some(900)),
+            go_on,
+            "promoted behind what was read"
+        );
+        assert_eq!(
+            judged(&Resume::default(), &system("7", 1, 600), Some(500)),
+            Verdict::Continue { epoch: 1, slot: SlotAction::Keep }
+        );
+        assert_eq!(
+            judged(&Resume::default(), &system("7", 1, 600), None),
+            Verdict::Continue { epoch: 1, slot: SlotAction::Create }
+        );
     }
 
     #[test]
@@ -210,19 +274,39 @@ mod tests {
         assert!(reason(judged(&old, &system("7", 0, 600), Some(400))).contains("went back"));
         let promoted = judged(&resume(3, 1001), &system("7", 2, 2000), Some(900));
         assert!(matches!(promoted, Verdict::Gap { start: Lsn(1000), slot: SlotAction::Keep, .. }));
-        let facts = Facts { system: &system("7", 1, 600), switches: &[], confirmed: Some(Lsn(400)), unusable: Some("lost"), standby: false };
+        let facts = Facts {
+            system: &system("7", 1, 600),
+            switches: &[],
+            confirmed: Some(Lsn(400)),
+            unusable: Some("lost"),
+            standby: false,
+        };
         assert!(matches!(judge(&old, &facts), Verdict::Gap { epoch: 4, slot: SlotAction::Recreate, .. }));
-        let facts = Facts { system: &system("7", 1, 400), switches: &[], confirmed: Some(Lsn(300)), unusable: None, standby: true };
+        let facts = Facts {
+            system: &system("7", 1, 400),
+            switches: &[],
+            confirmed: Some(Lsn(300)),
+            unusable: None,
+            standby: true,
+        };
         assert_eq!(judge(&old, &facts), Verdict::Behind { proven: Lsn(500) });
     }
 
     #[test]
     fn a_stream_without_its_checkpoint_still_proves() {
-        let last = LastEvent { position: Position { epoch: 3, commit: 450, index: 0 }, transaction_end: Some(500) };
+        let last =
+            LastEvent { position: Position { epoch: 3, commit: 450, index: 0 }, transaction_end: Some(500) };
         let alone = Resume { last: Some(last), checkpoint: None };
-        assert_eq!(judged(&alone, &system("7", 1, 600), Some(500)), Verdict::Continue { epoch: 3, slot: SlotAction::Keep });
+        assert_eq!(
+            judged(&alone, &system("7", 1, 600), Some(500)),
+            Verdict::Continue { epoch: 3, slot: SlotAction::Keep }
+        );
         assert!(reason(judged(&alone, &system("7", 1, 600), Some(501))).contains("advanced"));
         let newer = Resume { last: Some(last), checkpoint: resume(2, 9999).checkpoint };
-        assert_eq!(judged(&newer, &system("8", 1, 600), Some(500)), Verdict::Continue { epoch: 3, slot: SlotAction::Keep }, "an older epoch's identity says nothing");
+        assert_eq!(
+            judged(&newer, &system("8", 1, 600), Some(500)),
+            Verdict::Continue { epoch: 3, slot: SlotAction::Keep },
+            "an older epoch's identity says nothing"
+        );
     }
 }

@@ -78,11 +78,17 @@ impl Publications {
     pub(crate) fn new(source: &str, config: &Config, version: i32) -> Self {
         let kind = match &config.publication {
             Some(name) => Kind::Given(name.clone()),
-            None => {
-                Kind::Kept { whole: bounded(format!("headgate_{source}")), append: bounded(format!("headgate_{source}_append")) }
-            }
+            None => Kind::Kept {
+                whole: bounded(format!("headgate_{source}")),
+                append: bounded(format!("headgate_{source}_append")),
+            },
         };
-        Self { kind, filter: TableFilter::new(&config.tables), partition_root: config.partition_root, version }
+        Self {
+            kind,
+            filter: TableFilter::new(&config.tables),
+            partition_root: config.partition_root,
+            version,
+        }
     }
 
     /// For START_REPLICATION.
@@ -110,7 +116,15 @@ impl Publications {
         let mut settings = Vec::new();
         for row in &rows {
             let read = || -> Result<_, tokio_postgres::Error> {
-                Ok((row.try_get::<_, String>(0)?, row.try_get::<_, bool>(1)?, row.try_get::<_, bool>(2)?, row.try_get::<_, bool>(3)?, row.try_get::<_, bool>(4)?, row.try_get::<_, bool>(5)?, row.try_get::<_, String>(6)?))
+                Ok((
+                    row.try_get::<_, String>(0)?,
+                    row.try_get::<_, bool>(1)?,
+                    row.try_get::<_, bool>(2)?,
+                    row.try_get::<_, bool>(3)?,
+                    row.try_get::<_, bool>(4)?,
+                    row.try_get::<_, bool>(5)?,
+                    row.try_get::<_, String>(6)?,
+                ))
             };
             let found = read().map_err(failed)?;
             plan.missing.retain(|name| *name != found.0);
@@ -124,12 +138,18 @@ impl Publications {
         let candidates = self.candidates(client).await?;
         let captured: BTreeSet<u32> = candidates.iter().map(|candidate| candidate.oid).collect();
         // A partition whose root is published speaks under the root's name already.
-        let wanted: Vec<&Candidate> = candidates.iter().filter(|c| !c.ancestors.iter().any(|ancestor| captured.contains(ancestor))).collect();
+        let wanted: Vec<&Candidate> = candidates
+            .iter()
+            .filter(|c| !c.ancestors.iter().any(|ancestor| captured.contains(ancestor)))
+            .collect();
 
         for (name, updates) in [(whole, true), (append, false)] {
             let operations = if updates { "insert, update, delete, truncate" } else { "insert, truncate" };
             let generated = if self.version >= 180_000 { ", publish_generated_columns = stored" } else { "" };
-            let with = format!("publish = '{operations}', publish_via_partition_root = {}{generated}", self.partition_root);
+            let with = format!(
+                "publish = '{operations}', publish_via_partition_root = {}{generated}",
+                self.partition_root
+            );
             let quoted = escape_identifier(name);
             match settings.iter().find(|found| found.0 == *name) {
                 None => {
@@ -158,7 +178,11 @@ impl Publications {
         let mut members = Vec::new();
         for row in &rows {
             let read = || -> Result<_, tokio_postgres::Error> {
-                Ok((row.try_get::<_, String>(0)?, row.try_get::<_, u32>(1)?, TableName { schema: row.try_get(2)?, table: row.try_get(3)? }))
+                Ok((
+                    row.try_get::<_, String>(0)?,
+                    row.try_get::<_, u32>(1)?,
+                    TableName { schema: row.try_get(2)?, table: row.try_get(3)? },
+                ))
             };
             members.push(read().map_err(failed)?);
         }
@@ -169,7 +193,10 @@ impl Publications {
             for candidate in wanted.iter().filter(|candidate| candidate.identity == updates) {
                 if !members.iter().any(|(publication, oid, _)| publication == name && *oid == candidate.oid) {
                     if candidate.owned {
-                        plan.statements.push(format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {}", candidate.name.quoted()));
+                        plan.statements.push(format!(
+                            "ALTER PUBLICATION {quoted} ADD TABLE ONLY {}",
+                            candidate.name.quoted()
+                        ));
                         plan.changes.push(format!("add table {} to publication {name}", candidate.name));
                     } else {
                         plan.foreign.push((candidate.name.clone(), candidate.owner.clone()));
@@ -179,7 +206,9 @@ impl Publications {
                 side.insert(candidate.name.clone());
             }
             for (publication, oid, member) in &members {
-                if publication == name && !wanted.iter().any(|candidate| candidate.oid == *oid && candidate.identity == updates) {
+                if publication == name
+                    && !wanted.iter().any(|candidate| candidate.oid == *oid && candidate.identity == updates)
+                {
                     removals.push((
                         format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {}", member.quoted()),
                         format!("remove table {member} from publication {name}"),
@@ -195,7 +224,13 @@ impl Publications {
     }
 
     /// Carries a plan out, as a whole or not at all.
-    pub(crate) async fn carry_out(&self, client: &Client, plan: &Plan, user: &str, database: &str) -> Result<(), Fault> {
+    pub(crate) async fn carry_out(
+        &self,
+        client: &Client,
+        plan: &Plan,
+        user: &str,
+        database: &str,
+    ) -> Result<(), Fault> {
         if plan.statements.is_empty() {
             return Ok(());
         }
@@ -210,7 +245,9 @@ impl Publications {
                 plan.statements.join("; ")
             ))),
             // A table went while we looked.
-            Some(refusal) if matches!(refusal.code.as_str(), "42P01" | "42704" | "42710" | "3F000") => Err(Fault::transient(doing).with_cause(refusal)),
+            Some(refusal) if matches!(refusal.code.as_str(), "42P01" | "42704" | "42710" | "3F000") => {
+                Err(Fault::transient(doing).with_cause(refusal))
+            }
             _ => Err(sql_fault(error, doing)),
         }
     }
@@ -238,7 +275,8 @@ impl Publications {
             .map_err(failed)?;
         let mut tables = BTreeSet::new();
         for row in &rows {
-            let name = TableName { schema: row.try_get(0).map_err(failed)?, table: row.try_get(1).map_err(failed)? };
+            let name =
+                TableName { schema: row.try_get(0).map_err(failed)?, table: row.try_get(1).map_err(failed)? };
             if self.filter.matches(&name.schema, &name.table) {
                 tables.insert(name);
             }

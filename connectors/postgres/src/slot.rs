@@ -19,7 +19,8 @@ pub(crate) fn bounded(name: String) -> String {
     if name.len() <= LONGEST {
         return name;
     }
-    let hash = name.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        name.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let mut end = LONGEST - 9;
     while !name.is_char_boundary(end) {
         end -= 1;
@@ -57,14 +58,23 @@ impl Slot {
     /// Whether this is a slot that a source can read.
     pub(crate) fn validate(&self, name: &str, database: &str) -> Result<(), Fault> {
         let another = "choose another name with slot = \"…\", or drop it if nobody needs it";
-        let wrong = |what: String| Err(Fault::definite(what).with_fix(format!("{another}: SELECT pg_drop_replication_slot('{name}')")));
+        let wrong = |what: String| {
+            Err(Fault::definite(what)
+                .with_fix(format!("{another}: SELECT pg_drop_replication_slot('{name}')")))
+        };
         match (self.plugin.as_deref(), self.database.as_deref()) {
             (None, _) => wrong(format!("slot {name} is a physical one")),
-            (Some(plugin), _) if plugin != "pgoutput" => wrong(format!("slot {name} uses the output plugin {plugin}, not pgoutput")),
-            (_, found) if found != Some(database) => wrong(format!("slot {name} belongs to database {}, not {database}", found.unwrap_or("none"))),
+            (Some(plugin), _) if plugin != "pgoutput" => {
+                wrong(format!("slot {name} uses the output plugin {plugin}, not pgoutput"))
+            }
+            (_, found) if found != Some(database) => {
+                wrong(format!("slot {name} belongs to database {}, not {database}", found.unwrap_or("none")))
+            }
             _ if self.temporary => wrong(format!("slot {name} is a temporary one of another session")),
-            _ if self.synced => Err(Fault::transient(format!("slot {name} is a copy that this standby keeps of its primary's"))
-                .with_fix("read it on the primary, or promote this standby")),
+            _ if self.synced => Err(Fault::transient(format!(
+                "slot {name} is a copy that this standby keeps of its primary's"
+            ))
+            .with_fix("read it on the primary, or promote this standby")),
             _ => Ok(()),
         }
     }
@@ -86,7 +96,10 @@ pub(crate) async fn inspect(client: &Client, name: &str) -> Result<Option<Slot>,
         safe_wal_size, COALESCE((to_jsonb(s) ->> 'synced')::boolean, false), \
         (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END)::text \
         FROM pg_replication_slots s WHERE slot_name = $1::text::name";
-    let Some(row) = client.query_opt(STATEMENT, &[&name]).await.map_err(|error| sql_fault(error, doing()))? else { return Ok(None) };
+    let Some(row) = client.query_opt(STATEMENT, &[&name]).await.map_err(|error| sql_fault(error, doing()))?
+    else {
+        return Ok(None);
+    };
     let read = || -> Result<Slot, tokio_postgres::Error> {
         let lsn = |text: Option<&str>| text.and_then(|text| text.parse().ok());
         Ok(Slot {
