@@ -1,5 +1,16 @@
 //! The configuration as the gateway uses it: complete, expanded, checked. Built by [`load`](crate::config::load).
 
+mod error;
+mod expand;
+mod load;
+mod nearest;
+mod section;
+mod source;
+mod units;
+
+pub use error::{ConfigError, Problem};
+pub use load::load;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// The whole configuration.
@@ -58,13 +69,46 @@ pub struct Nats {
     pub ack_timeout: Duration,
 }
 
-/// Where the broker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the broker is. URLs may hold credentials: neither `Display` nor `Debug` shows them.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Server {
     /// Headgate starts and supervises a nats-server of its own.
     Embedded(Embedded),
     /// URLs of a running server or cluster.
     Remote(Vec<String>),
+}
+
+impl std::fmt::Display for Server {
+    /// Where the broker is, without credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Embedded(embedded) => write!(f, "nats://{} (embedded)", embedded.listen),
+            Self::Remote(urls) => {
+                for (index, url) in urls.iter().enumerate() {
+                    if index > 0 {
+                        f.write_str(",")?;
+                    }
+                    f.write_str(&without_credentials(url))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The URL without what stands before the host's `@`.
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
+    // A password may hold an unescaped `/` or `@`, so everything up to the last `@` goes.
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{host}")
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// `[nats.embedded]`
@@ -193,4 +237,17 @@ pub enum OnGap {
 pub enum Connector {
     /// `connector = "postgres"`
     Postgres(headgate_postgres::Config),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_password_is_shown() {
+        for url in ["nats://u:p@h:4222", "nats://u:p@x/p@h:4222", "u:p@h:4222", "nats://tokenp@h:4222"] {
+            assert_eq!(without_credentials(url), "nats://h:4222");
+        }
+        assert_eq!(without_credentials("tls://h"), "tls://h");
+    }
 }

@@ -5,10 +5,14 @@ use std::{error::Error, fmt};
 /// What kind of answer a fault wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
-    /// Passing (a lost connection, a busy slot): reconnect with backoff, for ever, and show it.
+    /// Passing (a lost connection): reconnect with backoff, for ever, and show it.
     Transient,
+    /// Somebody else is reading the source, another gateway most likely: stand by, and try again soon.
+    Busy,
     /// Final until a person changes something (slot lost, wrong credentials, unfit schema): stop this source only.
     Definite,
+    /// History is gone, and the policy is to wait until somebody accepts that.
+    Gap,
 }
 
 /// Why a source stopped: what happened and where, what to do next, and what caused it.
@@ -26,6 +30,16 @@ impl Fault {
     /// A fault that another try may get past.
     pub fn transient(message: impl Into<String>) -> Self {
         Self { kind: FaultKind::Transient, message: message.into(), fix: None, cause: None }
+    }
+
+    /// A source that is being read elsewhere.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Busy, message: message.into(), fix: None, cause: None }
+    }
+
+    /// Lost history that has to be accepted first.
+    pub fn gap(message: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Gap, message: message.into(), fix: None, cause: None }
     }
 
     /// A fault that stays until somebody acts.

@@ -1,0 +1,96 @@
+//! Percent-encodings: of keys, of subject tokens, of header values. Three sets, for three readers.
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+fn percent(byte: u8, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+}
+
+/// One column of a key: everything but RFC 3986's unreserved characters is encoded, so that `,` and `/` only separate.
+pub fn key_part(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(byte);
+        } else {
+            percent(byte, out);
+        }
+    }
+}
+
+/// A subject token: what NATS forbids in one (white space, `.`, `*`, `>`, control characters) and `%`. An empty text
+/// becomes `%`, for a token cannot be empty and nothing else is encoded so.
+pub fn token(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        if byte <= b' ' || matches!(byte, b'.' | b'*' | b'>' | b'%' | 0x7f) {
+            percent(byte, &mut out);
+        } else {
+            out.push(byte);
+        }
+    }
+    if out.is_empty() {
+        out.push(b'%');
+    }
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// A key text as a subject token: it is percent-encoded already, only what a token forbids beyond that is left.
+pub fn key_token(key: &str) -> String {
+    if key.is_empty() { "%".to_owned() } else { key.replace('.', "%2E") }
+}
+
+/// The value of a `ce-` header, by the CloudEvents NATS binding: space, `"`, `%` and all outside U+0021–U+007E.
+/// <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md>
+pub fn header_value(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        if (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%' {
+            out.push(byte);
+        } else {
+            percent(byte, out);
+        }
+    }
+}
+
+/// FNV-1a, 32 bit: the same function as the NATS server's `partition()`.
+pub fn fnv1a(parts: &[&[u8]]) -> u32 {
+    let mut hash = 0x811c_9dc5u32;
+    for byte in parts.iter().copied().flatten() {
+        hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_never_split_or_match() {
+        assert_eq!(token("orders"), "orders");
+        assert_eq!(token("my table.*>%\t\u{1F600}"), "my%20table%2E%2A%3E%25%09\u{1F600}");
+        assert_eq!(token(""), "%");
+        assert_eq!(key_token("a.b%2C"), "a%2Eb%2C");
+    }
+
+    #[test]
+    fn key_parts_keep_their_separators() {
+        let mut out = Vec::new();
+        key_part("a,b/c é~".as_bytes(), &mut out);
+        assert_eq!(out, b"a%2Cb%2Fc%20%C3%A9~");
+    }
+
+    #[test]
+    fn header_values_follow_the_binding() {
+        let mut out = Vec::new();
+        header_value("Euro € \"50%\"\r\n".as_bytes(), &mut out);
+        assert_eq!(out, b"Euro%20%E2%82%AC%20%2250%25%22%0D%0A");
+    }
+
+    #[test]
+    fn fnv_has_its_published_values() {
+        // Test vectors of the FNV reference code: http://www.isthe.com/chongo/tech/comp/fnv/
+        assert_eq!(fnv1a(&[b""]), 0x811c_9dc5);
+        assert_eq!(fnv1a(&[b"a"]), 0xe40c_292c);
+        assert_eq!(fnv1a(&[b"foo", b"bar"]), 0xbf9c_f968);
+    }
+}

@@ -1,0 +1,198 @@
+//! What is spelled once for each version of a table, so that an event is mostly copies.
+
+use super::{
+    encode,
+    form::{Form, json_string},
+    subject::{Names, Template},
+};
+use async_nats::Subject;
+use headgate_sdk::{Cell, Op, Relation};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// What an event says happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// A row is there that was not.
+    Created,
+    /// A row changed.
+    Updated,
+    /// A row is gone.
+    Deleted,
+    /// All rows of a table are gone.
+    Truncated,
+}
+
+impl Verb {
+    const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Truncated];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+impl From<Op> for Verb {
+    fn from(op: Op) -> Self {
+        match op {
+            Op::Created => Self::Created,
+            Op::Updated => Self::Updated,
+            Op::Deleted => Self::Deleted,
+            Op::Truncated => Self::Truncated,
+        }
+    }
+}
+
+/// The pieces of one verb's events of one table.
+#[derive(Debug)]
+pub struct Spelling {
+    verb: Verb,
+    /// From the end of `id` to where the key joins `subject`.
+    pub head: Vec<u8>,
+    /// `"data":{` … as far as the value of `key`.
+    pub data: Vec<u8>,
+    /// Subjects by partition, made when first needed; unused where the template asks for more than table and verb.
+    subjects: Vec<Option<Subject>>,
+}
+
+/// A version of a table, prepared.
+#[derive(Debug)]
+pub struct Table {
+    /// The relation that it was prepared from.
+    pub relation: Arc<Relation>,
+    /// The entity, as a token.
+    pub entity: String,
+    /// From after the transaction's attributes to where the key joins `partitionkey`.
+    pub shape: Vec<u8>,
+    /// The column names as `"name":`.
+    pub names: Vec<Vec<u8>>,
+    spellings: [Spelling; 4],
+}
+
+/// What the spelling of a table depends on beside the table.
+#[derive(Debug)]
+pub struct Style {
+    /// The source's name.
+    pub source: String,
+    /// The events' `source` attribute.
+    pub uri: String,
+    /// The first part of their `type`.
+    pub type_prefix: String,
+    /// How attributes are spelled.
+    pub form: Form,
+    /// Which subject an event goes to.
+    pub template: Template,
+    /// The number of partitions.
+    pub partitions: u32,
+}
+
+impl Style {
+    /// From the end of `id` to the unclosed value of `subject`.
+    pub fn head(&self, entity: &str, verb: &str) -> Vec<u8> {
+        let mut head = Vec::with_capacity(160);
+        head.extend_from_slice(self.form.close);
+        self.form.attribute("source", &self.uri, &mut head);
+        self.form.attribute("type", &format!("{}.{entity}.{verb}", self.type_prefix), &mut head);
+        self.form.begin("subject", entity, &mut head);
+        head
+    }
+
+    /// The partition of an ordering key.
+    pub fn partition(&self, entity: &str, key: &[u8]) -> u32 {
+        let hash = if key.is_empty() {
+            encode::fnv1a(&[entity.as_bytes()])
+        } else {
+            encode::fnv1a(&[entity.as_bytes(), b"/", key])
+        };
+        hash % self.partitions
+    }
+}
+
+impl Table {
+    /// Prepares a version of a table that is known as `entity`.
+    pub fn new(relation: Arc<Relation>, entity: String, style: &Style) -> Self {
+        let form = &style.form;
+        let mut shape = Vec::with_capacity(160);
+        form.attribute("datacontenttype", "application/json", &mut shape);
+        form.attribute("dataschema", &dataschema(&style.source, &entity, &relation), &mut shape);
+        form.begin("partitionkey", &entity, &mut shape);
+        let (schema, table) = (json_string(&relation.schema), json_string(&relation.table));
+        let spellings = Verb::ALL.map(|verb| {
+            let mut data = Vec::with_capacity(96);
+            data.extend_from_slice(if form.is_structured() { b",\"data\":{\"op\":\"" } else { b"{\"op\":\"" });
+            data.extend_from_slice(verb.as_str().as_bytes());
+            data.extend_from_slice(b"\",\"schema\":");
+            data.extend_from_slice(&schema);
+            data.extend_from_slice(b",\"table\":");
+            data.extend_from_slice(&table);
+            data.extend_from_slice(b",\"key\":");
+            let bounded = if style.template.is_bounded() { style.partitions as usize } else { 0 };
+            Spelling { verb, head: style.head(&entity, verb.as_str()), data, subjects: vec![None; bounded] }
+        });
+        let names = relation
+            .columns
+            .iter()
+            .map(|column| {
+                let mut name = json_string(&column.name);
+                name.push(b':');
+                name
+            })
+            .collect();
+        Self { relation, entity, shape, names, spellings }
+    }
+
+    /// The pieces for a verb.
+    pub fn spelling(&self, verb: Verb) -> &Spelling {
+        &self.spellings[verb as usize]
+    }
+
+    /// The subject of an event.
+    pub fn subject(&mut self, style: &Style, verb: Verb, key: &super::key::Key, row: &[Cell<'_>]) -> Subject {
+        let partition = style.partition(&self.entity, &key.text);
+        let Self { relation, entity, spellings, .. } = self;
+        let spelling = &mut spellings[verb as usize];
+        let fill = |verb: Verb| {
+            let names = Names {
+                source: &style.source,
+                entity,
+                verb: verb.as_str(),
+                partition,
+                key: key.as_str(),
+                schema: &relation.schema,
+                table: &relation.table,
+            };
+            Subject::from(style.template.fill(names, Some(relation), row))
+        };
+        match spelling.subjects.get_mut(partition as usize) {
+            Some(Some(subject)) => subject.clone(),
+            Some(empty) => empty.insert(fill(spelling.verb)).clone(),
+            None => fill(spelling.verb),
+        }
+    }
+}
+
+/// Names this version of the table's shape: same columns, types and key, same URI.
+fn dataschema(source: &str, entity: &str, relation: &Relation) -> String {
+    let mut shape = Sha256::new();
+    for column in &relation.columns {
+        shape.update(column.name.as_bytes());
+        shape.update([0]);
+        shape.update(column.type_name.as_bytes());
+        shape.update([0]);
+    }
+    for index in &relation.key {
+        shape.update(relation.columns[*index].name.as_bytes());
+        shape.update([1]);
+    }
+    let mut uri = format!("urn:headgate:schema:{source}:").into_bytes();
+    encode::key_part(entity.as_bytes(), &mut uri);
+    uri.push(b':');
+    for byte in &shape.finalize()[..8] {
+        uri.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    String::from_utf8(uri).unwrap_or_default()
+}

@@ -1,0 +1,295 @@
+//! One run of one source: reads where its stream ends, and joins connector, normalizer, publisher and release into the
+//! one way down.
+//!
+//! A run ends with the connector (shutdown or a fault) or with the publisher (the stream lost acknowledged events). At a
+//! shutdown the connector stops first, then the publisher waits for the last acknowledgements, then the last progress is
+//! kept; a run that ends by a fault is cut off, for the next run reads again from what the stream really holds.
+
+use crate::{
+    broker::Link,
+    config::{self, Connector},
+    event::Batch,
+    normalize::{Normalizer, Setting, Style, form::Form, gap_fault, subject::Template},
+    publish::{CheckpointStore, End, Identity, Publisher, SourceStream, StoredCheckpoint, release},
+    status::{Phase, SourceState},
+};
+use async_nats::jetstream;
+use headgate_sdk::{Checkpoint, Context, Fault, FaultKind, Position, Progress, Resume, Source};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Batches between normalizer and publisher; what they may weigh is bounded by `gateway.memory`.
+const BATCHES: usize = 64;
+
+/// One source with everything it needs to run.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The source's name.
+    pub name: String,
+    /// Its settings.
+    pub source: config::Source,
+    /// The gateway's settings.
+    pub gateway: config::Gateway,
+    /// The broker's settings.
+    pub nats: config::Nats,
+    /// The way to the broker.
+    pub jetstream: jetstream::Context,
+    /// How that way is.
+    pub link: watch::Receiver<Link>,
+    /// How the source is.
+    pub state: Arc<SourceState>,
+}
+
+impl Pipeline {
+    /// Runs once: until shutdown or a fault.
+    ///
+    /// # Errors
+    /// Whatever ended the run.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Fault> {
+        self.state.set_phase(Phase::Starting);
+        let opened = tokio::select! {
+            opened = self.open() => opened?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        match &self.source.connector {
+            Connector::Postgres(config) => {
+                let source = headgate_postgres::Postgres::new(&self.name, config.clone());
+                self.drive(source, opened, shutdown).await
+            }
+        }
+    }
+
+    /// Reads where to go on.
+    async fn open(&self) -> Result<Opened, Fault> {
+        let mut link = self.link.clone();
+        link.wait_for(|link| link.connected)
+            .await
+            .map_err(|_| Fault::transient("the broker's connection is closed"))?;
+        let stream = SourceStream::open(&self.jetstream, &self.name, &self.nats).await?;
+        let end = stream.end().await?;
+        let store = &self.nats.stream;
+        let checkpoints = CheckpointStore::open(&self.jetstream, &self.name, store.replicas, store.memory).await?;
+        let stored = checkpoints.stored().await;
+        if let Some((StoredCheckpoint { gap: Some(reason), .. }, _)) = &stored {
+            return Err(gap_fault(&self.name, reason));
+        }
+        Ok(Opened { resume: resume(end, stored), stream, end, checkpoints })
+    }
+
+    async fn drive(&self, mut source: impl Source, opened: Opened, shutdown: CancellationToken) -> Result<(), Fault> {
+        let Opened { stream, end, checkpoints, resume } = opened;
+        let (batch_sender, batches) = mpsc::channel::<Batch>(BATCHES);
+        let (released_sender, released) = watch::channel(Progress::default());
+        let uri = self.source.uri.clone().unwrap_or_else(|| format!("/headgate/{}", self.name));
+        let publisher = Publisher::new(
+            &self.jetstream,
+            self.link.clone(),
+            (stream, end),
+            Identity { source: &self.name, uri: &uri, partitions: self.gateway.partitions },
+            self.nats.clone(),
+            Arc::clone(&self.state),
+        );
+        let durable = publisher.durable();
+        let mut normalizer = Normalizer::new(
+            self.setting(uri)?,
+            self.state.metrics.clone(),
+            batch_sender,
+            durable.clone(),
+            checkpoints.clone(),
+            held_by_stream(&resume),
+        );
+        let mut publishing = Task(tokio::spawn(publisher.run(batches)));
+        let mut releasing = Task(tokio::spawn(release(durable, checkpoints, self.confirm_delay(), released_sender)));
+        let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals) };
+        let outcome = tokio::select! {
+            outcome = source.run(resume, &mut normalizer, context) => outcome,
+            ended = &mut publishing.0 => return Err(publisher_fault(ended)),
+        };
+        drop(normalizer);
+        match outcome {
+            Ok(()) => {
+                // The supervisor cuts this off when the grace is over.
+                if let Ok(Err(fault)) = (&mut publishing.0).await {
+                    return Err(fault);
+                }
+                let _ = (&mut releasing.0).await;
+                Ok(())
+            }
+            // What was read before the fault is good: give it a moment to arrive.
+            Err(fault) => match timeout(Duration::from_secs(5), &mut publishing.0).await {
+                Ok(Ok(Err(publisher))) => Err(publisher),
+                _ => Err(fault),
+            },
+        }
+    }
+
+    fn setting(&self, uri: String) -> Result<Setting, Fault> {
+        let template = Template::parse(&self.nats.subject)
+            .map_err(|error| Fault::definite(format!("the subject template is wrong: {error}")))?;
+        Ok(Setting {
+            style: Style {
+                source: self.name.clone(),
+                uri,
+                type_prefix: self.source.type_prefix.clone().unwrap_or_else(|| self.name.clone()),
+                form: Form::new(self.nats.mode),
+                template,
+                partitions: self.gateway.partitions,
+            },
+            entities: self.source.entities.clone(),
+            default_schema: match &self.source.connector {
+                Connector::Postgres(_) => "public".to_owned(),
+            },
+            on_gap: self.source.on_gap,
+            memory: self.gateway.memory,
+        })
+    }
+
+    /// How long to hold back what the log may release: longer than an unreplicated broker takes to sync to disk.
+    fn confirm_delay(&self) -> Duration {
+        if let Some(delay) = self.nats.confirm_delay {
+            return delay;
+        }
+        match &self.nats.server {
+            _ if self.nats.stream.replicas > 1 => Duration::ZERO,
+            config::Server::Embedded(embedded) => embedded.sync_interval * 2 + Duration::from_secs(1),
+            // A server's default `sync_interval` is two minutes, and a client cannot ask for it.
+            config::Server::Remote(_) => Duration::from_secs(130),
+        }
+    }
+}
+
+/// What a run begins with.
+#[derive(Debug)]
+struct Opened {
+    stream: SourceStream,
+    end: End,
+    checkpoints: CheckpointStore,
+    resume: Resume,
+}
+
+/// A task that ends with the run, however that ends.
+#[derive(Debug)]
+struct Task<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why the publisher ended although nobody told it to.
+fn publisher_fault(ended: Result<Result<(), Fault>, tokio::task::JoinError>) -> Fault {
+    match ended {
+        Ok(Err(fault)) => fault,
+        Ok(Ok(())) => Fault::transient("the publisher has stopped"),
+        Err(error) => Fault::transient("the publisher failed").with_cause(error),
+    }
+}
+
+/// Joins the two witnesses of where the source stands.
+fn resume(end: End, stored: Option<(StoredCheckpoint, u64)>) -> Resume {
+    let checkpoint = stored.map(|(stored, sequence)| {
+        let mut checkpoint =
+            Checkpoint { epoch: stored.epoch, identity: stored.identity, progress: stored.progress };
+        if sequence > end.sequence {
+            // The stream is shorter than it was: it lost its tail, and what the checkpoint says of progress with it.
+            tracing::warn!(stream = end.sequence, checkpoint = sequence, "the stream lost its tail, filling it up from the log");
+            checkpoint.progress = Progress { epoch: checkpoint.progress.epoch, log: 0 };
+        }
+        checkpoint
+    });
+    Resume { last: end.last, checkpoint }
+}
+
+/// The last position that need not be published again. The checkpoint counts too: where all events have aged out of the
+/// stream, it alone knows.
+fn held_by_stream(resume: &Resume) -> Option<Position> {
+    let kept = resume.checkpoint.as_ref().filter(|checkpoint| checkpoint.progress.log > 0).map(|checkpoint| {
+        let Progress { epoch, log } = checkpoint.progress;
+        Position { epoch, commit: log - 1, index: u32::MAX }
+    });
+    resume.last.map(|last| last.position).max(kept)
+}
+
+/// Runs `pipeline` until shutdown: again after every fault that may pass, each time a little later.
+pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
+    const QUICKEST: Duration = Duration::from_millis(100);
+    const STANDBY: Duration = Duration::from_secs(2);
+    const SLOWEST: Duration = Duration::from_secs(30);
+    let mut pause = QUICKEST;
+    loop {
+        let begun = tokio::time::Instant::now();
+        let run = pipeline.run(shutdown.clone());
+        // A panic in a run is a fault of that run.
+        let outcome = guarded(run).await;
+        if shutdown.is_cancelled() {
+            if let Err(fault) = outcome {
+                tracing::warn!(source = pipeline.name, "ended by the shutdown: {fault}");
+            }
+            return;
+        }
+        let fault = match outcome {
+            Ok(()) => Fault::transient("the source ended by itself"),
+            Err(fault) => fault,
+        };
+        let (name, state) = (&pipeline.name, &pipeline.state);
+        let known = state.last_error().as_deref() == Some(fault.to_string().as_str());
+        let wait = match fault.kind() {
+            // Stopped means until somebody acted: that is looked for now and then, so that a fix needs no restart.
+            kind @ (FaultKind::Definite | FaultKind::Gap) => {
+                state.fault(if kind == FaultKind::Gap { Phase::Gap } else { Phase::Stopped }, &fault);
+                if !known {
+                    tracing::error!(source = name, fix = fault.fix(), "source stopped: {fault}");
+                }
+                SLOWEST
+            }
+            FaultKind::Busy => {
+                state.fault(Phase::Standby, &fault);
+                if !known {
+                    tracing::info!(source = name, fix = fault.fix(), "standing by: {fault}");
+                }
+                STANDBY
+            }
+            FaultKind::Transient => {
+                if begun.elapsed() > SLOWEST {
+                    pause = QUICKEST;
+                }
+                state.fault(Phase::Waiting, &fault);
+                state.metrics.restarts.inc();
+                let wait = jittered(pause);
+                tracing::warn!(source = name, fix = fault.fix(), "{fault}; trying again in {wait:.1?}");
+                pause = (pause * 2).min(SLOWEST);
+                wait
+            }
+        };
+        if !sleep(wait, &shutdown).await {
+            return;
+        }
+    }
+}
+
+async fn guarded(run: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+    use futures_util::FutureExt as _;
+    match std::panic::AssertUnwindSafe(run).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Fault::transient("the source's task panicked; this is a defect of Headgate")),
+    }
+}
+
+/// Sleeps; `false` if the shutdown came first.
+async fn sleep(pause: Duration, shutdown: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => true,
+        () = shutdown.cancelled() => false,
+    }
+}
+
+/// Up to a quarter more or less, so that many sources do not come back at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    let nanos = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().subsec_nanos());
+    pause.mul_f64(0.75 + (nanos % 1000) as f64 / 2000.0)
+}

@@ -1,0 +1,248 @@
+//! What a stream cannot hold, in a key-value bucket: progress while nothing is published, what the positions are
+//! positions in, and a gap that waits to be accepted.
+//!
+//! * **Durability**: a checkpoint counts when the broker has acknowledged it. It is read from the bucket's leader, never
+//!   by a direct get, which any replica may answer late.
+//! * **Fencing**: each write names the revision that it replaces, so that a gateway which was replaced cannot put back an
+//!   older state.
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Context,
+        kv::Config,
+        message::PublishMessage,
+        stream::{LastRawMessageErrorKind, StorageType, Stream},
+    },
+};
+use headgate_sdk::{Fault, Origin, Progress};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// The bucket of all gateways of an account.
+const BUCKET: &str = "headgate";
+
+/// A checkpoint as it is stored, beside the sequence that the stream had by then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredCheckpoint {
+    /// The epoch that new positions count in.
+    pub epoch: u16,
+    /// What they are positions in.
+    pub identity: String,
+    /// How far the log had been told, of the same epoch.
+    pub progress: Progress,
+    /// Why history was lost, while that waits to be accepted.
+    pub gap: Option<String>,
+}
+
+/// The checkpoint's JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    epoch: u16,
+    identity: String,
+    progress: String,
+    stream_sequence: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gap: Option<String>,
+}
+
+/// Keeps the checkpoint of one source.
+#[derive(Clone, Debug)]
+pub struct CheckpointStore {
+    context: Context,
+    bucket: Stream,
+    subject: String,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    revision: u64,
+    stored: Option<StoredCheckpoint>,
+    stream_sequence: u64,
+}
+
+impl CheckpointStore {
+    /// Opens the bucket, makes it if it is missing, and reads the source's checkpoint.
+    ///
+    /// # Errors
+    /// Transient where the broker does not answer, definite where the checkpoint cannot be read.
+    pub async fn open(context: &Context, source: &str, replicas: usize, memory: bool) -> Result<Self, Fault> {
+        let name = format!("KV_{BUCKET}");
+        let bucket = match context.get_stream(&name).await {
+            Ok(bucket) => bucket,
+            Err(_) => {
+                let config = Config {
+                    bucket: BUCKET.to_owned(),
+                    description: "Headgate: checkpoints of its sources".to_owned(),
+                    history: 1,
+                    num_replicas: replicas,
+                    storage: if memory { StorageType::Memory } else { StorageType::File },
+                    ..Config::default()
+                };
+                if let Err(error) = context.create_key_value(config).await {
+                    tracing::debug!("bucket {BUCKET}: {error}");
+                }
+                context.get_stream(&name).await.map_err(|error| {
+                    Fault::transient(format!("cannot open the bucket {BUCKET}")).with_cause(error)
+                })?
+            }
+        };
+        let store = Self {
+            context: context.clone(),
+            bucket,
+            subject: format!("$KV.{BUCKET}.checkpoint.{source}"),
+            state: Arc::default(),
+        };
+        store.read(&mut *store.state.lock().await).await?;
+        Ok(store)
+    }
+
+    /// The checkpoint as last read or stored, and the stream's sequence at that time.
+    pub async fn stored(&self) -> Option<(StoredCheckpoint, u64)> {
+        let state = self.state.lock().await;
+        state.stored.clone().map(|stored| (stored, state.stream_sequence))
+    }
+
+    /// Binds the positions to come to `origin`; keeps the progress if the epoch stays.
+    pub(crate) async fn bind(&self, origin: Origin) -> Result<(), Fault> {
+        let mut state = self.state.lock().await;
+        let mut next = state.stored.clone().unwrap_or_default();
+        if next.epoch == origin.epoch && next.identity == origin.identity {
+            return Ok(());
+        }
+        if next.epoch != origin.epoch {
+            next.progress = Progress { epoch: origin.epoch, log: 0 };
+        }
+        next.epoch = origin.epoch;
+        next.identity = origin.identity;
+        let sequence = state.stream_sequence;
+        self.write(&mut state, next, sequence).await
+    }
+
+    /// Keeps `progress`, reached when the stream ended at `sequence`.
+    pub(crate) async fn advance(&self, progress: Progress, sequence: u64) -> Result<(), Fault> {
+        let mut state = self.state.lock().await;
+        let mut next = state.stored.clone().unwrap_or_default();
+        if next.progress >= progress || next.epoch != progress.epoch {
+            return Ok(());
+        }
+        next.progress = progress;
+        self.write(&mut state, next, sequence).await
+    }
+
+    /// Replaces the checkpoint.
+    pub(crate) async fn store(&self, checkpoint: StoredCheckpoint) -> Result<(), Fault> {
+        let mut state = self.state.lock().await;
+        let sequence = state.stream_sequence;
+        self.write(&mut state, checkpoint, sequence).await
+    }
+
+    async fn read(&self, state: &mut State) -> Result<(), Fault> {
+        let message = match self.bucket.get_last_raw_message_by_subject(&self.subject).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                *state = State::default();
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(Fault::transient(format!("cannot read {}", self.subject)).with_cause(error));
+            }
+        };
+        state.revision = message.sequence;
+        state.stored = None;
+        state.stream_sequence = 0;
+        if is_removed(&message.headers) {
+            return Ok(());
+        }
+        let unreadable = || {
+            Fault::definite(format!("the checkpoint {} is unreadable", self.subject))
+                .with_fix("remove it with `headgate source drop`, or restore the bucket")
+        };
+        let record: Record =
+            serde_json::from_slice(&message.payload).map_err(|error| unreadable().with_cause(error))?;
+        let log = u64::from_str_radix(&record.progress, 16).map_err(|error| unreadable().with_cause(error))?;
+        state.stream_sequence = record.stream_sequence;
+        state.stored = Some(StoredCheckpoint {
+            epoch: record.epoch,
+            identity: record.identity,
+            progress: Progress { epoch: record.epoch, log },
+            gap: record.gap,
+        });
+        Ok(())
+    }
+
+    async fn write(&self, state: &mut State, checkpoint: StoredCheckpoint, sequence: u64) -> Result<(), Fault> {
+        let record = Record {
+            epoch: checkpoint.epoch,
+            identity: checkpoint.identity.clone(),
+            progress: format!("{:016x}", checkpoint.progress.log),
+            stream_sequence: sequence,
+            gap: checkpoint.gap.clone(),
+        };
+        let payload = serde_json::to_vec(&record)
+            .map_err(|error| Fault::definite("the checkpoint cannot be written").with_cause(error))?;
+        // One more try with the revision read anew: an acknowledgement may have been lost.
+        for attempt in 0..2 {
+            let message = PublishMessage::build()
+                .payload(payload.clone().into())
+                .expected_last_subject_sequence(state.revision);
+            let sent = self.context.send_publish(self.subject.clone(), message).await;
+            let acked = match sent {
+                Ok(ack) => ack.await,
+                Err(error) => Err(error),
+            };
+            match acked {
+                Ok(ack) => {
+                    state.revision = ack.sequence;
+                    state.stream_sequence = sequence;
+                    state.stored = Some(checkpoint);
+                    return Ok(());
+                }
+                Err(error) if attempt == 0 => {
+                    tracing::debug!("checkpoint {}: {error}; reading it again", self.subject);
+                    self.read(state).await?;
+                    if let Some(stored) = &state.stored
+                        && (stored.epoch, stored.progress) > (checkpoint.epoch, checkpoint.progress)
+                    {
+                        return Err(Fault::transient(format!("another gateway has gone further in {}", self.subject)));
+                    }
+                }
+                Err(error) => {
+                    return Err(Fault::transient(format!("cannot write {}", self.subject)).with_cause(error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a bucket's message says that its key was removed.
+fn is_removed(headers: &HeaderMap) -> bool {
+    headers.get("KV-Operation").is_some()
+}
+
+/// Accepts the gap that a source waits at. `Ok(None)`: it waits at none.
+///
+/// # Errors
+/// The broker does not answer, or the checkpoint is unreadable.
+pub async fn accept_gap(context: &Context, source: &str) -> Result<Option<String>, Fault> {
+    let store = CheckpointStore::open(context, source, 1, false).await?;
+    let Some((mut stored, _)) = store.stored().await else { return Ok(None) };
+    let Some(reason) = stored.gap.take() else { return Ok(None) };
+    store.store(stored).await?;
+    Ok(Some(reason))
+}
+
+/// Removes a source's checkpoint.
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn forget(context: &Context, source: &str) -> Result<(), Fault> {
+    let unanswered = |error: async_nats::Error| Fault::transient("cannot remove the checkpoint").with_cause(error);
+    match context.get_key_value(BUCKET).await {
+        Ok(bucket) => bucket.purge(format!("checkpoint.{source}")).await.map_err(|error| unanswered(error.into())),
+        Err(_) => Ok(()),
+    }
+}

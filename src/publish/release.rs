@@ -1,0 +1,146 @@
+//! Holds back what the source's log may release until the broker has it for certain.
+//!
+//! A NATS server acknowledges before it syncs to disk, so on an unreplicated stream a position is released only
+//! `confirm_delay` after it was acknowledged: after a power cut of the broker the log still has what the stream lost.
+//! Progress that nothing was published for is released only once the checkpoint holds it, for nothing else proves it.
+
+use super::{CheckpointStore, Durable};
+use headgate_sdk::Progress;
+use std::{collections::VecDeque, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+
+/// How often progress is kept in the checkpoint.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Positions on their way out, oldest first, at most about `SLOTS` of them whatever the rate.
+#[derive(Debug)]
+struct DelayLine {
+    delay: Duration,
+    waiting: VecDeque<(Instant, Progress)>,
+}
+
+impl DelayLine {
+    const SLOTS: u32 = 64;
+
+    fn push(&mut self, now: Instant, progress: Progress) {
+        let spacing = self.delay / Self::SLOTS;
+        match self.waiting.back_mut() {
+            Some((_, last)) if *last >= progress => {}
+            // An entry is dated at the end of its span, so that what joins it meanwhile does not leave early.
+            Some((at, last)) if now <= *at => *last = progress,
+            _ => self.waiting.push_back((now + spacing, progress)),
+        }
+    }
+
+    fn pop(&mut self, now: Instant) -> Option<Progress> {
+        let mut out = None;
+        while let Some((at, progress)) = self.waiting.front() {
+            if *at + self.delay > now {
+                break;
+            }
+            out = Some(*progress);
+            self.waiting.pop_front();
+        }
+        out
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.waiting.front().map(|(at, _)| *at + self.delay)
+    }
+}
+
+/// Releases durable positions after `delay`, and keeps the checkpoint. Ends when the publisher is gone, with a last
+/// checkpoint.
+pub async fn release(
+    mut durable: watch::Receiver<Durable>,
+    checkpoints: CheckpointStore,
+    delay: Duration,
+    released: watch::Sender<Progress>,
+) {
+    let mut line = DelayLine { delay, waiting: VecDeque::new() };
+    let mut tick = tokio::time::interval(CHECKPOINT_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut kept = Progress::default();
+    loop {
+        let next = line.next();
+        tokio::select! {
+            changed = durable.changed() => {
+                if changed.is_err() {
+                    let last = *durable.borrow();
+                    keep(&checkpoints, last, &mut kept, &mut line).await;
+                    return;
+                }
+                let streamed = durable.borrow_and_update().streamed;
+                if let Some(progress) = streamed {
+                    line.push(Instant::now(), progress);
+                }
+            }
+            _ = tick.tick() => {
+                let last = *durable.borrow();
+                keep(&checkpoints, last, &mut kept, &mut line).await;
+            }
+            () = async { tokio::time::sleep_until(next.unwrap_or_else(Instant::now)).await }, if next.is_some() => {}
+        }
+        if let Some(progress) = line.pop(Instant::now()) {
+            released.send_if_modified(|current| {
+                let rises = progress > *current;
+                if rises {
+                    *current = progress;
+                }
+                rises
+            });
+        }
+    }
+}
+
+async fn keep(checkpoints: &CheckpointStore, durable: Durable, kept: &mut Progress, line: &mut DelayLine) {
+    let Some(progress) = durable.streamed.max(durable.marked) else { return };
+    if progress <= *kept {
+        return;
+    }
+    match checkpoints.advance(progress, durable.sequence).await {
+        Ok(()) => {
+            *kept = progress;
+            line.push(Instant::now(), progress);
+        }
+        Err(fault) => tracing::debug!("checkpoint not kept: {fault}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(log: u64) -> Progress {
+        Progress { epoch: 1, log }
+    }
+
+    #[test]
+    fn nothing_leaves_early_and_the_line_stays_short() {
+        let start = Instant::now();
+        let delay = Duration::from_secs(64);
+        let mut line = DelayLine { delay, waiting: VecDeque::new() };
+        for millis in 0..64_000u64 {
+            line.push(start + Duration::from_millis(millis), at(millis + 1));
+        }
+        assert!(line.waiting.len() <= DelayLine::SLOTS as usize + 1, "{}", line.waiting.len());
+        for millis in (0..140_000u64).step_by(100) {
+            let now = start + Duration::from_millis(millis);
+            if let Some(progress) = line.pop(now) {
+                assert!(progress.log - 1 + 64_000 <= millis, "{} left at {millis} ms", progress.log);
+            }
+        }
+        assert!(line.waiting.is_empty());
+    }
+
+    #[test]
+    fn without_a_delay_positions_leave_at_once() {
+        let mut line = DelayLine { delay: Duration::ZERO, waiting: VecDeque::new() };
+        let now = Instant::now();
+        line.push(now, at(1));
+        assert_eq!(line.pop(now), Some(at(1)));
+    }
+}

@@ -1,0 +1,262 @@
+//! A source's stream: made if it is missing, refused if it would lose or reorder events, read where it ends.
+
+use super::POSITION_HEADER;
+use crate::config;
+use async_nats::jetstream::{
+    Context,
+    context::GetStreamErrorKind,
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
+};
+use headgate_sdk::{Fault, Finding, LastEvent, Position};
+
+/// How many messages that are not Headgate's are passed over at the stream's end before giving up.
+const MAX_FOREIGN: u64 = 1000;
+
+/// The name of a source's stream.
+#[must_use]
+pub fn stream_name(source: &str) -> String {
+    format!("EVENTS_{source}")
+}
+
+/// A source's stream.
+#[derive(Clone, Debug)]
+pub struct SourceStream {
+    stream: Stream,
+    name: String,
+    /// The stream's own limit on a message; `None` where it has none.
+    max_message: Option<usize>,
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The sequence of the last message that was ever stored.
+    pub sequence: u64,
+    /// The last event that is still there.
+    pub last: Option<LastEvent>,
+}
+
+impl SourceStream {
+    /// Opens the source's stream; makes it with the settings of the configuration if it is missing.
+    ///
+    /// # Errors
+    /// Transient where the broker does not answer; definite where an existing stream would lose or reorder events.
+    pub async fn open(context: &Context, source: &str, wanted: &config::Nats) -> Result<Self, Fault> {
+        let name = stream_name(source);
+        let subjects = format!("events.{source}.>");
+        let stream = open_or_create(context, settings(&name, &subjects, wanted)).await?;
+        let info = stream.get_info().await.map_err(|error| unreadable(&name, error))?;
+        if let Some(flaw) = flaws(&info.config, source, wanted).into_iter().next() {
+            let fault = Fault::definite(format!("stream {name} is unfit: {}", flaw.what));
+            return Err(match flaw.fix {
+                Some(fix) => fault.with_fix(fix),
+                None => fault,
+            });
+        }
+        let max_message = usize::try_from(info.config.max_message_size).ok().filter(|limit| *limit > 0);
+        Ok(Self { stream, name, max_message })
+    }
+
+    /// The largest message, headers included, that the broker (up to `max_payload`) and the stream take.
+    #[must_use]
+    pub fn max_message(&self, max_payload: usize) -> usize {
+        self.max_message.map_or(max_payload, |limit| limit.min(max_payload))
+    }
+
+    /// Reads where the stream ends, from its leader: never by a direct get, which any replica may answer late.
+    ///
+    /// # Errors
+    /// Transient where the broker does not answer; definite where the end holds nothing that Headgate wrote.
+    pub async fn end(&self) -> Result<End, Fault> {
+        let info = self.stream.get_info().await.map_err(|error| unreadable(&self.name, error))?;
+        let state = info.state;
+        if state.messages == 0 {
+            return Ok(End { sequence: state.last_sequence, last: None });
+        }
+        let first = state.first_sequence.max(state.last_sequence.saturating_sub(MAX_FOREIGN));
+        for sequence in (first..=state.last_sequence).rev() {
+            let message = match self.stream.get_raw_message(sequence).await {
+                Ok(message) => message,
+                Err(error) if is_no_message(&error) => continue,
+                Err(error) => return Err(unreadable(&self.name, error)),
+            };
+            let Some(header) = message.headers.get(POSITION_HEADER) else { continue };
+            let last = parse_position(header.as_str()).ok_or_else(|| {
+                Fault::definite(format!("message {sequence} of {} has an unreadable position", self.name))
+            })?;
+            return Ok(End { sequence: state.last_sequence, last: Some(last) });
+        }
+        if first > state.first_sequence {
+            return Err(Fault::definite(format!("the last {MAX_FOREIGN} messages of {} are not Headgate's", self.name))
+                .with_fix("let nobody but the gateway publish on the stream's subjects, and delete the foreign messages"));
+        }
+        Ok(End { sequence: state.last_sequence, last: None })
+    }
+}
+
+/// Opens a stream, or makes it.
+pub(super) async fn open_or_create(context: &Context, settings: Config) -> Result<Stream, Fault> {
+    let name = settings.name.clone();
+    match context.get_stream(&name).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code().0 == 10059 => {}
+            _ => return Err(unreadable(&name, error)),
+        },
+    }
+    match context.create_stream(settings).await {
+        Ok(stream) => {
+            tracing::info!(stream = name, "stream created");
+            Ok(stream)
+        }
+        Err(error) => {
+            // Another gateway may have been quicker.
+            context.get_stream(&name).await.map_err(|_| {
+                Fault::transient(format!("cannot create stream {name}"))
+                    .with_cause(error)
+                    .with_fix("see that JetStream is enabled for this account, with room for the stream")
+            })
+        }
+    }
+}
+
+fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Fault {
+    Fault::transient(format!("cannot read stream {name}")).with_cause(error)
+}
+
+fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool {
+    use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
+    matches!(error.kind(), Kind::NoMessageFound)
+}
+
+/// The settings that a stream is created with.
+fn settings(name: &str, subjects: &str, wanted: &config::Nats) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        storage: if wanted.stream.memory { StorageType::Memory } else { StorageType::File },
+        num_replicas: wanted.stream.replicas,
+        max_age: wanted.stream.max_age,
+        max_bytes: wanted.stream.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        allow_direct: true,
+        allow_atomic_publish: wanted.publish == config::Publish::Atomic,
+        description: Some("Headgate: ordered CloudEvents; published by the gateway alone".to_owned()),
+        ..Config::default()
+    }
+}
+
+/// Settings of an existing stream that would lose or reorder events.
+fn flaws(found: &Config, source: &str, wanted: &config::Nats) -> Vec<Finding> {
+    let name = &found.name;
+    let subject = format!("stream {name}");
+    let wildcard = format!("events.{source}.>");
+    let mut flaws = Vec::new();
+    let mut flaw = |what: &str, why: &str, fix: String| {
+        flaws.push(Finding::error(subject.clone(), what, why).with_fix(fix));
+    };
+    let edit = |option: &str| format!("nats stream edit {name} {option}");
+    if !found.subjects.contains(&wildcard) {
+        let fix = edit(&format!("--subjects '{wildcard}'"));
+        flaw(&format!("it does not hold {wildcard}"), "events would be published to nowhere", fix);
+    }
+    if found.subjects.iter().any(|subject| *subject != wildcard) {
+        let fix = edit(&format!("--subjects '{wildcard}'"));
+        flaw("it holds other subjects too", "other writers would break the gateway's chain of sequences", fix);
+    }
+    if found.no_ack {
+        flaw("no_ack is on", "lost events would go unnoticed", edit("--ack"));
+    }
+    if found.retention != RetentionPolicy::Limits {
+        let fix = format!("delete {name} and let Headgate create it");
+        flaw("its retention is not `limits`", "an event would go when one consumer has read it", fix);
+    }
+    if found.max_messages_per_subject > 0 {
+        let fix = edit("--max-msgs-per-subject=-1");
+        flaw("max_msgs_per_subject is set", "older events of a subject would be lost", fix);
+    }
+    if found.mirror.is_some() || found.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
+        let fix = format!("delete {name} and let Headgate create it");
+        flaw("it mirrors or sources other streams", "the gateway must be its only writer", fix);
+    }
+    if found.sealed {
+        flaw("it is sealed", "nothing can be published to it", format!("delete {name} and let Headgate create it"));
+    }
+    if found.subject_transform.is_some() {
+        flaw("it transforms subjects", "events would be stored under other subjects", edit("--no-transform"));
+    }
+    if wanted.publish == config::Publish::Atomic && !found.allow_atomic_publish {
+        flaw("atomic publishing is off", "`publish = \"atomic\"` needs it", edit("--allow-batch"));
+    }
+    flaws
+}
+
+/// What `check` says about a source's stream: that it is missing and will be made, or what is unfit in it.
+pub async fn findings(context: &Context, source: &str, wanted: &config::Nats) -> Vec<Finding> {
+    let name = stream_name(source);
+    let subject = format!("stream {name}");
+    let info: Info = match context.get_stream(&name).await {
+        Ok(stream) => match stream.get_info().await {
+            Ok(info) => info,
+            Err(error) => return vec![Finding::error(subject, format!("cannot be read: {error}"), "nothing can be published")],
+        },
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(inner) if inner.error_code().0 == 10059 => {
+                return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
+            }
+            _ => return vec![Finding::error(subject, format!("cannot be read: {error}"), "nothing can be published")],
+        },
+    };
+    let mut findings = flaws(&info.config, source, wanted);
+    if info.config.num_replicas < wanted.stream.replicas {
+        findings.push(
+            Finding::warning(
+                subject.clone(),
+                format!("{} replicas, {} configured", info.config.num_replicas, wanted.stream.replicas),
+                "the loss of one server may stop or lose the stream",
+            )
+            .with_fix(format!("nats stream edit {name} --replicas={}", wanted.stream.replicas)),
+        );
+    }
+    if findings.is_empty() {
+        findings.push(Finding::good(
+            subject,
+            format!("{} events, {} bytes", info.state.messages, info.state.bytes),
+        ));
+    }
+    findings
+}
+
+/// The text of the position header.
+pub(super) fn position_text(position: Position, transaction_end: Option<u64>) -> String {
+    match transaction_end {
+        Some(end) => format!("{position} {end:016x}"),
+        None => position.to_string(),
+    }
+}
+
+fn parse_position(text: &str) -> Option<LastEvent> {
+    let (position, end) = match text.split_once(' ') {
+        Some((position, end)) => (position, Some(u64::from_str_radix(end, 16).ok()?)),
+        None => (text, None),
+    };
+    Some(LastEvent { position: position.parse().ok()?, transaction_end: end })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_headers_read_back() {
+        let position = Position { epoch: 3, commit: 0x16b_3748, index: 12 };
+        for transaction_end in [None, Some(0x16b_3790)] {
+            let text = position_text(position, transaction_end);
+            assert_eq!(parse_position(&text), Some(LastEvent { position, transaction_end }));
+        }
+        for hostile in ["", "x", "0003-00000000016b3748-0000000c ", "0003-00000000016b3748-0000000c zz"] {
+            assert_eq!(parse_position(hostile), None);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What was published and is not acknowledged yet. Pure: no clock, no I/O.
+
+use crate::event::Event;
+use headgate_sdk::{Position, Progress};
+use std::collections::VecDeque;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// One entry of the window.
+#[derive(Debug)]
+enum Entry {
+    /// A message and the stream sequence that it was given.
+    Message { event: Event, sequence: u64 },
+    /// Everything before this progress is in the entries before it.
+    Mark(Progress),
+    /// The end of a batch: its memory is free when everything before it is acknowledged.
+    BatchEnd(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
+}
+
+/// The window of a chain: message n expects to be stored right after message n-1.
+#[derive(Debug)]
+pub(super) struct Window {
+    entries: VecDeque<Entry>,
+    messages: usize,
+    /// Sequence of the last message given one.
+    last_sequence: u64,
+}
+
+/// What an acknowledgement brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Acked {
+    /// How many messages it covered.
+    pub messages: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// The last position among them.
+    pub position: Option<Position>,
+    /// How far the source's log is covered by messages.
+    pub streamed: Option<Progress>,
+    /// How far it is covered by marks that nothing was published for.
+    pub marked: Option<Progress>,
+    /// Commit times of the transactions that ended, oldest first.
+    pub commits: Vec<i64>,
+}
+
+impl Window {
+    /// An empty window on a stream that ends at `last_sequence`.
+    pub(super) fn new(last_sequence: u64) -> Self {
+        Self { entries: VecDeque::new(), messages: 0, last_sequence }
+    }
+
+    /// The sequence that the next message must follow.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
+    /// Messages under way.
+    pub(super) fn len(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether nothing at all is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// Commit time of the oldest event under way.
+    pub(super) fn oldest_commit(&self) -> Option<i64> {
+        self.entries.iter().find_map(|entry| match entry {
+            Entry::Message { event, .. } => Some(event.committed_at),
+            Entry::Mark(_) | Entry::BatchEnd(_) => None,
+        })
+    }
+
+    /// Adds a message; returns the sequence that it must follow.
+    pub(super) fn push(&mut self, event: Event) -> u64 {
+        let expected = self.last_sequence;
+        self.last_sequence += 1;
+        self.messages += 1;
+        self.entries.push_back(Entry::Message { event, sequence: self.last_sequence });
+        expected
+    }
+
+    /// Adds a mark behind everything under way.
+    pub(super) fn mark(&mut self, progress: Progress) {
+        self.entries.push_back(Entry::Mark(progress));
+    }
+
+    /// Adds the end of a batch.
+    pub(super) fn end_batch(&mut self, permit: OwnedSemaphorePermit) {
+        self.entries.push_back(Entry::BatchEnd(permit));
+    }
+
+    /// Takes out everything that `done` says is stored, and the marks and batch ends behind it.
+    fn take(&mut self, mut done: impl FnMut(&Event, u64) -> bool) -> Acked {
+        let mut acked = Acked::default();
+        while let Some(entry) = self.entries.front() {
+            match entry {
+                Entry::Message { event, sequence } => {
+                    if !done(event, *sequence) {
+                        break;
+                    }
+                    acked.messages += 1;
+                    acked.bytes += event.payload.len() as u64;
+                    acked.position = Some(event.position);
+                    if let Some(log) = event.transaction_end {
+                        acked.streamed = Some(Progress { epoch: event.position.epoch, log });
+                        acked.commits.push(event.committed_at);
+                    }
+                    self.messages -= 1;
+                }
+                Entry::Mark(progress) => acked.marked = Some(*progress),
+                Entry::BatchEnd(_) => {}
+            }
+            self.entries.pop_front();
+        }
+        acked
+    }
+
+    /// The broker holds everything up to `sequence`.
+    pub(super) fn ack(&mut self, sequence: u64) -> Acked {
+        self.take(|_, given| given <= sequence)
+    }
+
+    /// The stream was found to end at `last_sequence` with the event at `position`: what it holds is taken out, what is
+    /// left is given new sequences, and [`Window::events`] has to be published again.
+    pub(super) fn resync(&mut self, last_sequence: u64, position: Option<Position>) -> Acked {
+        let acked = self.take(|event, _| position.is_some_and(|at| event.position <= at));
+        self.last_sequence = last_sequence;
+        for entry in &mut self.entries {
+            if let Entry::Message { sequence, .. } = entry {
+                self.last_sequence += 1;
+                *sequence = self.last_sequence;
+            }
+        }
+        acked
+    }
+
+    /// The messages under way, each with the sequence that it must follow.
+    pub(super) fn events(&self) -> impl Iterator<Item = (&Event, u64)> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Message { event, sequence } => Some((event, sequence - 1)),
+            Entry::Mark(_) | Entry::BatchEnd(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use async_nats::Subject;
+    use bytes::Bytes;
+
+    fn event(commit: u64, index: u32, end: Option<u64>) -> Event {
+        Event {
+            subject: Subject::from_static("events.shop.orders.created.0"),
+            head: Bytes::new(),
+            payload: Bytes::from_static(b"{}"),
+            data: (0, 2),
+            position: Position { epoch: 1, commit, index },
+            transaction_end: end,
+            last_of_transaction: end.is_some(),
+            committed_at: 5,
+        }
+    }
+
+    #[test]
+    fn an_ack_covers_everything_before_it_and_the_marks_behind() {
+        let mut window = Window::new(10);
+        assert_eq!(window.push(event(100, 0, None)), 10);
+        assert_eq!(window.push(event(100, 1, Some(120))), 11);
+        window.mark(Progress { epoch: 1, log: 130 });
+        assert_eq!(window.push(event(140, 0, Some(150))), 12);
+        let acked = window.ack(12);
+        assert_eq!((acked.messages, acked.bytes), (2, 4));
+        assert_eq!(acked.position, Some(Position { epoch: 1, commit: 100, index: 1 }));
+        assert_eq!(acked.streamed, Some(Progress { epoch: 1, log: 120 }));
+        assert_eq!(acked.marked, Some(Progress { epoch: 1, log: 130 }));
+        assert_eq!(window.len(), 1);
+        assert_eq!(window.ack(12), Acked::default());
+    }
+
+    #[test]
+    fn a_resync_keeps_what_the_stream_lacks_and_renumbers_it() {
+        let mut window = Window::new(10);
+        for index in 0..4 {
+            window.push(event(100, index, None));
+        }
+        // Somebody else wrote one message behind our second.
+        let acked = window.resync(13, Some(Position { epoch: 1, commit: 100, index: 1 }));
+        assert_eq!(acked.messages, 2);
+        let left: Vec<_> = window.events().map(|(event, expected)| (event.position.index, expected)).collect();
+        assert_eq!(left, [(2, 13), (3, 14)]);
+        assert_eq!(window.last_sequence(), 15);
+    }
+
+    #[test]
+    fn a_mark_on_an_empty_window_is_done_at_the_next_ack_of_anything() {
+        let mut window = Window::new(0);
+        window.mark(Progress { epoch: 1, log: 7 });
+        assert!(window.is_empty());
+        assert_eq!(window.ack(0).marked, Some(Progress { epoch: 1, log: 7 }));
+    }
+}

@@ -1,0 +1,434 @@
+//! How each source is, written by the tasks that run it and read by `/status`, `/readyz`, `/metrics` and
+//! `headgate status`.
+//!
+//! Plain numbers are atomics, each on its own: a reader may see one newer than another. Nothing here decides
+//! anything: what must survive a restart is in the stream and in the checkpoint.
+
+use crate::{
+    broker::Link,
+    config::{Config, Connector},
+    telemetry::metrics::{Metrics, SourceMetrics},
+};
+use headgate_sdk::{Fault, Position, Vitals};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::watch;
+
+/// What a source is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Connecting, or finding out where to go on.
+    Starting,
+    /// Reading changes and publishing them.
+    Streaming,
+    /// Waiting before the next try after a passing fault.
+    Waiting,
+    /// Another gateway is running it; this one stands by.
+    Standby,
+    /// Stopped by a fault that only a person can clear.
+    Stopped,
+    /// Stopped because history is gone, until somebody accepts the gap.
+    Gap,
+}
+
+impl Phase {
+    const ALL: [Self; 6] =
+        [Self::Starting, Self::Streaming, Self::Waiting, Self::Standby, Self::Stopped, Self::Gap];
+
+    /// Whether the source does its work, here or elsewhere.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        matches!(self, Self::Streaming | Self::Standby)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Streaming => "streaming",
+            Self::Waiting => "waiting",
+            Self::Standby => "standby",
+            Self::Stopped => "stopped",
+            Self::Gap => "gap",
+        })
+    }
+}
+
+/// What changes too seldom, or together, to be an atomic.
+#[derive(Debug, Default)]
+struct Detail {
+    position: Option<Position>,
+    last_error: Option<String>,
+    fix: Option<String>,
+}
+
+/// How one source is. Shared by the tasks that run it.
+#[derive(Debug)]
+pub struct SourceState {
+    name: String,
+    connector: &'static str,
+    /// Written by the connector.
+    pub vitals: Arc<Vitals>,
+    /// Counted by the pipeline and the publisher.
+    pub metrics: SourceMetrics,
+    phase: AtomicU8,
+    sequence: AtomicU64,
+    done_log: AtomicU64,
+    last_commit: AtomicI64,
+    oldest_pending: AtomicI64,
+    errors: AtomicU64,
+    detail: Mutex<Detail>,
+}
+
+impl SourceState {
+    /// A source that is about to start.
+    #[must_use]
+    pub fn new(name: &str, connector: &'static str, metrics: SourceMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            connector,
+            vitals: Arc::default(),
+            metrics,
+            phase: AtomicU8::new(Phase::Starting as u8),
+            sequence: AtomicU64::new(0),
+            done_log: AtomicU64::new(0),
+            last_commit: AtomicI64::new(0),
+            oldest_pending: AtomicI64::new(0),
+            errors: AtomicU64::new(0),
+            detail: Mutex::default(),
+        })
+    }
+
+    /// The source's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the source is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Starting)
+    }
+
+    /// Says what the source is doing. Streaming clears the fix, for it is no longer wanted; the last error stays.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        if phase == Phase::Streaming {
+            self.detail().fix = None;
+        }
+    }
+
+    /// Keeps a fault for people to see, and says what the source does because of it.
+    pub fn fault(&self, phase: Phase, fault: &Fault) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let mut detail = self.detail();
+        detail.last_error = Some(fault.to_string());
+        detail.fix = fault.fix().map(str::to_owned);
+        drop(detail);
+        self.set_phase(phase);
+    }
+
+    /// The stream holds everything up to this event: its position, its stream sequence, its commit time in microseconds
+    /// since 1970-01-01 UTC (0 where it is not known).
+    pub fn acked(&self, position: Position, sequence: u64, committed_at: i64) {
+        self.sequence.store(sequence, Ordering::Relaxed);
+        if committed_at != 0 {
+            self.last_commit.store(committed_at, Ordering::Relaxed);
+        }
+        self.detail().position = Some(position);
+    }
+
+    /// Everything before this log position is in the stream, or needed no event.
+    pub fn set_done(&self, log: u64) {
+        self.done_log.store(log, Ordering::Relaxed);
+    }
+
+    /// Commit time, in microseconds since 1970-01-01 UTC, of the oldest change that was received and is not in the
+    /// stream yet; 0 when all are.
+    pub fn set_oldest_pending(&self, committed_at: i64) {
+        self.oldest_pending.store(committed_at, Ordering::Relaxed);
+    }
+
+    /// Bytes of the source's log whose events are not in the stream yet.
+    #[must_use]
+    pub fn lag_bytes(&self) -> u64 {
+        let done =
+            self.done_log.load(Ordering::Relaxed).max(self.vitals.confirmed_log.load(Ordering::Relaxed));
+        // Before the first position is known, the whole log would count as lag.
+        if done == 0 { 0 } else { self.vitals.server_log.load(Ordering::Relaxed).saturating_sub(done) }
+    }
+
+    /// Age of the oldest commit that is not in the stream yet; 0 when caught up.
+    #[must_use]
+    pub fn lag_ms(&self) -> u64 {
+        let oldest = self.oldest_pending.load(Ordering::Relaxed);
+        if oldest == 0 { 0 } else { u64::try_from((now_micros() - oldest) / 1000).unwrap_or(0) }
+    }
+
+    /// The last error that was kept.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.detail().last_error.clone()
+    }
+
+    /// How it is, for people and for scripts.
+    #[must_use]
+    pub fn report(&self) -> SourceReport {
+        let log = |value: u64| (value != 0).then(|| log_text(self.connector, value));
+        let detail = self.detail();
+        SourceReport {
+            name: self.name.clone(),
+            connector: self.connector.to_owned(),
+            state: self.phase(),
+            position: detail.position.map(|position| position.to_string()),
+            sequence: self.sequence.load(Ordering::Relaxed),
+            lag_bytes: self.lag_bytes(),
+            lag_ms: self.lag_ms(),
+            retained_bytes: self.vitals.retained_bytes.load(Ordering::Relaxed),
+            // Zero is also what it is before the connector has asked.
+            safe_bytes: u64::try_from(self.vitals.safe_bytes.load(Ordering::Relaxed)).ok().filter(|b| *b > 0),
+            confirmed: log(self.vitals.confirmed_log.load(Ordering::Relaxed)),
+            last_commit: time_text(self.last_commit.load(Ordering::Relaxed)),
+            events: self.metrics.published.get(),
+            dead_letters: self.metrics.failed.get(),
+            errors: self.errors.load(Ordering::Relaxed),
+            last_error: detail.last_error.clone(),
+            fix: detail.fix.clone(),
+            restarts: self.metrics.restarts.get(),
+            snapshot: None,
+        }
+    }
+
+    fn detail(&self) -> MutexGuard<'_, Detail> {
+        // Nothing panics while holding it; if something did, the fields would still be whole.
+        self.detail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A log position in the words of the database it belongs to.
+fn log_text(connector: &str, log: u64) -> String {
+    match connector {
+        "postgres" => format!("{:X}/{:X}", log >> 32, log & 0xFFFF_FFFF),
+        _ => log.to_string(),
+    }
+}
+
+fn time_text(micros: i64) -> Option<String> {
+    if micros == 0 {
+        return None;
+    }
+    jiff::Timestamp::from_microsecond(micros).ok().map(|time| format!("{time:.6}"))
+}
+
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// All sources of a gateway and the gateway itself.
+#[derive(Debug)]
+pub struct Registry {
+    name: String,
+    server: String,
+    started: Instant,
+    link: watch::Receiver<Link>,
+    sources: BTreeMap<String, Arc<SourceState>>,
+}
+
+impl Registry {
+    /// One state for each configured source.
+    #[must_use]
+    pub fn new(config: &Config, metrics: &Metrics, link: watch::Receiver<Link>) -> Arc<Self> {
+        let sources = config
+            .sources
+            .iter()
+            .map(|(name, source)| {
+                let connector = match source.connector {
+                    Connector::Postgres(_) => "postgres",
+                };
+                (name.clone(), SourceState::new(name, connector, metrics.source(name)))
+            })
+            .collect();
+        Arc::new(Self {
+            name: config.gateway.name.clone(),
+            server: config.nats.server.to_string(),
+            started: Instant::now(),
+            link,
+            sources,
+        })
+    }
+
+    /// The state of one source.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Option<&Arc<SourceState>> {
+        self.sources.get(name)
+    }
+
+    /// All states, by name.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<SourceState>> {
+        self.sources.values()
+    }
+
+    /// Why the gateway is not ready; empty when it is.
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.link.borrow().connected {
+            reasons.push(format!("not connected to nats at {}", self.server));
+        }
+        for source in self.sources() {
+            let phase = source.phase();
+            if !phase.is_ready() {
+                reasons.push(match source.last_error() {
+                    Some(error) => format!("source {} is {phase}: {error}", source.name()),
+                    None => format!("source {} is {phase}", source.name()),
+                });
+            }
+        }
+        reasons
+    }
+
+    /// Everything, for people and for scripts.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            gateway: GatewayReport {
+                name: self.name.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_s: self.started.elapsed().as_secs(),
+                nats: NatsReport { connected: self.link.borrow().connected, url: self.server.clone() },
+            },
+            sources: self.sources().map(|source| source.report()).collect(),
+        }
+    }
+}
+
+/// The content of `/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The gateway itself.
+    pub gateway: GatewayReport,
+    /// Its sources, by name.
+    pub sources: Vec<SourceReport>,
+}
+
+/// The gateway in `/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GatewayReport {
+    /// Its configured name.
+    pub name: String,
+    /// The version of Headgate.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The broker.
+    pub nats: NatsReport,
+}
+
+/// The broker in `/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NatsReport {
+    /// Whether there is a connection now.
+    pub connected: bool,
+    /// Where it is, without credentials.
+    pub url: String,
+}
+
+/// One source in `/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// The source's name.
+    pub name: String,
+    /// Its connector.
+    pub connector: String,
+    /// What it is doing.
+    pub state: Phase,
+    /// Position of the last event that the stream is known to hold.
+    pub position: Option<String>,
+    /// Stream sequence of that event.
+    pub sequence: u64,
+    /// Bytes of log whose events are not in the stream yet.
+    pub lag_bytes: u64,
+    /// Age of the oldest commit that is not in the stream yet.
+    pub lag_ms: u64,
+    /// Bytes of log that the database keeps for this source.
+    pub retained_bytes: u64,
+    /// Bytes that may still be written before the database gives the source up; null where there is no limit
+    /// or it is not known.
+    pub safe_bytes: Option<u64>,
+    /// The position last confirmed to the database, in its own words.
+    pub confirmed: Option<String>,
+    /// Commit time of the last event that the stream is known to hold.
+    pub last_commit: Option<String>,
+    /// Events published since the gateway started.
+    pub events: u64,
+    /// Events that went to the dead letters since the gateway started.
+    pub dead_letters: u64,
+    /// Faults since the gateway started.
+    pub errors: u64,
+    /// The last fault.
+    pub last_error: Option<String>,
+    /// What to do about it.
+    pub fix: Option<String>,
+    /// Times that the source was started again.
+    pub restarts: u64,
+    /// Progress of a snapshot, if one is under way.
+    pub snapshot: Option<serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn state() -> Arc<SourceState> {
+        SourceState::new("shop", "postgres", Metrics::new().source("shop"))
+    }
+
+    #[test]
+    fn lag_is_zero_until_something_is_known_and_when_caught_up() {
+        let state = state();
+        state.vitals.server_log.store(5_000, Ordering::Relaxed);
+        assert_eq!((state.lag_bytes(), state.lag_ms()), (0, 0));
+        state.set_done(4_000);
+        assert_eq!(state.lag_bytes(), 1_000);
+        state.vitals.confirmed_log.store(4_500, Ordering::Relaxed);
+        assert_eq!(state.lag_bytes(), 500);
+        state.set_done(6_000);
+        assert_eq!(state.lag_bytes(), 0);
+        state.set_oldest_pending(now_micros() - 2_500_000);
+        assert!((2_500..3_500).contains(&state.lag_ms()));
+        state.set_oldest_pending(0);
+        assert_eq!(state.lag_ms(), 0);
+    }
+
+    #[test]
+    fn report_tells_what_happened_and_what_to_do() {
+        let state = state();
+        state.acked(Position { epoch: 1, commit: 0x16B_3748, index: 2 }, 9, 1_700_000_000_123_456);
+        state.vitals.confirmed_log.store(0x1_016B_3748, Ordering::Relaxed);
+        state.fault(Phase::Stopped, &Fault::definite("the slot is gone").with_fix("drop the source"));
+        let report = serde_json::to_value(state.report()).unwrap();
+        assert_eq!(report["state"], "stopped");
+        assert_eq!(report["position"], "0001-00000000016b3748-00000002");
+        assert_eq!(report["confirmed"], "1/16B3748");
+        assert_eq!(report["last_commit"], "2023-11-14T22:13:20.123456Z");
+        assert_eq!(report["last_error"], "the slot is gone");
+        assert_eq!(report["fix"], "drop the source");
+        assert_eq!(report["errors"], 1);
+        assert!(report["snapshot"].is_null());
+        state.set_phase(Phase::Streaming);
+        assert_eq!(state.report().fix, None);
+    }
+}

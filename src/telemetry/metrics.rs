@@ -1,0 +1,238 @@
+//! Every metric, named here and nowhere else.
+//!
+//! Counters and gauges are handles on atomics: counting is one atomic addition, and a hot path counts in batches
+//! (`inc_by`). What a connector or a source's state knows anyway is not counted twice: it is read when a scrape comes.
+
+use crate::status::SourceState;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// The content type of [`Metrics::encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Seconds from half a millisecond to a minute.
+const COMMIT_TO_ACK_BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    source: String,
+}
+
+type Counters = Family<Labels, Counter>;
+type Gauges = Family<Labels, Gauge>;
+
+/// The registry and its families, as a value: whoever serves `/metrics` holds it.
+pub struct Metrics {
+    registry: Registry,
+    received: Counters,
+    published: Counters,
+    failed: Counters,
+    deduplicated: Counters,
+    received_bytes: Counters,
+    published_bytes: Counters,
+    restarts: Counters,
+    resyncs: Counters,
+    in_flight: Gauges,
+    lag_bytes: Gauges,
+    lag_ms: Gauges,
+    retained_bytes: Gauges,
+    streaming: Gauges,
+    commit_to_ack: Family<Labels, Histogram, fn() -> Histogram>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All families, registered and empty.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("headgate");
+        let mut counters = |name: &str, help: &str| {
+            let family = Counters::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let received = counters("received", "Changes read from the source's log");
+        let published = counters("published", "Events that the broker acknowledged");
+        let failed = counters("failed", "Events that went to the dead letters");
+        let deduplicated = counters("deduplicated", "Changes skipped because the stream already held them");
+        let received_bytes = counters("received_bytes", "Bytes of log payload read from the source");
+        let published_bytes = counters("published_bytes", "Bytes of messages that the broker acknowledged");
+        let restarts = counters("restarts", "Times that the source was started again after a fault");
+        let resyncs = counters(
+            "resyncs",
+            "Times that the publisher asked the stream where it ends and went on from there",
+        );
+        let mut gauges = |name: &str, help: &str| {
+            let family = Gauges::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let in_flight = gauges("in_flight", "Messages published and not yet acknowledged");
+        let lag_bytes =
+            gauges("lag_bytes", "Bytes of the source's log whose events are not in the stream yet");
+        let lag_ms =
+            gauges("lag_ms", "Age in milliseconds of the oldest commit that is not in the stream yet");
+        let retained_bytes = gauges("retained_bytes", "Bytes of log that the database keeps for this source");
+        let streaming = gauges("streaming", "1 while changes are being streamed");
+        let commit_to_ack: Family<Labels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(COMMIT_TO_ACK_BUCKETS));
+        registry.register(
+            "commit_to_ack_seconds",
+            "Seconds from a commit in the database to the broker's acknowledgement of its event",
+            commit_to_ack.clone(),
+        );
+        Self {
+            registry,
+            received,
+            published,
+            failed,
+            deduplicated,
+            received_bytes,
+            published_bytes,
+            restarts,
+            resyncs,
+            in_flight,
+            lag_bytes,
+            lag_ms,
+            retained_bytes,
+            streaming,
+            commit_to_ack,
+        }
+    }
+
+    /// The handles of one source.
+    #[must_use]
+    pub fn source(&self, name: &str) -> SourceMetrics {
+        let labels = Labels { source: name.to_owned() };
+        SourceMetrics {
+            received: self.received.get_or_create_owned(&labels),
+            published: self.published.get_or_create_owned(&labels),
+            failed: self.failed.get_or_create_owned(&labels),
+            deduplicated: self.deduplicated.get_or_create_owned(&labels),
+            published_bytes: self.published_bytes.get_or_create_owned(&labels),
+            restarts: self.restarts.get_or_create_owned(&labels),
+            resyncs: self.resyncs.get_or_create_owned(&labels),
+            in_flight: self.in_flight.get_or_create_owned(&labels),
+            commit_to_ack: self.commit_to_ack.get_or_create_owned(&labels),
+            received_bytes: self.received_bytes.get_or_create_owned(&labels),
+            lag_bytes: self.lag_bytes.get_or_create_owned(&labels),
+            lag_ms: self.lag_ms.get_or_create_owned(&labels),
+            retained_bytes: self.retained_bytes.get_or_create_owned(&labels),
+            streaming: self.streaming.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Everything in the OpenMetrics text format, with the sources' gauges brought up to date.
+    ///
+    /// # Errors
+    /// A metric could not be formatted.
+    pub fn encode<'a>(
+        &self,
+        sources: impl IntoIterator<Item = &'a Arc<SourceState>>,
+    ) -> Result<String, fmt::Error> {
+        for source in sources {
+            source.metrics.refresh(source);
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+/// One source's handles. Cloning is cheap, and all clones count into the same numbers.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    /// Changes read from the source's log.
+    pub received: Counter,
+    /// Events that the broker acknowledged.
+    pub published: Counter,
+    /// Events that went to the dead letters.
+    pub failed: Counter,
+    /// Changes skipped because the stream already held them.
+    pub deduplicated: Counter,
+    /// Bytes of messages that the broker acknowledged.
+    pub published_bytes: Counter,
+    /// Times that the source was started again after a fault.
+    pub restarts: Counter,
+    /// Times that the publisher asked the stream where it ends.
+    pub resyncs: Counter,
+    /// Messages published and not yet acknowledged.
+    pub in_flight: Gauge,
+    /// Seconds from commit to acknowledgement; observed once for each acknowledgement that arrives, not for each event.
+    pub commit_to_ack: Histogram,
+    received_bytes: Counter,
+    lag_bytes: Gauge,
+    lag_ms: Gauge,
+    retained_bytes: Gauge,
+    streaming: Gauge,
+}
+
+impl SourceMetrics {
+    /// Copies what the source's state and its connector's vitals know.
+    fn refresh(&self, state: &SourceState) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let vitals = &state.vitals;
+        self.received_bytes.inner().store(vitals.received_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.lag_bytes.set(gauge(state.lag_bytes()));
+        self.lag_ms.set(gauge(state.lag_ms()));
+        self.retained_bytes.set(gauge(vitals.retained_bytes.load(Ordering::Relaxed)));
+        self.streaming.set(gauge(vitals.streaming.load(Ordering::Relaxed)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn scrape_shows_every_family_of_a_source() {
+        let metrics = Metrics::new();
+        let state = SourceState::new("shop", "postgres", metrics.source("shop"));
+        state.metrics.published.inc_by(3);
+        state.metrics.commit_to_ack.observe(0.004);
+        state.vitals.received_bytes.store(77, Ordering::Relaxed);
+        state.vitals.server_log.store(100, Ordering::Relaxed);
+        state.set_done(60);
+        let text = metrics.encode([&state]).unwrap();
+        for line in [
+            "headgate_received_total{source=\"shop\"} 0",
+            "headgate_published_total{source=\"shop\"} 3",
+            "headgate_failed_total{source=\"shop\"} 0",
+            "headgate_deduplicated_total{source=\"shop\"} 0",
+            "headgate_received_bytes_total{source=\"shop\"} 77",
+            "headgate_published_bytes_total{source=\"shop\"} 0",
+            "headgate_restarts_total{source=\"shop\"} 0",
+            "headgate_resyncs_total{source=\"shop\"} 0",
+            "headgate_in_flight{source=\"shop\"} 0",
+            "headgate_lag_bytes{source=\"shop\"} 40",
+            "headgate_lag_ms{source=\"shop\"} 0",
+            "headgate_retained_bytes{source=\"shop\"} 0",
+            "headgate_streaming{source=\"shop\"} 0",
+            "headgate_commit_to_ack_seconds_bucket{le=\"0.005\",source=\"shop\"} 1",
+            "headgate_commit_to_ack_seconds_count{source=\"shop\"} 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

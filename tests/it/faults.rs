@@ -1,0 +1,1 @@
+//! Whatever fails, and whenever: the stream tells everything once, in order.

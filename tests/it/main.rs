@@ -1,0 +1,10 @@
+//! The gateway against real servers. Files are named for behaviours; `tests/support` starts the servers and judges.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod streaming;
+mod support_works;

@@ -1,0 +1,1 @@
+//! Changes of a database become the events of its stream.

@@ -1,0 +1,148 @@
+//! The gateway's own program, as an operator runs it.
+
+use super::{eventually, nats::Nats, port::Port, process::Process};
+use rustix::process::Signal;
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// What the configuration file is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// URLs of the broker.
+    pub(crate) nats: Vec<String>,
+    /// More lines of `[nats]`.
+    pub(crate) nats_lines: String,
+    /// Lines of `[nats.stream]`.
+    pub(crate) stream_lines: String,
+    /// URL of the source named `shop`.
+    pub(crate) source: String,
+    /// More lines of `[sources.shop]`.
+    pub(crate) source_lines: String,
+}
+
+impl Settings {
+    /// The source `shop` and a broker, everything else as it is by default.
+    pub(crate) fn new(nats: &Nats, source: impl Into<String>) -> Self {
+        Self {
+            nats: nats.urls(),
+            nats_lines: String::new(),
+            stream_lines: String::new(),
+            source: source.into(),
+            source_lines: String::new(),
+        }
+    }
+}
+
+/// A running (or ended) gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    dir: TempDir,
+    admin: Port,
+    _http: Port,
+    process: Option<Process>,
+}
+
+impl Gateway {
+    /// Starts a gateway and waits until it is ready.
+    pub(crate) async fn start(settings: &Settings) -> Self {
+        let mut gateway = Self::configure(settings);
+        gateway.launch();
+        gateway.is_ready().await;
+        gateway
+    }
+
+    /// Writes the configuration and starts nothing.
+    pub(crate) fn configure(settings: &Settings) -> Self {
+        let dir = tempfile::Builder::new().prefix("headgate-gateway-").tempdir().unwrap();
+        let (admin, http) = (Port::free(), Port::free());
+        let text = format!(
+            "[gateway]\ndata_dir = \"{data}\"\nshutdown_grace = \"10s\"\n\n\
+             [nats]\nurl = \"{nats}\"\n{nats_lines}\n[nats.stream]\n{stream_lines}\n\
+             [http]\nlisten = \"127.0.0.1:{http}\"\n\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\n\
+             [sources.shop]\nconnector = \"postgres\"\nurl = \"{source}\"\n{source_lines}",
+            data = dir.path().join("data").display(),
+            nats = settings.nats.join(","),
+            nats_lines = settings.nats_lines,
+            stream_lines = settings.stream_lines,
+            http = http.number(),
+            admin = admin.number(),
+            source = settings.source,
+            source_lines = settings.source_lines,
+        );
+        std::fs::write(dir.path().join("config.toml"), text).unwrap();
+        Self { dir, admin, _http: http, process: None }
+    }
+
+    /// Starts the program and waits for nothing.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.process.is_none(), "the gateway is running");
+        let mut command = self.command();
+        command.arg("run");
+        self.process = Some(Process::start("headgate", command, &self.log_path()));
+    }
+
+    /// Starts the ended gateway again and waits until it is ready.
+    pub(crate) async fn start_again(&mut self) {
+        self.launch();
+        self.is_ready().await;
+    }
+
+    /// The program with this gateway's configuration, for other subcommands.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headgate"));
+        command.current_dir(self.dir.path()).env("HEADGATE_CONFIG", self.dir.path().join("config.toml"));
+        command.env("RUST_BACKTRACE", "1");
+        command
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub(crate) async fn is_ready(&mut self) {
+        let url = format!("http://127.0.0.1:{}/readyz", self.admin.number());
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let process = std::cell::RefCell::new(self.process.as_mut().expect("the gateway was started"));
+        eventually("the gateway is ready", Duration::from_secs(60), || async {
+            let exited = process.borrow_mut().exited();
+            assert!(exited.is_none(), "the gateway ended: {exited:?}");
+            let answer = http.get(&url).send().await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+        })
+        .await;
+    }
+
+    /// What `/status` says.
+    pub(crate) async fn status(&self) -> serde_json::Value {
+        let url = format!("http://127.0.0.1:{}/status", self.admin.number());
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        http.get(url).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill9();
+        }
+    }
+
+    /// SIGTERM; the exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let mut process = self.process.take()?;
+        process.signal(Signal::TERM);
+        let status: ExitStatus = process.wait(Duration::from_secs(20));
+        assert_eq!(status.signal(), None, "the gateway was killed");
+        status.code()
+    }
+
+    /// Everything it printed so far, over all its runs.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+}
