@@ -88,10 +88,6 @@ impl Feedback {
         self.shared.received.fetch_max(log, Relaxed);
     }
 
-    /// The newest position received on this connection.
-    pub(crate) fn received_log(&self) -> u64 {
-        self.shared.received.load(Relaxed)
-    }
 
     /// The server wants to hear of us now.
     pub(crate) fn answer(&self) {

@@ -66,8 +66,9 @@ impl Refusal {
     /// Whether another try may get past it.
     pub(crate) fn kind(&self) -> FaultKind {
         match self.code.as_str() {
-            // Slot busy, lock not available, object being changed: passing. The rest of 55 is a state that stays.
-            "55006" | "55P03" => FaultKind::Transient,
+            // A slot that is being read, a lock not available: passing. The rest of class 55 is a state that stays.
+            "55006" => FaultKind::Busy,
+            "55P03" => FaultKind::Transient,
             "08P01" => FaultKind::Definite,
             code => match code.get(..2) {
                 Some("0A" | "22" | "28" | "3D" | "3F" | "42" | "55") => FaultKind::Definite,
@@ -79,8 +80,9 @@ impl Refusal {
     /// The fault, for something that was being done.
     pub(crate) fn fault(self, doing: impl Into<String>) -> Fault {
         let fault = match self.kind() {
-            FaultKind::Transient => Fault::transient(doing),
+            FaultKind::Busy => Fault::busy(doing),
             FaultKind::Definite => Fault::definite(doing),
+            FaultKind::Transient | FaultKind::Gap => Fault::transient(doing),
         };
         match self.fix() {
             Some(fix) => fault.with_cause(self).with_fix(fix),
@@ -127,7 +129,7 @@ mod tests {
     fn reads_fields_and_survives_nonsense() {
         let refusal = Refusal::parse(b"SFEHLER\0VERROR\0C55006\0Mslot busy\0Dby 7\0\0");
         assert_eq!((refusal.severity.as_str(), refusal.code.as_str()), ("ERROR", "55006"));
-        assert_eq!(refusal.kind(), FaultKind::Transient);
+        assert_eq!(refusal.kind(), FaultKind::Busy);
         assert_eq!(refusal.to_string(), "slot busy (by 7) [SQLSTATE 55006]");
         for body in [&b""[..], b"\0", b"C", b"\0C55006", b"M\xff\xfe\0"] {
             let _ = Refusal::parse(body).fault("doing").to_string();
@@ -140,7 +142,7 @@ mod tests {
         for code in ["28P01", "28000", "3D000", "42501", "42704", "55000", "08P01"] {
             assert_eq!(kind(code), FaultKind::Definite, "{code}");
         }
-        for code in ["53300", "57P01", "57P03", "55006", "08006", "40001", "XX000", ""] {
+        for code in ["53300", "57P01", "57P03", "08006", "40001", "XX000", ""] {
             assert_eq!(kind(code), FaultKind::Transient, "{code}");
         }
     }
