@@ -88,7 +88,6 @@ impl Feedback {
         self.shared.received.fetch_max(log, Relaxed);
     }
 
-
     /// The server wants to hear of us now.
     pub(crate) fn answer(&self) {
         self.shared.answer.notify_one();

@@ -12,12 +12,18 @@ async fn a_stuck_outlet_does_not_lose_the_connection() {
     admin.batch_execute("CREATE TABLE t (id int PRIMARY KEY, pad text)").await.unwrap();
     let run = Run::start(&Config::new(server.url()), Resume::default()).streaming().await;
     run.stuck.send_replace(true);
-    admin.batch_execute("INSERT INTO t SELECT n, repeat('x', 1000) FROM generate_series(1, 50000) n").await.unwrap();
+    admin
+        .batch_execute("INSERT INTO t SELECT n, repeat('x', 1000) FROM generate_series(1, 50000) n")
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert!(run.events().len() < 50_000);
     run.stuck.send_replace(false);
     run.until("rows", |run| run.events().len() == 50_000).await;
-    assert_eq!(run.told().iter().filter(|told| matches!(told, headgate_sdk::testing::Told::Open(_))).count(), 1);
+    assert_eq!(
+        run.told().iter().filter(|told| matches!(told, headgate_sdk::testing::Told::Open(_))).count(),
+        1
+    );
     run.stop().await;
 }
 
@@ -69,7 +75,8 @@ async fn a_row_over_the_limit_is_rejected_and_the_rest_goes_on() {
     let server = Server::start(&[]).await;
     let admin = server.admin().await;
     admin.batch_execute("CREATE TABLE t (id int PRIMARY KEY, pad text)").await.unwrap();
-    let config = Config { max_row: 1 << 20, heartbeat: Some(Duration::from_secs(1)), ..Config::new(server.url()) };
+    let config =
+        Config { max_row: 1 << 20, heartbeat: Some(Duration::from_secs(1)), ..Config::new(server.url()) };
     let run = Run::start(&config, Resume::default()).streaming().await;
     admin.batch_execute("INSERT INTO t VALUES (1, 'a'), (2, repeat('x', 3000000)), (3, 'b')").await.unwrap();
     run.until("rows", |run| run.events().len() == 3).await;

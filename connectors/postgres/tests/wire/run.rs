@@ -2,7 +2,8 @@
 
 use headgate_postgres::{Config, Postgres};
 use headgate_sdk::{
-    Change, Checkpoint, Context, Fault, Gap, Message, Origin, Outlet, Progress, Resume, RowFault, Source, Transaction, Vitals,
+    Change, Checkpoint, Context, Fault, Gap, Message, Origin, Outlet, Progress, Resume, RowFault, Source,
+    Transaction, Vitals,
     testing::{Recorder, Told},
 };
 use std::{
@@ -52,11 +53,15 @@ impl Outlet for Tape {
     }
     fn commit(&mut self, progress: Progress) {
         self.recorder.lock().unwrap().commit(progress);
-        self.released.send_if_modified(|released| self.manner.release && std::mem::replace(released, progress) != progress);
+        self.released.send_if_modified(|released| {
+            self.manner.release && std::mem::replace(released, progress) != progress
+        });
     }
     fn progress(&mut self, progress: Progress) {
         self.recorder.lock().unwrap().progress(progress);
-        self.released.send_if_modified(|released| self.manner.release && std::mem::replace(released, progress) != progress);
+        self.released.send_if_modified(|released| {
+            self.manner.release && std::mem::replace(released, progress) != progress
+        });
     }
     fn is_full(&self) -> bool {
         *self.manner.stuck.borrow()
@@ -88,9 +93,14 @@ impl Run {
         let (released, receiver) = watch::channel(Progress::default());
         let (stuck, is_stuck) = watch::channel(false);
         let context = Context { released: receiver, shutdown: shutdown.clone(), vitals: Arc::clone(&vitals) };
-        let mut tape = Tape { recorder: Arc::clone(&recorder), released, manner: Manner { stuck: is_stuck, release, accept } };
+        let mut tape = Tape {
+            recorder: Arc::clone(&recorder),
+            released,
+            manner: Manner { stuck: is_stuck, release, accept },
+        };
         let task = tokio::spawn(async move {
             let ended = source.run(resume, &mut tape, context).await;
+            eprintln!("the run ended: {ended:?}");
             (source, ended)
         });
         Self { recorder, vitals, shutdown, stuck, task }
@@ -105,11 +115,14 @@ impl Run {
         let told = self.told();
         told.iter()
             .filter_map(|told| match told {
-                Told::Change { table, op, after, before } => {
-                    Some(format!("{table} {op:?} {}", after.as_ref().or(before.as_ref()).map_or("", String::as_str)))
-                }
+                Told::Change { table, op, after, before } => Some(format!(
+                    "{table} {op:?} {}",
+                    after.as_ref().or(before.as_ref()).map_or("", String::as_str)
+                )),
                 Told::Message(prefix, ..) => Some(format!("message {prefix}")),
-                Told::Reject(fault) => Some(format!("reject {} {}", fault.table.as_deref().unwrap_or("?"), fault.size)),
+                Told::Reject(fault) => {
+                    Some(format!("reject {} {}", fault.table.as_deref().unwrap_or("?"), fault.size))
+                }
                 _ => None,
             })
             .collect()
@@ -167,14 +180,16 @@ impl Run {
     /// Asks it to stop and waits until it has.
     pub(crate) async fn stop(self) -> Postgres {
         self.shutdown.cancel();
-        let (source, ended) = tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
+        let (source, ended) =
+            tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
         ended.unwrap();
         source
     }
 
     /// Waits for its fault.
     pub(crate) async fn fault(self) -> (Postgres, Fault) {
-        let (source, ended) = tokio::time::timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap();
+        let (source, ended) =
+            tokio::time::timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap();
         (source, ended.unwrap_err())
     }
 }

@@ -25,7 +25,9 @@ fn program(name: &str) -> PathBuf {
         return Path::new(&bin).join(name);
     }
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .map(|versions| versions.filter_map(|version| Some(version.ok()?.path().join("bin").join(name))).collect())
+        .map(|versions| {
+            versions.filter_map(|version| Some(version.ok()?.path().join("bin").join(name))).collect()
+        })
         .unwrap_or_default();
     versions.sort();
     versions.into_iter().rfind(|program| program.exists()).unwrap_or_else(|| name.into())
@@ -37,7 +39,11 @@ impl Server {
         if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
             command.uid(NOBODY).gid(NOBODY);
         }
-        command.current_dir(self.directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
@@ -99,7 +105,13 @@ impl Server {
         }
         self.process = Some(command.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.command("pg_isready").args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).status().unwrap().success() {
+        while !self
+            .command("pg_isready")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .status()
+            .unwrap()
+            .success()
+        {
             assert!(Instant::now() < deadline, "the server does not start");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -143,7 +155,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let _ = self.command("pg_ctl").arg("-D").arg(self.data()).args(["stop", "-m", "immediate"]).status();
+            let _ =
+                self.command("pg_ctl").arg("-D").arg(self.data()).args(["stop", "-m", "immediate"]).status();
             let _ = process.wait();
         }
     }
