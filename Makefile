@@ -1,6 +1,6 @@
 # What a developer and the CI run. Rust, a C compiler, Python 3 and make are all that has to be there.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench soak fmt servers clean-servers
+.PHONY: help build demo test lint bench soak fmt servers tools clean-servers
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,7 +18,7 @@ build: ## build the gateway for use
 demo: servers ## a database, a broker and the gateway on this machine, with changes to look at
 	scripts/demo
 
-test: servers ## every test, against real servers, and a minute of each fuzz target
+test: tools ## every test, against real servers, and a minute of each fuzz target
 	cargo build --workspace --locked --examples
 	cargo test --workspace --locked --doc
 	cargo nextest run --workspace --locked --profile $(PROFILE)
@@ -26,7 +26,7 @@ test: servers ## every test, against real servers, and a minute of each fuzz tar
 	    for target in fuzz/fuzz_targets/*.rs; do fuzz/run.sh "$$(basename "$$target" .rs)" $(FUZZ_SECONDS); done; \
 	fi
 
-lint: servers ## formatting, clippy, licences and bans, documentation
+lint: tools ## formatting, clippy, licences and bans, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --all-features check --hide-inclusion-graph bans licenses sources
@@ -35,13 +35,16 @@ lint: servers ## formatting, clippy, licences and bans, documentation
 bench: servers ## the benchmarks
 	cargo bench --workspace --locked
 
-soak: servers ## fifty rounds of every fault, under load
+soak: tools ## fifty rounds of every fault, under load
 	HEADGATE_FAULT_ROUNDS=50 cargo nextest run --locked --release --profile soak --test it faults::
 
 fmt: ## format everything
 	cargo fmt --all
 
-servers: ## install the real servers and tools that the rest needs into .servers
+servers: ## install the real servers that the rest needs into .servers
+	@scripts/servers --no-tools
+
+tools: ## the same for cargo-deny and cargo-nextest, where they are not on PATH
 	@scripts/servers
 
 clean-servers: ## remove them again

@@ -17,6 +17,8 @@ mod key;
 mod row;
 pub mod subject;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 use crate::{

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod configuration;
 mod faults;
 mod streaming;
 mod support_works;

@@ -102,23 +102,29 @@ impl Gateway {
 
     /// Waits until `/readyz` says yes.
     pub(crate) async fn is_ready(&mut self) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.admin.number());
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let url = self.admin_url("readyz");
         let process = std::cell::RefCell::new(self.process.as_mut().expect("the gateway was started"));
         eventually("the gateway is ready", Duration::from_secs(60), || async {
             let exited = process.borrow_mut().exited();
             assert!(exited.is_none(), "the gateway ended: {exited:?}");
-            let answer = http.get(&url).send().await.map_err(|error| error.to_string())?;
+            let answer = http().get(&url).send().await.map_err(|error| error.to_string())?;
             if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
         })
         .await;
     }
 
+    /// Whether `/readyz` says yes now.
+    pub(crate) async fn says_ready(&self) -> bool {
+        http().get(self.admin_url("readyz")).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// What `/status` says.
     pub(crate) async fn status(&self) -> serde_json::Value {
-        let url = format!("http://127.0.0.1:{}/status", self.admin.number());
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
-        http.get(url).send().await.unwrap().json().await.unwrap()
+        http().get(self.admin_url("status")).send().await.unwrap().json().await.unwrap()
+    }
+
+    fn admin_url(&self, page: &str) -> String {
+        format!("http://127.0.0.1:{}/{page}", self.admin.number())
     }
 
     /// `kill -9`.
@@ -145,4 +151,8 @@ impl Gateway {
     fn log_path(&self) -> PathBuf {
         self.dir.path().join("log")
     }
+}
+
+fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap()
 }

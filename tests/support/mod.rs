@@ -11,6 +11,7 @@ pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod shop;
 pub(crate) mod stream;
 pub(crate) mod workload;
 

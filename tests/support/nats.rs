@@ -61,7 +61,25 @@ impl Nats {
             cluster.launch(node);
         }
         cluster.is_ready().await;
+        cluster.has_all_peers().await;
         cluster
+    }
+
+    /// Waits until every node can hold a replica: a leader alone is not a cluster yet.
+    async fn has_all_peers(&self) {
+        let config = jetstream::stream::Config {
+            name: "READY".to_owned(),
+            subjects: vec!["ready".to_owned()],
+            num_replicas: self.nodes.len(),
+            storage: jetstream::stream::StorageType::Memory,
+            ..Default::default()
+        };
+        let jetstream = self.jetstream().await;
+        eventually("the cluster is whole", Duration::from_secs(30), || async {
+            jetstream.create_stream(&config).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        jetstream.delete_stream("READY").await.unwrap();
     }
 
     /// Starts a stopped node on the same port and store, and waits until JetStream answers.
@@ -82,7 +100,9 @@ impl Nats {
     async fn is_ready(&self) {
         eventually("JetStream answers", Duration::from_secs(30), || async {
             let client = async_nats::connect(self.urls()).await.map_err(|error| error.to_string())?;
-            jetstream::new(client).query_account().await.map(drop).map_err(|error| error.to_string())
+            let mut jetstream = jetstream::new(client);
+            jetstream.set_timeout(Duration::from_secs(1));
+            jetstream.query_account().await.map(drop).map_err(|error| error.to_string())
         })
         .await;
     }
@@ -132,7 +152,9 @@ impl Nats {
             async_nats::connect(self.urls()).await.map_err(|error| error.to_string())
         })
         .await;
-        jetstream::new(client)
+        let mut jetstream = jetstream::new(client);
+        jetstream.set_timeout(Duration::from_secs(2));
+        jetstream
     }
 
     /// Which node leads a stream.

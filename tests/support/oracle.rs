@@ -48,10 +48,16 @@ fn report(events: &[Event], found: &[String]) -> String {
     text
 }
 
-/// Everything that is wrong with a stream, given the database that it should tell of.
-pub(crate) fn violations(events: &[Event], database: &Tables) -> Vec<String> {
+/// What is wrong with a stream by itself, whatever the database holds.
+pub(crate) fn malformed(events: &[Event]) -> Vec<String> {
     let mut found = order(events);
     found.extend(transactions(events));
+    found
+}
+
+/// Everything that is wrong with a stream, given the database that it should tell of.
+fn violations(events: &[Event], database: &Tables) -> Vec<String> {
+    let mut found = malformed(events);
     found.extend(contents(events, database));
     found
 }

@@ -23,7 +23,8 @@ impl Port {
     /// A free port.
     pub(crate) fn free() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let dir = std::env::temp_dir().join("headgate-test-ports");
+        let dir =
+            std::env::temp_dir().join(format!("headgate-test-ports-{}", rustix::process::geteuid().as_raw()));
         std::fs::create_dir_all(&dir).unwrap();
         let start = (std::process::id().wrapping_mul(37) % u32::from(COUNT)) as u16;
         for _ in 0..COUNT {

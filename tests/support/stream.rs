@@ -128,7 +128,7 @@ fn from_message(subject: &str, headers: &HeaderMap, payload: &[u8]) -> Result<Ev
     } else {
         for (name, values) in headers.iter() {
             if let (Some(name), Some(value)) = (name.to_string().strip_prefix("ce-"), values.first()) {
-                event.attributes.insert(name.to_owned(), value.to_string());
+                event.attributes.insert(name.to_owned(), percent_decoded(value.as_str()));
             }
         }
         event.data = data(payload)?;
@@ -138,6 +138,20 @@ fn from_message(subject: &str, headers: &HeaderMap, payload: &[u8]) -> Result<Ev
         event.data.op = kind.to_owned();
     }
     Ok(event)
+}
+
+/// The CloudEvents header form of an attribute, read back.
+fn percent_decoded(value: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = value.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..2).and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) if *first == b'%' => (rest, _) = (&after[2..], bytes.push(byte)),
+            _ => (rest, _) = (after, bytes.push(*first)),
+        }
+    }
+    String::from_utf8(bytes).expect("a header is UTF-8")
 }
 
 #[derive(Deserialize)]
@@ -229,6 +243,11 @@ mod tests {
         assert_eq!(structured.attribute("txindex"), "3");
         assert_eq!(structured.data.after.unwrap()["note"], "\"☃\"");
         assert_eq!(structured.data.unavailable, ["body"]);
+    }
+
+    #[test]
+    fn headers_are_percent_decoded_once() {
+        assert_eq!(percent_decoded("labels/a%252Fb%20%e2%98%83%"), "labels/a%2Fb \u{2603}%");
     }
 
     #[test]

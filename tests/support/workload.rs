@@ -48,10 +48,10 @@ impl Load {
         Self { url: url.into(), seed, writers: 4, transactions: 100, pause: Duration::ZERO }
     }
 
-    /// Writes until stopped, for two minutes at most.
+    /// Writes until stopped, for ten minutes at most.
     pub(crate) fn steady(url: impl Into<String>, seed: u64) -> Self {
-        let pause = Duration::from_millis(5);
-        Self { transactions: 24_000, pause, writers: 2, ..Self::new(url, seed) }
+        let pause = Duration::from_millis(10);
+        Self { transactions: 60_000, pause, writers: 2, ..Self::new(url, seed) }
     }
 }
 

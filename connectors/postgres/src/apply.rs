@@ -70,20 +70,18 @@ impl Apply {
         let message =
             pgoutput::decode(payload, &mut images).map_err(|error| undecodable(wal_start, error))?;
         match message {
-            Message::Insert(row) => self.row(row.relation, Op::Created, None, &mut images, outlet)?,
-            Message::Update(row) => self.row(row.relation, Op::Updated, row.old, &mut images, outlet)?,
-            Message::Delete(row) => {
-                self.row(row.relation, Op::Deleted, Some(row.old), &mut images, outlet)?
-            }
-            Message::Begin(begin) => self.begin(&begin, outlet)?,
-            Message::Commit(commit) => self.commit(&commit, outlet)?,
-            Message::Relation(relation) => self.relation(&relation).await?,
-            Message::Truncate(truncate) => self.truncate(&truncate, outlet)?,
-            Message::Logical(message) => self.logical(&message, outlet)?,
+            Message::Insert(row) => self.row(row.relation, Op::Created, None, &mut images, outlet),
+            Message::Update(row) => self.row(row.relation, Op::Updated, row.old, &mut images, outlet),
+            Message::Delete(row) => self.row(row.relation, Op::Deleted, Some(row.old), &mut images, outlet),
+            Message::Begin(begin) => self.begin(&begin, outlet),
+            Message::Commit(commit) => self.commit(&commit, outlet),
+            Message::Relation(relation) => self.relation(&relation).await,
+            Message::Truncate(truncate) => self.truncate(&truncate, outlet),
+            Message::Logical(message) => self.logical(&message, outlet),
             // The catalog tells more of a type than its name. Where a transaction came from first does not matter:
             // which origins are sent is the subscription's choice.
-            Message::Type(_) | Message::Origin(_) => {}
-        }
+            Message::Type(_) | Message::Origin(_) => Ok(()),
+        }?;
         self.images = images.recycle();
         Ok(())
     }

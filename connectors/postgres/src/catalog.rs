@@ -11,6 +11,10 @@ use tokio_postgres::Client;
 /// Deepest nesting of types that gets a form of its own; whatever is deeper travels as the database's text.
 const MAX_DEPTH: usize = 16;
 
+/// Most types and parts of types that a table's columns are put together from; likewise. A schema can nest composites so
+/// that their parts multiply with each level.
+const MAX_PARTS: usize = 10_000;
+
 const TYPES: &str = "
     SELECT t.oid, t.typname::text, t.typtype,
            CASE WHEN e.typarray = t.oid THEN e.oid ELSE 0::pg_catalog.oid END AS element,
@@ -93,7 +97,8 @@ impl Catalog {
                 break;
             }
         }
-        Ok(oids.iter().map(|&oid| self.resolve(oid, MAX_DEPTH)).collect())
+        let mut room = MAX_PARTS;
+        Ok(oids.iter().map(|&oid| self.resolve(oid, MAX_DEPTH, &mut room)).collect())
     }
 
     /// Asks about those of `oids` that are unknown; returns what all of them are made of.
@@ -114,25 +119,29 @@ impl Catalog {
     }
 
     /// Puts a type together. One that was dropped since is text: its OID is all that is left of it.
-    fn resolve(&self, oid: u32, depth: usize) -> (String, Kind) {
+    fn resolve(&self, oid: u32, depth: usize, room: &mut usize) -> (String, Kind) {
         if let Some(known) = value::builtin(oid) {
             return known;
         }
         let Some(Definition { name, form }) = self.types.get(&oid) else {
             return (format!("type {oid}"), Kind::Text);
         };
-        let Some(depth) = depth.checked_sub(1) else { return (name.clone(), Kind::Text) };
+        let (Some(depth), Some(left)) = (depth.checked_sub(1), room.checked_sub(1 + form.parts().len()))
+        else {
+            return (name.clone(), Kind::Text);
+        };
+        *room = left;
         match form {
             Form::Text => (name.clone(), Kind::Text),
             Form::Hstore => (name.clone(), Kind::Hstore),
-            Form::Domain { base } => (name.clone(), self.resolve(*base, depth).1),
+            Form::Domain { base } => (name.clone(), self.resolve(*base, depth, room).1),
             Form::Array { element, delimiter } => {
-                let (element, kind) = self.resolve(*element, depth);
+                let (element, kind) = self.resolve(*element, depth, room);
                 (format!("{element}[]"), Kind::Array { element: Box::new(kind), delimiter: *delimiter })
             }
             Form::Composite(attributes) => {
                 let attribute =
-                    |(name, oid): &(String, u32)| Attribute::new(name, self.resolve(*oid, depth).1);
+                    |(name, oid): &(String, u32)| Attribute::new(name, self.resolve(*oid, depth, room).1);
                 (name.clone(), Kind::Composite(attributes.iter().map(attribute).collect()))
             }
         }

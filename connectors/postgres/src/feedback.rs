@@ -31,7 +31,7 @@ const GATHER: Duration = Duration::from_millis(100);
 /// The longest silence.
 const LONGEST: Duration = Duration::from_secs(10);
 /// PostgreSQL counts microseconds from 2000-01-01.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+pub(crate) const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 /// How often to speak, given the server's `wal_sender_timeout` (zero: none).
 pub(crate) fn interval(wal_sender_timeout: Duration) -> Duration {
@@ -86,11 +86,6 @@ impl Feedback {
     /// Everything before `log` has been received.
     pub(crate) fn received(&self, log: u64) {
         self.shared.received.fetch_max(log, Relaxed);
-    }
-
-    /// The newest position received on this connection.
-    pub(crate) fn received_log(&self) -> u64 {
-        self.shared.received.load(Relaxed)
     }
 
     /// The server wants to hear of us now.

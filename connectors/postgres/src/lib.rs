@@ -6,12 +6,17 @@ mod config;
 mod connect;
 mod feedback;
 mod frame;
+mod history;
 mod lsn;
+mod monitor;
 #[doc(hidden)]
 pub mod pgoutput;
+mod preflight;
+mod publication;
 mod refusal;
 mod relation;
 mod replication;
+mod slot;
 mod source;
 mod tables;
 #[doc(hidden)]
@@ -20,4 +25,5 @@ pub mod testing;
 pub mod value;
 
 pub use config::Config;
+pub use preflight::{check, drop_source};
 pub use source::Postgres;

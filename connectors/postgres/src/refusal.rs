@@ -66,9 +66,8 @@ impl Refusal {
     /// Whether another try may get past it.
     pub(crate) fn kind(&self) -> FaultKind {
         match self.code.as_str() {
-            // A slot that another process reads.
+            // A slot that is being read, a lock not available: passing. The rest of class 55 is a state that stays.
             "55006" => FaultKind::Busy,
-            // Lock not available: passing. The rest of 55 is a state that stays.
             "55P03" => FaultKind::Transient,
             "08P01" => FaultKind::Definite,
             code => match code.get(..2) {
@@ -81,10 +80,9 @@ impl Refusal {
     /// The fault, for something that was being done.
     pub(crate) fn fault(self, doing: impl Into<String>) -> Fault {
         let fault = match self.kind() {
-            FaultKind::Transient => Fault::transient(doing),
             FaultKind::Busy => Fault::busy(doing),
             FaultKind::Definite => Fault::definite(doing),
-            FaultKind::Gap => Fault::gap(doing),
+            FaultKind::Transient | FaultKind::Gap => Fault::transient(doing),
         };
         match self.fix() {
             Some(fix) => fault.with_cause(self).with_fix(fix),
@@ -144,7 +142,7 @@ mod tests {
         for code in ["28P01", "28000", "3D000", "42501", "42704", "55000", "08P01"] {
             assert_eq!(kind(code), FaultKind::Definite, "{code}");
         }
-        for code in ["53300", "57P01", "57P03", "55006", "08006", "40001", "XX000", ""] {
+        for code in ["53300", "57P01", "57P03", "08006", "40001", "XX000", ""] {
             assert_eq!(kind(code), FaultKind::Transient, "{code}");
         }
     }

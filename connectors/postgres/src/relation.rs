@@ -25,7 +25,7 @@ pub(crate) struct Relations {
     tables: Vec<Option<Known>>,
     places: HashMap<u32, usize>,
     /// OID and place of the table that the last row belonged to: rows of one table come in runs.
-    last: (u32, usize),
+    last: Option<(u32, usize)>,
 }
 
 /// A captured table.
@@ -58,10 +58,12 @@ impl Relations {
     /// What is known of a table: `None` if the log never described it, `Some(None)` if it is not captured.
     #[inline]
     pub(crate) fn get(&mut self, oid: u32) -> Option<Option<&Known>> {
-        if self.last.0 != oid {
-            self.last = (oid, *self.places.get(&oid)?);
-        }
-        self.tables.get(self.last.1).map(Option::as_ref)
+        let place = match self.last {
+            Some((last, place)) if last == oid => place,
+            _ => *self.places.get(&oid)?,
+        };
+        self.last = Some((oid, place));
+        self.tables.get(place).map(Option::as_ref)
     }
 
     /// Keeps a table's shape. The same shape again keeps its [`Relation`], and with it all that was prepared for it.

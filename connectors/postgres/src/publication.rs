@@ -1,0 +1,328 @@
+//! The publications that Headgate keeps: which tables belong in them, and the statements that bring them there.
+//!
+//! A table whose updates and deletes are published must have a replica identity, or the *application's* UPDATE fails.
+//! So there are two: `headgate_{source}` for tables with a usable identity, and `headgate_{source}_append` for the
+//! others, which publishes what needs none. Never FOR ALL TABLES.
+
+use crate::{Config, refusal::Refusal, refusal::sql_fault, slot::bounded, tables::TableFilter};
+use headgate_sdk::Fault;
+use postgres_protocol::escape::escape_identifier;
+use std::collections::BTreeSet;
+use tokio_postgres::Client;
+
+/// A table, by its names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TableName {
+    pub(crate) schema: String,
+    pub(crate) table: String,
+}
+
+impl TableName {
+    /// As SQL wants it.
+    pub(crate) fn quoted(&self) -> String {
+        format!("{}.{}", escape_identifier(&self.schema), escape_identifier(&self.table))
+    }
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+/// The publications of one source.
+pub(crate) struct Publications {
+    kind: Kind,
+    filter: TableFilter,
+    partition_root: bool,
+    version: i32,
+}
+
+enum Kind {
+    /// One that somebody else keeps.
+    Given(String),
+    /// Ours.
+    Kept { whole: String, append: String },
+}
+
+/// What there is, what there should be, and how to get there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// Publications that do not exist.
+    pub(crate) missing: Vec<String>,
+    /// In order; all in one transaction.
+    pub(crate) statements: Vec<String>,
+    /// What the statements do, for people.
+    pub(crate) changes: Vec<String>,
+    /// Every captured table that is (to be) published whole.
+    pub(crate) whole: BTreeSet<TableName>,
+    /// Every captured table without a usable identity.
+    pub(crate) append: BTreeSet<TableName>,
+    /// Tables that have to be added but are not ours, with their owner.
+    pub(crate) foreign: Vec<(TableName, String)>,
+}
+
+/// A table that could be captured.
+struct Candidate {
+    oid: u32,
+    name: TableName,
+    partitioned: bool,
+    identity: bool,
+    ancestors: Vec<u32>,
+    owned: bool,
+    owner: String,
+}
+
+impl Publications {
+    /// The publications of `source` on a server of this version (`server_version_num`).
+    pub(crate) fn new(source: &str, config: &Config, version: i32) -> Self {
+        let kind = match &config.publication {
+            Some(name) => Kind::Given(name.clone()),
+            None => Kind::Kept {
+                whole: bounded(format!("headgate_{source}")),
+                append: bounded(format!("headgate_{source}_append")),
+            },
+        };
+        Self {
+            kind,
+            filter: TableFilter::new(&config.tables),
+            partition_root: config.partition_root,
+            version,
+        }
+    }
+
+    /// For START_REPLICATION.
+    pub(crate) fn names(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Given(name) => vec![name.clone()],
+            Kind::Kept { whole, append } => vec![whole.clone(), append.clone()],
+        }
+    }
+
+    /// Whether they are Headgate's own.
+    pub(crate) fn are_kept(&self) -> bool {
+        matches!(self.kind, Kind::Kept { .. })
+    }
+
+    /// Compares what is with what should be.
+    pub(crate) async fn plan(&self, client: &Client) -> Result<Plan, Fault> {
+        let failed = |error| sql_fault(error, "cannot look at the publications");
+        let rows = client
+            .query("SELECT pubname::text, puballtables, pubviaroot, pubinsert AND pubtruncate, pubupdate AND pubdelete, pubupdate OR pubdelete, \
+                COALESCE(to_jsonb(p) ->> 'pubgencols', 's') FROM pg_publication p WHERE pubname::text = ANY($1)", &[&self.names()])
+            .await
+            .map_err(failed)?;
+        let mut plan = Plan { missing: self.names(), ..Plan::default() };
+        let mut settings = Vec::new();
+        for row in &rows {
+            let read = || -> Result<_, tokio_postgres::Error> {
+                Ok((
+                    row.try_get::<_, String>(0)?,
+                    row.try_get::<_, bool>(1)?,
+                    row.try_get::<_, bool>(2)?,
+                    row.try_get::<_, bool>(3)?,
+                    row.try_get::<_, bool>(4)?,
+                    row.try_get::<_, bool>(5)?,
+                    row.try_get::<_, String>(6)?,
+                ))
+            };
+            let found = read().map_err(failed)?;
+            plan.missing.retain(|name| *name != found.0);
+            settings.push(found);
+        }
+        let Kind::Kept { whole, append } = &self.kind else {
+            plan.whole = self.published(client).await?;
+            return Ok(plan);
+        };
+
+        let candidates = self.candidates(client).await?;
+        let captured: BTreeSet<u32> = candidates.iter().map(|candidate| candidate.oid).collect();
+        // A partition whose root is published speaks under the root's name already.
+        let wanted: Vec<&Candidate> = candidates
+            .iter()
+            .filter(|c| !c.ancestors.iter().any(|ancestor| captured.contains(ancestor)))
+            .collect();
+
+        for (name, updates) in [(whole, true), (append, false)] {
+            let operations = if updates { "insert, update, delete, truncate" } else { "insert, truncate" };
+            let generated = if self.version >= 180_000 { ", publish_generated_columns = stored" } else { "" };
+            let with = format!(
+                "publish = '{operations}', publish_via_partition_root = {}{generated}",
+                self.partition_root
+            );
+            let quoted = escape_identifier(name);
+            match settings.iter().find(|found| found.0 == *name) {
+                None => {
+                    plan.statements.push(format!("CREATE PUBLICATION {quoted} WITH ({with})"));
+                    plan.changes.push(format!("create publication {name}"));
+                }
+                Some((_, true, ..)) => {
+                    return Err(Fault::definite(format!("publication {name} is FOR ALL TABLES: it would make updates of tables without a replica identity fail"))
+                        .with_fix(format!("DROP PUBLICATION {quoted}; -- Headgate makes its own")));
+                }
+                Some((_, _, root, appends, all, any, generated)) => {
+                    let operations = *appends && if updates { *all } else { !*any };
+                    if *root != self.partition_root || !operations || generated != "s" {
+                        plan.statements.push(format!("ALTER PUBLICATION {quoted} SET ({with})"));
+                        plan.changes.push(format!("set the options of publication {name}"));
+                    }
+                }
+            }
+        }
+
+        let rows = client
+            .query("SELECT p.pubname::text, c.oid, n.nspname::text, c.relname::text FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid \
+                JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname::text = ANY($1)", &[&self.names()])
+            .await
+            .map_err(failed)?;
+        let mut members = Vec::new();
+        for row in &rows {
+            let read = || -> Result<_, tokio_postgres::Error> {
+                Ok((
+                    row.try_get::<_, String>(0)?,
+                    row.try_get::<_, u32>(1)?,
+                    TableName { schema: row.try_get(2)?, table: row.try_get(3)? },
+                ))
+            };
+            members.push(read().map_err(failed)?);
+        }
+        // Additions before removals, all in one transaction: a table that changes sides is never in neither.
+        let mut removals = Vec::new();
+        for (name, updates) in [(whole, true), (append, false)] {
+            let quoted = escape_identifier(name);
+            for candidate in wanted.iter().filter(|candidate| candidate.identity == updates) {
+                if !members.iter().any(|(publication, oid, _)| publication == name && *oid == candidate.oid) {
+                    if candidate.owned {
+                        plan.statements.push(format!(
+                            "ALTER PUBLICATION {quoted} ADD TABLE ONLY {}",
+                            candidate.name.quoted()
+                        ));
+                        plan.changes.push(format!("add table {} to publication {name}", candidate.name));
+                    } else {
+                        plan.foreign.push((candidate.name.clone(), candidate.owner.clone()));
+                    }
+                }
+                let side = if updates { &mut plan.whole } else { &mut plan.append };
+                side.insert(candidate.name.clone());
+            }
+            for (publication, oid, member) in &members {
+                if publication == name
+                    && !wanted.iter().any(|candidate| candidate.oid == *oid && candidate.identity == updates)
+                {
+                    removals.push((
+                        format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {}", member.quoted()),
+                        format!("remove table {member} from publication {name}"),
+                    ));
+                }
+            }
+        }
+        for (statement, change) in removals {
+            plan.statements.push(statement);
+            plan.changes.push(change);
+        }
+        Ok(plan)
+    }
+
+    /// Carries a plan out, as a whole or not at all.
+    pub(crate) async fn carry_out(
+        &self,
+        client: &Client,
+        plan: &Plan,
+        user: &str,
+        database: &str,
+    ) -> Result<(), Fault> {
+        if plan.statements.is_empty() {
+            return Ok(());
+        }
+        // Statements sent as one are one transaction.
+        let Err(error) = client.batch_execute(&plan.statements.join("; ")).await else { return Ok(()) };
+        let doing = "cannot bring the publications up to date";
+        match Refusal::of(&error) {
+            Some(refusal) if refusal.code == "42501" => Err(refusal.fault(doing).with_fix(format!(
+                "GRANT CREATE ON DATABASE {} TO {}; or let an administrator run: {}",
+                escape_identifier(database),
+                escape_identifier(user),
+                plan.statements.join("; ")
+            ))),
+            // A table went while we looked.
+            Some(refusal) if matches!(refusal.code.as_str(), "42P01" | "42704" | "42710" | "3F000") => {
+                Err(Fault::transient(doing).with_cause(refusal))
+            }
+            _ => Err(sql_fault(error, doing)),
+        }
+    }
+
+    /// The fault of a run that cannot publish tables it should.
+    pub(crate) fn foreign_fault(plan: &Plan, user: &str) -> Option<Fault> {
+        let (table, owner) = plan.foreign.first()?;
+        let names: Vec<String> = plan.foreign.iter().take(10).map(|(table, _)| table.to_string()).collect();
+        Some(
+            Fault::definite(format!("{user} does not own {} and so may not publish {}", names.join(", "), if plan.foreign.len() == 1 { "it" } else { "them" }))
+                .with_fix(format!(
+                    "GRANT {} TO {} (or ALTER TABLE {} OWNER TO a role that both share), exclude the table (tables = [\"!{table}\"]), or name a publication that its owner keeps (publication = \"…\")",
+                    escape_identifier(owner),
+                    escape_identifier(user),
+                    table.quoted(),
+                )),
+        )
+    }
+
+    async fn published(&self, client: &Client) -> Result<BTreeSet<TableName>, Fault> {
+        let failed = |error| sql_fault(error, "cannot look at the publication's tables");
+        let rows = client
+            .query("SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname::text = ANY($1)", &[&self.names()])
+            .await
+            .map_err(failed)?;
+        let mut tables = BTreeSet::new();
+        for row in &rows {
+            let name =
+                TableName { schema: row.try_get(0).map_err(failed)?, table: row.try_get(1).map_err(failed)? };
+            if self.filter.matches(&name.schema, &name.table) {
+                tables.insert(name);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// The tables that the globs match and that can be published.
+    async fn candidates(&self, client: &Client) -> Result<Vec<Candidate>, Fault> {
+        // The server asks each *leaf* for its identity when an UPDATE comes through the root. A virtual generated column
+        // in a FULL identity cannot be published, and the server then refuses the UPDATE (PostgreSQL 18).
+        const STATEMENT: &str = "WITH t AS (SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned, c.relispartition, \
+            pg_has_role(c.relowner, 'USAGE') AS owned, pg_get_userbyid(c.relowner)::text AS owner, \
+            CASE c.relreplident \
+              WHEN 'f' THEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v') \
+              WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate) \
+              WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid) \
+              ELSE false END AS identity \
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+            WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname NOT LIKE 'pg\\_%') \
+            SELECT t.oid, t.schema, t.name, t.partitioned, t.owned, t.owner, \
+              t.identity AND (NOT t.partitioned OR COALESCE((SELECT bool_and(l.identity) FROM pg_partition_tree(t.oid) p JOIN t l ON l.oid = p.relid WHERE p.isleaf), true)), \
+              CASE WHEN t.relispartition THEN ARRAY(SELECT a.relid::oid FROM pg_partition_ancestors(t.oid) a WHERE a.relid <> t.oid) ELSE '{}'::oid[] END \
+            FROM t ORDER BY 2, 3";
+        let failed = |error| sql_fault(error, "cannot list the database's tables");
+        let rows = client.query(STATEMENT, &[]).await.map_err(failed)?;
+        let mut candidates = Vec::new();
+        for row in &rows {
+            let read = || -> Result<_, tokio_postgres::Error> {
+                Ok(Candidate {
+                    oid: row.try_get(0)?,
+                    name: TableName { schema: row.try_get(1)?, table: row.try_get(2)? },
+                    partitioned: row.try_get(3)?,
+                    owned: row.try_get(4)?,
+                    owner: row.try_get(5)?,
+                    identity: row.try_get(6)?,
+                    ancestors: row.try_get(7)?,
+                })
+            };
+            let candidate = read().map_err(failed)?;
+            // Without `partition_root` partitions speak under their own names, and their root has no rows of its own.
+            let speaks = self.partition_root || !candidate.partitioned;
+            if speaks && self.filter.matches(&candidate.name.schema, &candidate.name.table) {
+                candidates.push(candidate);
+            }
+        }
+        Ok(candidates)
+    }
+}
