@@ -144,5 +144,5 @@ async fn run_source(
         link,
         state,
     };
-    supervise(pipeline, shutdown).await;
+    Box::pin(supervise(pipeline, shutdown)).await;
 }

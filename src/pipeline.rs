@@ -236,7 +236,7 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
         let begun = tokio::time::Instant::now();
         let run = pipeline.run(shutdown.clone());
         // A panic in a run is a fault of that run.
-        let outcome = guarded(run).await;
+        let outcome = guarded(Box::pin(run)).await;
         if shutdown.is_cancelled() {
             if let Err(fault) = outcome {
                 tracing::warn!(source = pipeline.name, "ended by the shutdown: {fault}");

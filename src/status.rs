@@ -115,18 +115,19 @@ impl SourceState {
         &self.name
     }
 
-    /// What the source is doing.
+    /// What the source is doing. That a started source streams is known to its connector alone.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Starting)
+        match Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))) {
+            Some(Phase::Starting) if self.vitals.streaming.load(Ordering::Relaxed) != 0 => Phase::Streaming,
+            Some(phase) => *phase,
+            None => Phase::Starting,
+        }
     }
 
-    /// Says what the source is doing. Streaming clears the fix, for it is no longer wanted; the last error stays.
+    /// Says what the source is doing.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
-        if phase == Phase::Streaming {
-            self.detail().fix = None;
-        }
     }
 
     /// Keeps a fault for people to see, and says what the source does because of it.
@@ -204,7 +205,8 @@ impl SourceState {
             dead_letters: self.metrics.failed.get(),
             errors: self.errors.load(Ordering::Relaxed),
             last_error: detail.last_error.clone(),
-            fix: detail.fix.clone(),
+            // The last error stays for people to see; its fix is no longer wanted once the source streams.
+            fix: detail.fix.clone().filter(|_| !self.phase().is_ready()),
             restarts: self.metrics.restarts.get(),
             snapshot: None,
         }

@@ -26,7 +26,7 @@ use std::{
 };
 
 /// A batch is full when it has this many bytes…
-pub const BATCH_BYTES: usize = 256 << 10;
+pub(super) const BATCH_BYTES: usize = 256 << 10;
 /// … or this many items.
 const BATCH_ITEMS: usize = 1024;
 /// What an item costs beside its bytes.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 /// The key of one row, in buffers that are used again for the next.
 #[derive(Debug, Default)]
-pub struct Key {
+pub(super) struct Key {
     /// Key columns in key order, percent-encoded and joined by `,`. ASCII only. Empty where there is no key.
     pub text: Vec<u8>,
     /// The key as a JSON object, or `null` where there is none.
@@ -16,7 +16,7 @@ pub struct Key {
 
 impl Key {
     /// Takes the key from `row`, and from `other` what `row` does not carry.
-    pub fn read(
+    pub(super) fn read(
         &mut self,
         relation: &Relation,
         names: &[Vec<u8>],
@@ -51,13 +51,13 @@ impl Key {
     }
 
     /// The key text as a string.
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text).unwrap_or_default()
     }
 }
 
 /// The text that a JSON value stands for: a string's content, anything else as written.
-pub fn plain(json: &[u8]) -> Cow<'_, str> {
+pub(super) fn plain(json: &[u8]) -> Cow<'_, str> {
     match json {
         [b'"', content @ .., b'"'] if !content.contains(&b'\\') => String::from_utf8_lossy(content),
         [b'"', ..] => {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// The row images of an event.
 #[derive(Clone, Copy)]
-pub struct Images<'i, 'a> {
+pub(super) struct Images<'i, 'a> {
     /// The old row, as far as the log gave it.
     pub before: Option<&'i [Cell<'a>]>,
     /// The new row.
@@ -15,13 +15,13 @@ pub struct Images<'i, 'a> {
 
 impl<'i, 'a> Images<'i, 'a> {
     /// The image that says most about the row.
-    pub fn row(&self) -> &'i [Cell<'a>] {
+    pub(super) fn row(&self) -> &'i [Cell<'a>] {
         self.after.or(self.before).unwrap_or_default()
     }
 }
 
 /// Appends `,"before":…,"after":…,"changed":[…],"unavailable":[…]`.
-pub fn write_images(
+pub(super) fn write_images(
     relation: &Relation,
     names: &[Vec<u8>],
     images: Images<'_, '_>,
@@ -92,7 +92,7 @@ fn write_names(names: &[Vec<u8>], indexes: impl Iterator<Item = usize>, out: &mu
 }
 
 /// What can be kept of a row that cannot be encoded: each value as it should be, else its bytes in base64.
-pub fn salvage(relation: &Relation, row: &[Cell<'_>]) -> Value {
+pub(super) fn salvage(relation: &Relation, row: &[Cell<'_>]) -> Value {
     let cells = relation.columns.iter().zip(row).filter_map(|(column, cell)| {
         let value = match cell {
             Cell::Unavailable => return None,

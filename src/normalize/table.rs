@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What an event says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub(super) enum Verb {
     /// A row is there that was not.
     Created,
     /// A row changed.
@@ -49,7 +49,7 @@ impl From<Op> for Verb {
 
 /// The pieces of one verb's events of one table.
 #[derive(Debug)]
-pub struct Spelling {
+pub(super) struct Spelling {
     verb: Verb,
     /// From the end of `id` to where the key joins `subject`.
     pub head: Vec<u8>,
@@ -61,7 +61,7 @@ pub struct Spelling {
 
 /// A version of a table, prepared.
 #[derive(Debug)]
-pub struct Table {
+pub(super) struct Table {
     /// The relation that it was prepared from.
     pub relation: Arc<Relation>,
     /// The entity, as a token.
@@ -114,7 +114,7 @@ impl Style {
 
 impl Table {
     /// Prepares a version of a table that is known as `entity`.
-    pub fn new(relation: Arc<Relation>, entity: String, style: &Style) -> Self {
+    pub(super) fn new(relation: Arc<Relation>, entity: String, style: &Style) -> Self {
         let form = &style.form;
         let mut shape = Vec::with_capacity(160);
         form.attribute("datacontenttype", "application/json", &mut shape);
@@ -150,12 +150,18 @@ impl Table {
     }
 
     /// The pieces for a verb.
-    pub fn spelling(&self, verb: Verb) -> &Spelling {
+    pub(super) fn spelling(&self, verb: Verb) -> &Spelling {
         &self.spellings[verb as usize]
     }
 
     /// The subject of an event.
-    pub fn subject(&mut self, style: &Style, verb: Verb, key: &super::key::Key, row: &[Cell<'_>]) -> Subject {
+    pub(super) fn subject(
+        &mut self,
+        style: &Style,
+        verb: Verb,
+        key: &super::key::Key,
+        row: &[Cell<'_>],
+    ) -> Subject {
         let partition = style.partition(&self.entity, &key.text);
         let Self { relation, entity, spellings, .. } = self;
         let spelling = &mut spellings[verb as usize];
