@@ -142,7 +142,7 @@ impl Watch {
             }
             // What is published stays published; the next look tries again.
             Err(fault) => {
-                tracing::warn!(source = self.source, error = %fault, fix = fault.fix(), "could not bring the publications up to date")
+                tracing::warn!(source = self.source, error = %fault, fix = fault.fix(), "could not bring the publications up to date");
             }
         }
         self.beat(client, memory).await;

@@ -180,7 +180,7 @@ impl Replication {
             {
                 match frame {
                     Frame::Whole { tag: b'D', body } => {
-                        rows.push(fields(body).ok_or_else(|| CommandError::Broken(unexpected(command)))?)
+                        rows.push(fields(body).ok_or_else(|| CommandError::Broken(unexpected(command)))?);
                     }
                     Frame::Whole { tag: b'E', body } => {
                         let error = Refusal::parse(body);

@@ -175,7 +175,7 @@ impl ServerCertVerifier for Verifier {
         match &self.trust {
             Trust::Anyone => {}
             Trust::Authority(authorities) => {
-                self.verify_chain(authorities, end_entity, intermediates, now)?
+                self.verify_chain(authorities, end_entity, intermediates, now)?;
             }
             Trust::Name(authorities) => {
                 self.verify_chain(authorities, end_entity, intermediates, now)?;
