@@ -103,7 +103,11 @@ impl Server {
         for setting in &self.settings {
             command.arg("-c").arg(setting);
         }
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.directory.path().join("log")).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
         self.process = Some(command.stderr(log).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self
