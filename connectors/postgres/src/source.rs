@@ -408,6 +408,9 @@ struct Stream {
 impl Stream {
     async fn run<O: Outlet>(mut self, outlet: &mut O, context: Context) -> Result<(), Ended> {
         loop {
+            // While much comes in, nothing below ever waits. The runtime's timers and sockets, and the feedback with
+            // them, would wait for us instead.
+            tokio::task::yield_now().await;
             while let Some(frame) = self.reader.next().map_err(garbled)? {
                 read(frame, self.epoch, &mut self.apply, &self.feedback, &context.vitals, outlet).await?;
                 if outlet.is_full() {

@@ -89,15 +89,21 @@ fn refused(error: tokio_postgres::Error, target: &Target) -> Fault {
     }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
-        if inner
-            .downcast_ref::<io::Error>()
-            .is_some_and(|inner| inner.get_ref().is_some_and(|inner| inner.is::<ClearText>()))
-        {
-            return startup::cleartext();
+        if let Some(lost) = inner.downcast_ref::<io::Error>() {
+            return match lost.get_ref() {
+                Some(reason) if reason.is::<ClearText>() => startup::cleartext(),
+                _ => sql_fault(error, "lost the connection to the database while starting an SQL session"),
+            };
         }
         cause = inner.source();
     }
-    sql_fault(error, "cannot start an SQL session")
+    if error.is_closed() {
+        return sql_fault(error, "the database closed the connection while an SQL session was started");
+    }
+    // Neither the server nor the network: the two of us do not agree on how to authenticate.
+    Fault::definite(format!("cannot authenticate as {}", target.user)).with_cause(error).with_fix(
+        "check that the url holds the password (postgres://user:${PASSWORD}@host/database), and scram-sha-256 in pg_hba.conf",
+    )
 }
 
 /// TLS that has been negotiated already.

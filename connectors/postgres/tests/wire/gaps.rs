@@ -144,3 +144,88 @@ async fn a_dropped_publication_is_a_gap() {
     run.until("row", |run| run.events().iter().any(|event| event.contains("\"id\":3"))).await;
     run.stop().await;
 }
+
+/// A copy of the cluster as it stands, slots and all, on a port of its own.
+fn copy(of: &Server, settings: &[&str]) -> Server {
+    let copy = Server::prepare(settings);
+    std::fs::remove_dir_all(copy.data()).unwrap();
+    let copied = copy.command("cp").arg("-a").arg(of.data()).arg(copy.data()).status().unwrap();
+    assert!(copied.success());
+    let _ = std::fs::remove_file(copy.data().join("postmaster.pid"));
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_restored_from_before_is_a_gap() {
+    let mut server = Server::start(&[]).await;
+    let resume = ran(&server, &Config::new(server.url())).await;
+    server.stop("fast").await;
+    let mut backup = copy(&server, &[]);
+    server.up().await;
+    server.admin().await.batch_execute("INSERT INTO t SELECT generate_series(100, 20000)").await.unwrap();
+    let run = Run::start(&Config::new(server.url()), resume).streaming().await;
+    run.until("rows", |run| run.events().len() > 19_000).await;
+    let resume = run.resume();
+    run.stop().await;
+    backup.up().await;
+    let run = Run::start(&Config::new(backup.url()), resume).streaming().await;
+    assert!(run.gap().unwrap().reason.contains("rewound"), "{:?}", run.gap());
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_is_a_gap_only_where_more_was_read_than_it_kept() {
+    let mut server = Server::start(&[]).await;
+    let resume = ran(&server, &Config::new(server.url())).await;
+    server.stop("fast").await;
+    // Both go on from the same log, each on a timeline of its own.
+    let mut promoted = copy(&server, &[]);
+    promoted.write("standby.signal", "");
+    promoted.up().await;
+    promoted.admin().await.execute("SELECT pg_promote()", &[]).await.unwrap();
+    server.up().await;
+    server.admin().await.batch_execute("INSERT INTO t SELECT generate_series(100, 200)").await.unwrap();
+    let run = Run::start(&Config::new(server.url()), resume.clone()).streaming().await;
+    run.until("rows", |run| run.events().len() > 100).await;
+    let ahead = run.resume();
+    run.stop().await;
+
+    promoted
+        .admin()
+        .await
+        .batch_execute(
+            "INSERT INTO t VALUES (2); CHECKPOINT; INSERT INTO t SELECT generate_series(1000, 9000)",
+        )
+        .await
+        .unwrap();
+    let slots: i64 = promoted
+        .admin()
+        .await
+        .query_one("SELECT count(*) FROM pg_replication_slots", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(slots, 1, "a standby made of a cold copy keeps the slot");
+    let run = Run::start(&Config::new(promoted.url()), ahead).streaming().await;
+    assert!(run.gap().unwrap().reason.contains("promoted"), "{:?}", run.gap());
+    run.until("rows", |run| run.events().len() == 8002).await;
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_behind_what_was_read_goes_on() {
+    let mut server = Server::start(&[]).await;
+    let resume = ran(&server, &Config::new(server.url())).await;
+    server.stop("fast").await;
+    server.write("standby.signal", "");
+    server.up().await;
+    server.admin().await.execute("SELECT pg_promote()", &[]).await.unwrap();
+    server.admin().await.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
+    let run = Run::start(&Config::new(server.url()), resume).streaming().await;
+    run.until("row", |run| run.events().iter().any(|event| event.contains("\"id\":2"))).await;
+    assert_eq!(run.gap(), None);
+    assert!(
+        matches!(&run.told()[0], Told::Open(origin) if origin.epoch == 1 && origin.identity.contains("timeline=2"))
+    );
+    run.stop().await;
+}

@@ -128,6 +128,11 @@ impl Run {
             .collect()
     }
 
+    /// How many rows were told so far.
+    pub(crate) fn rows(&self) -> usize {
+        self.recorder.lock().unwrap().told.iter().filter(|told| matches!(told, Told::Change { .. })).count()
+    }
+
     /// Waits until `enough` is true.
     pub(crate) async fn until(&self, what: &str, enough: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);

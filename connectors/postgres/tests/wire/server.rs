@@ -103,7 +103,12 @@ impl Server {
         for setting in &self.settings {
             command.arg("-c").arg(setting);
         }
-        self.process = Some(command.spawn().unwrap());
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
+        self.process = Some(command.stderr(log).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self
             .command("pg_isready")
@@ -154,6 +159,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
+        }
         if let Some(mut process) = self.process.take() {
             let _ =
                 self.command("pg_ctl").arg("-D").arg(self.data()).args(["stop", "-m", "immediate"]).status();
