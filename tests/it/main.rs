@@ -6,6 +6,7 @@
 mod support;
 
 mod configuration;
+mod examples;
 mod faults;
 mod streaming;
 mod support_works;
