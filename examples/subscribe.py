@@ -29,7 +29,8 @@ async def messages(jetstream, stream, arguments):
     """The messages, one after the other, for ever."""
     if arguments.durable:
         # One event under way at a time, so that one that comes again does not come after its successors.
-        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=1)
+        # One that was not acknowledged comes again after ack_wait seconds: longer than handling one takes.
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_ack_pending=1, ack_wait=10)
         subscription = await jetstream.pull_subscribe(arguments.subject, arguments.durable, stream, config=config)
         while True:
             try:

@@ -19,7 +19,7 @@ use async_nats::jetstream::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,6 +73,8 @@ async fn main() -> Result<(), Error> {
                 ack_policy: AckPolicy::Explicit,
                 // One event under way at a time, so that one that comes again does not come after its successors.
                 max_ack_pending: 1,
+                // An event that was not acknowledged comes again after this: longer than handling one takes.
+                ack_wait: Duration::from_secs(10),
                 ..pull::Config::default()
             };
             let consumer = stream.get_or_create_consumer(&name, consumer).await?;
