@@ -262,7 +262,7 @@ mod tests {
             at(&mut pace, n * 1000, 300);
             assert!(!pace.is_gathering());
         }
-        for n in 0..10 {
+        for n in 0..=u64::from(STREAK) {
             at(&mut pace, 100_000 + n * 20, 300);
         }
         assert!(pace.is_gathering());
