@@ -217,7 +217,7 @@ async fn server_findings(client: &Client, nats: &Nats) -> Vec<Finding> {
     findings.push(match tokio::time::timeout(ACCOUNT_TIMEOUT, context.query_account()).await {
         Ok(Ok(account)) => Finding::good(
             "jetstream",
-            format!("{} of streams, {} consumers", account.streams, account.consumers),
+            format!("{} streams, {} consumers", account.streams, account.consumers),
         ),
         Ok(Err(error)) => without_jetstream(error.to_string()),
         Err(_) => without_jetstream(format!("no answer within {ACCOUNT_TIMEOUT:?}")),
