@@ -173,6 +173,10 @@ impl Postgres {
         let found = slot::inspect(&control.client, &name).await?;
         if let Some(slot) = &found {
             slot.validate(&name, &server.target.database)?;
+            // Whoever reads it moves it on, so that what it has confirmed says nothing about what we know.
+            if let Some(pid) = slot.active_pid {
+                return Err(read_by_another(&name, pid));
+            }
         }
         let publications = Publications::new(&self.source, &self.config, facilities.version);
         let missing = self.publish(&publications, &control, &server, facilities.standby).await?;
@@ -286,6 +290,12 @@ impl Postgres {
     }
 }
 
+/// Another gateway, or a session of ours that the server has not given up yet.
+fn read_by_another(slot: &str, pid: i32) -> Fault {
+    Fault::busy(format!("slot {slot} is being read already, by PID {pid}"))
+        .with_fix(format!("if nobody needs that: SELECT pg_terminate_backend({pid})"))
+}
+
 /// START_REPLICATION was refused.
 async fn refused_start(error: CommandError, control: &Client, slot: &str) -> Fault {
     let refusal = match error {
@@ -343,21 +353,20 @@ impl Opening<'_> {
                 Ok((epoch, Lsn::default()))
             }
             Verdict::Gap { epoch, from, start, reason, slot } => {
+                // The new slot comes before the word of the gap, which ends where it begins: so nothing is lost while
+                // somebody makes up their mind. If we die in between, the next run finds the slot made anew.
                 let begins = match slot {
                     SlotAction::Keep => stands.max(start),
                     SlotAction::Create => self.create().await?,
-                    SlotAction::Recreate => self.system.log,
+                    SlotAction::Recreate => {
+                        // Whoever holds an unreadable slot holds it for nothing.
+                        slot::drop(&self.control.client, self.name).await?;
+                        self.create().await?
+                    }
                 };
                 tracing::warn!(source = self.source.source, reason, "history is lost");
                 let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason };
                 outlet.gap(self.origin(epoch, begins), gap).await?;
-                let begins = if slot == SlotAction::Recreate {
-                    // Whoever holds an unreadable slot holds it for nothing.
-                    slot::drop(&self.control.client, self.name).await?;
-                    self.create().await?
-                } else {
-                    begins
-                };
                 outlet.open(self.origin(epoch, begins)).await?;
                 Ok((epoch, start))
             }
