@@ -5,7 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
 mod configuration;
 mod faults;
+mod gaps;
+mod neighbours;
 mod streaming;
 mod support_works;

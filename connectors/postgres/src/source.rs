@@ -106,6 +106,8 @@ pub(crate) struct Facilities {
     pub(crate) version: i32,
     pub(crate) standby: bool,
     pub(crate) wal_sender_timeout: Duration,
+    /// Whether the database keeps text as bytes of no known encoding (SQL_ASCII).
+    raw_text: bool,
 }
 
 impl Facilities {
@@ -115,7 +117,8 @@ impl Facilities {
         let row = client
             .query_one(
                 "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
-                 (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout')",
+                 (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'), \
+                 current_setting('server_encoding') = 'SQL_ASCII'",
                 &[],
             )
             .await
@@ -125,7 +128,15 @@ impl Facilities {
             version: row.try_get(0).map_err(failed)?,
             standby: row.try_get(1).map_err(failed)?,
             wal_sender_timeout: Duration::from_millis(u64::try_from(timeout).unwrap_or(0)),
+            raw_text: row.try_get(3).map_err(failed)?,
         })
+    }
+
+    /// The encoding to read the log's text in. A server that is asked for UTF-8 converts; where there is nothing to
+    /// convert from, it would fail at the first value that is not UTF-8, at every try, and hold its log for good. Taken as
+    /// it is, that one value goes to the dead letters.
+    fn encoding(&self) -> &'static str {
+        if self.raw_text { "SQL_ASCII" } else { "UTF8" }
     }
 
     fn suffices(&self, config: &Config) -> Result<(), Fault> {
@@ -165,7 +176,7 @@ impl Postgres {
         let facilities = Facilities::of(&control.client).await?;
         facilities.suffices(&self.config)?;
         let catalog = server.sql().await?;
-        let (socket, backend) = server.replication().await?;
+        let (socket, backend) = server.replication(facilities.encoding()).await?;
         let mut replication = Replication::new(socket, backend, self.config.max_row);
         let system = replication.identify().await?;
 
