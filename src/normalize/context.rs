@@ -1,6 +1,7 @@
 //! What a transaction's events carry from their writer: the attributes of a `headgate.context` message, else a trace
 //! that is derived from the transaction and so is the same on every replay.
 
+use super::time::Text;
 use headgate_sdk::Position;
 use serde_json::Value;
 
@@ -91,11 +92,17 @@ fn is_traceparent(text: &str) -> bool {
 }
 
 /// The `traceparent` of a transaction whose writer gave none. Marked as sampled, so that an agent that follows it is seen.
-pub fn derived_traceparent(source: u64, position: Position) -> String {
+pub fn derived_traceparent(source: u64, position: Position) -> Text<55> {
     let first = mix(source ^ mix(u64::from(position.epoch)));
     let second = mix(first ^ position.commit);
     let span = mix(second ^ u64::from(position.index)) | 1;
-    format!("00-{first:016x}{second:016x}-{span:016x}-01")
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    for (at, value) in [(3, first), (19, second), (36, span)] {
+        for (digit, shift) in text[at..at + 16].iter_mut().zip((0..16).rev()) {
+            *digit = b"0123456789abcdef"[(value >> (4 * shift) & 15) as usize];
+        }
+    }
+    Text(text)
 }
 
 /// The finalizer of splitmix64: every bit of the input moves every bit of the output.
@@ -142,7 +149,7 @@ mod tests {
     fn a_derived_trace_is_valid_and_stable() {
         let position = Position { epoch: 1, commit: 42, index: 0 };
         let trace = derived_traceparent(7, position);
-        assert!(is_traceparent(&trace), "{trace}");
+        assert!(is_traceparent(trace.as_str()), "{}", trace.as_str());
         assert_eq!(trace, derived_traceparent(7, position));
         assert_ne!(trace, derived_traceparent(8, position));
         assert_ne!(trace, derived_traceparent(7, Position { commit: 43, ..position }));

@@ -336,19 +336,19 @@ impl Encoder {
         out.clear();
         let form = &self.look.style.form;
         let transaction = &self.transaction;
-        let mut text = Vec::with_capacity(32);
         out.extend_from_slice(form.close);
-        time::write_rfc3339(transaction.committed_at, &mut text);
-        form.attribute("time", &String::from_utf8_lossy(&text), &mut out);
-        text.clear();
-        time::write_rfc3339(time::now(), &mut text);
-        form.attribute("recordedtime", &String::from_utf8_lossy(&text), &mut out);
+        form.attribute("time", time::rfc3339(transaction.committed_at).as_str(), &mut out);
+        form.attribute("recordedtime", time::rfc3339(time::now()).as_str(), &mut out);
         for (name, value) in &transaction.context {
             form.attribute(name, value, &mut out);
         }
         if !transaction.context.iter().any(|(name, _)| name == "traceparent") {
             let first = Position { epoch: self.epoch, commit: transaction.commit, index: 0 };
-            form.attribute("traceparent", &context::derived_traceparent(self.source_hash, first), &mut out);
+            form.attribute(
+                "traceparent",
+                context::derived_traceparent(self.source_hash, first).as_str(),
+                &mut out,
+            );
         }
         if transaction.is_open {
             form.attribute("txid", &transaction.id, &mut out);

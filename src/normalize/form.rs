@@ -52,20 +52,27 @@ impl Form {
 
     /// Appends an attribute as far as its value's end, without what closes it.
     pub fn begin(&self, name: &str, value: &str, out: &mut Vec<u8>) {
+        let (before, after): (&[u8], &[u8]) = match self.mode {
+            Mode::Structured => (b",\"", b"\":\""),
+            Mode::Binary => (b"ce-", b": "),
+        };
+        out.extend_from_slice(before);
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(after);
+        // Times, traces and transaction ids, which every transaction has, say the same in both forms.
+        if value
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b':' | b'.'))
+        {
+            out.extend_from_slice(value.as_bytes());
+            return;
+        }
         match self.mode {
             Mode::Structured => {
-                out.extend_from_slice(b",\"");
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(b"\":\"");
                 let quoted = json_string(value);
                 out.extend_from_slice(&quoted[1..quoted.len() - 1]);
             }
-            Mode::Binary => {
-                out.extend_from_slice(b"ce-");
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(b": ");
-                encode::header_value(value.as_bytes(), out);
-            }
+            Mode::Binary => encode::header_value(value.as_bytes(), out),
         }
     }
 

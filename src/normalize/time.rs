@@ -2,15 +2,26 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// ASCII text of a fixed length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Text<N> {
+    /// As a string.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 /// Now, in microseconds since 1970-01-01 UTC.
 pub fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Appends `micros` (since 1970-01-01 UTC) as `2026-11-22T14:06:07.123456Z`. Years outside 0000–9999, which RFC 3339
-/// cannot say, are held to its ends.
-pub fn write_rfc3339(micros: i64, out: &mut Vec<u8>) {
+/// `micros` (since 1970-01-01 UTC) as `2026-11-22T14:06:07.123456Z`. Years outside 0000–9999, which RFC 3339 cannot say,
+/// are held to its ends.
+pub fn rfc3339(micros: i64) -> Text<27> {
     const FIRST: i64 = -62_167_219_200_000_000; // 0000-01-01T00:00:00Z
     const LAST: i64 = 253_402_300_799_999_999; // 9999-12-31T23:59:59.999999Z
     let micros = micros.clamp(FIRST, LAST);
@@ -25,7 +36,7 @@ pub fn write_rfc3339(micros: i64, out: &mut Vec<u8>) {
     digits(seconds / 60 % 60, &mut text[14..16]);
     digits(seconds % 60, &mut text[17..19]);
     digits(fraction, &mut text[20..26]);
-    out.extend_from_slice(&text);
+    Text(text)
 }
 
 fn digits(mut value: i64, out: &mut [u8]) {
@@ -54,9 +65,7 @@ mod tests {
     use super::*;
 
     fn text(micros: i64) -> String {
-        let mut out = Vec::new();
-        write_rfc3339(micros, &mut out);
-        String::from_utf8(out).unwrap()
+        rfc3339(micros).as_str().to_owned()
     }
 
     #[test]

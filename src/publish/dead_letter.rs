@@ -55,8 +55,6 @@ impl DeadLetters {
         stream::open_or_create(&self.context, self.settings.clone()).await?;
         let id = format!("{}/{}", self.source, letter.position);
         let partition = encode::fnv1a(&[self.source.as_bytes()]) % self.partitions;
-        let mut now = Vec::new();
-        time::write_rfc3339(time::now(), &mut now);
         let limit = self.context.client().server_info().max_payload.saturating_sub(4096);
         let mut event = json!({
             "specversion": "1.0",
@@ -64,7 +62,7 @@ impl DeadLetters {
             "source": self.uri,
             "type": format!("headgate.dead_letter.{}", letter.reason),
             "subject": self.source,
-            "time": String::from_utf8_lossy(&now),
+            "time": time::rfc3339(time::now()).as_str(),
             "datacontenttype": "application/json",
             "partitionkey": self.source,
             "sequence": letter.position.to_string(),

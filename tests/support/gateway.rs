@@ -127,6 +127,11 @@ impl Gateway {
         format!("http://127.0.0.1:{}/{page}", self.admin.number())
     }
 
+    /// The process id of the running gateway.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the gateway is running").pid().as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// `kill -9`.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut process) = self.process.take() {

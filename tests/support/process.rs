@@ -83,7 +83,7 @@ impl Process {
         String::from_utf8_lossy(tail).into_owned()
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 }

@@ -11,16 +11,23 @@
 
 use futures_util::future::poll_immediate;
 use std::{io, time::Duration};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::Instant,
+};
 
 /// What the buffer holds normally.
 const NORMAL: usize = 512 << 10;
 /// How much of a message over the limit is kept.
 pub(crate) const HEAD: usize = 4 << 10;
-/// A gulp of at least this much means that we are behind.
-const BUSY: usize = 32 << 10;
+/// Gulps that follow each other closer than this are small bites of a stream that does not pause…
+const CLOSE: Duration = Duration::from_micros(200);
+/// … if so many of them come in a row.
+const STREAK: u32 = 8;
 /// How long to let bytes gather then.
 const GATHER: Duration = Duration::from_millis(1);
+/// Gathering that brings less than this is not worth its delay.
+const WORTH: usize = 4 << 10;
 /// Messages other than rows (errors, notices, parameters) are never longer.
 const LONGEST_OTHER: u64 = 1 << 20;
 /// Tag, length.
@@ -56,8 +63,38 @@ pub(crate) struct Reader<R> {
     limit: u64,
     passing: Option<Passing>,
     head: Vec<u8>,
-    gulp: usize,
+    pace: Pace,
+}
+
+/// Decides whether to let bytes gather before the next gulp.
+///
+/// A reader that keeps up never sees a large gulp, so what tells that much is coming in is how closely small ones follow
+/// each other.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+    streak: u32,
+    /// The last gulp filled the buffer: more is there, nothing to wait for.
     filled: bool,
+}
+
+impl Pace {
+    fn is_gathering(&self) -> bool {
+        self.streak >= STREAK && !self.filled
+    }
+
+    /// Takes note of a gulp.
+    fn gulped(&mut self, now: Instant, bytes: usize, filled: bool) {
+        let close = self.last.is_some_and(|last| now.duration_since(last) < CLOSE);
+        let worth = self.streak >= STREAK && bytes >= WORTH;
+        self.streak = if filled || worth || (close && self.streak < STREAK) {
+            (self.streak + 1).min(STREAK)
+        } else {
+            0
+        };
+        self.filled = filled;
+        self.last = Some(now);
+    }
 }
 
 /// A message over the limit that is being read past.
@@ -77,8 +114,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             limit,
             passing: None,
             head: Vec::new(),
-            gulp: 0,
-            filled: false,
+            pace: Pace::default(),
         }
     }
 
@@ -129,18 +165,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads more. To be called when [`next`](Self::next) has nothing; may be cancelled without loss.
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         self.make_room();
-        // A gulp that filled the buffer left more behind: nothing to wait for.
-        if self.gulp >= BUSY && !self.filled {
+        if self.pace.is_gathering() {
             tokio::time::sleep(GATHER).await;
         }
-        self.gulp = 0;
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         let read = self.stream.read(room).await?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.end += read;
-        self.gulp = read;
+        let mut gulp = read;
         // TLS gives a record at a time: take what else is there already.
         while self.end < self.buffer.len() {
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
@@ -149,12 +183,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 None | Some(Ok(0) | Err(_)) => break,
                 Some(Ok(read)) => {
                     self.end += read;
-                    self.gulp += read;
+                    gulp += read;
                 }
             }
         }
-        self.filled = self.end == self.buffer.len();
-        Ok(self.gulp)
+        self.pace.gulped(Instant::now(), gulp, self.end == self.buffer.len());
+        Ok(gulp)
     }
 
     /// How many bytes of the message at hand may be needed at once.
@@ -214,6 +248,33 @@ mod tests {
                 return seen;
             }
         }
+    }
+
+    #[test]
+    fn gathers_while_small_bites_follow_closely_and_stops_when_it_brings_little() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        let mut at = |pace: &mut Pace, micros: u64, bytes| {
+            pace.gulped(start + Duration::from_micros(micros), bytes, false)
+        };
+        // A thousand commits a second are no reason to wait.
+        for n in 0..100 {
+            at(&mut pace, n * 1000, 300);
+            assert!(!pace.is_gathering());
+        }
+        for n in 0..=u64::from(STREAK) {
+            at(&mut pace, 100_000 + n * 20, 300);
+        }
+        assert!(pace.is_gathering());
+        // Gathered gulps are far apart, and large.
+        at(&mut pace, 102_000, 90_000);
+        assert!(pace.is_gathering());
+        pace.gulped(start + Duration::from_millis(103), NORMAL, true);
+        assert!(!pace.is_gathering(), "more is there already");
+        at(&mut pace, 104_000, 90_000);
+        assert!(pace.is_gathering());
+        at(&mut pace, 105_200, 2_000);
+        assert!(!pace.is_gathering());
     }
 
     #[tokio::test]

@@ -1,0 +1,107 @@
+//! A backlog, read from a copy of one slot by each reader in turn, so that all read the same bytes.
+
+use crate::{
+    load::{Load, create_table},
+    process, raw_reader,
+    support::{
+        gateway::{Gateway, Settings},
+        nats::Nats,
+        postgres::{Postgres, Version},
+    },
+};
+use std::time::{Duration, Instant};
+
+struct Run {
+    rate: f64,
+    cpu_micros: f64,
+    memory: u64,
+}
+
+/// Runs all loads against one version.
+pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
+    println!("\n{version:?}: {rows} rows of 10 columns, median of {rounds} alternating rounds");
+    println!(
+        "{:<30} {:>12} {:>12} {:>7} {:>14} {:>10}",
+        "load", "raw reader", "headgate", "ratio", "CPU an event", "memory"
+    );
+    for (load, rows) in [(Load::SingleRows, rows), (Load::Thousands, rows), (Load::OneTransaction, 2 * rows)] {
+        let settings = [
+            ("synchronous_commit", "off"),
+            ("max_wal_size", "8GB"),
+            ("shared_buffers", "256MB"),
+            ("max_replication_slots", "40"),
+            ("wal_sender_timeout", "60s"),
+        ];
+        let postgres = Postgres::start(version, &settings).await;
+        create_table(&postgres).await;
+        let copy = |slot: &str| format!("SELECT pg_copy_logical_replication_slot('base', '{slot}')");
+        postgres.execute("SELECT pg_create_logical_replication_slot('base', 'pgoutput')").await;
+        load.write(&postgres, rows).await;
+        postgres.execute("CHECKPOINT").await;
+        let (mut raw, mut ours) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let slot = format!("raw_{round}");
+            postgres.execute(&copy(&slot)).await;
+            let (port, user, password) = login(&postgres);
+            let took = tokio::task::spawn_blocking(move || raw_reader::read(port, &user, &password, &slot, rows)).await;
+            raw.push(rows as f64 / took.unwrap().as_secs_f64());
+            let slot = format!("headgate_{round}");
+            postgres.execute(&copy(&slot)).await;
+            ours.push(headgate(&postgres, &slot, rows).await);
+        }
+        raw.sort_by(f64::total_cmp);
+        ours.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        let (raw, ours) = (raw[rounds / 2], &ours[rounds / 2]);
+        println!(
+            "{:<30} {:>10.1} k {:>10.1} k {:>7.2} {:>11.2} µs {:>6} MiB",
+            load.name(),
+            raw / 1e3,
+            ours.rate / 1e3,
+            ours.rate / raw,
+            ours.cpu_micros,
+            ours.memory
+        );
+    }
+}
+
+fn login(postgres: &Postgres) -> (u16, String, String) {
+    let url = postgres.url();
+    let (user, password) = url
+        .strip_prefix("postgres://")
+        .and_then(|rest| rest.split_once('@'))
+        .and_then(|(login, _)| login.split_once(':'))
+        .expect("a URL with user and password");
+    (postgres.port(), user.to_owned(), password.to_owned())
+}
+
+/// One run of the gateway over the whole backlog, from its start to the last acknowledgement.
+async fn headgate(postgres: &Postgres, slot: &str, rows: u64) -> Run {
+    let nats = Nats::start().await;
+    let mut settings = Settings::new(&nats, postgres.url());
+    settings.source_lines = format!("publication = \"bench\"\nslot = \"{slot}\"\n");
+    let mut gateway = Gateway::configure(&settings);
+    let jetstream = nats.jetstream().await;
+    let began = Instant::now();
+    gateway.launch();
+    let mut first = None;
+    let (took, counted) = loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(began.elapsed() < Duration::from_secs(300), "no end in sight:\n{}", gateway.log());
+        let Ok(stream) = jetstream.get_stream("EVENTS_shop").await else { continue };
+        let stored = stream.cached_info().state.messages;
+        if stored > 0 {
+            let (at, before) = *first.get_or_insert((Instant::now(), stored));
+            if stored >= rows {
+                break (at.elapsed(), rows - before);
+            }
+        }
+    };
+    let pid = gateway.pid();
+    let run = Run {
+        rate: counted as f64 / took.as_secs_f64(),
+        cpu_micros: process::cpu(pid).as_secs_f64() * 1e6 / rows as f64,
+        memory: process::peak_memory(pid),
+    };
+    gateway.terminate();
+    run
+}

@@ -1,0 +1,43 @@
+//! From a real PostgreSQL's log to acknowledged JetStream messages, on this machine.
+//!
+//! Prints, for each kind of load, events a second, CPU of the gateway an event and its peak memory, beside a raw reader
+//! of the same slot that does nothing with what it reads: the ceiling. Then the latency from a client's send to stored in
+//! the stream at a steady rate. Runs alternate, the median is shown; nothing here passes or fails.
+//!
+//! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod backlog;
+mod latency;
+mod load;
+mod process;
+mod raw_reader;
+#[path = "../../tests/support/mod.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod support;
+
+use support::postgres::Version;
+
+fn setting(name: &str, default: &str) -> String {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let rows: u64 = setting("HEADGATE_BENCH_ROWS", "500000").parse().unwrap();
+    let rounds: usize = setting("HEADGATE_BENCH_ROUNDS", "3").parse().unwrap();
+    let only = setting("HEADGATE_BENCH_ONLY", "backlog,latency");
+    for version in setting("HEADGATE_BENCH_POSTGRES", "15,18").split(',') {
+        let version = match version {
+            "15" => Version::Pg15,
+            "18" => Version::Pg18,
+            other => panic!("no PostgreSQL {other} here: 15 or 18"),
+        };
+        if only.contains("backlog") {
+            backlog::run(version, rows, rounds).await;
+        }
+        if only.contains("latency") {
+            latency::run(version).await;
+        }
+    }
+}
