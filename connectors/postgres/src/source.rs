@@ -186,7 +186,7 @@ impl Postgres {
             slot.validate(&name, &server.target.database)?;
             // Whoever reads it moves it on, so that what it has confirmed says nothing about what we know.
             if let Some(pid) = slot.active_pid {
-                return Err(read_by_another(&name, pid));
+                return Err(read_by_another(&control.client, &name, pid).await);
             }
         }
         let publications = Publications::new(&self.source, &self.config, facilities.version);
@@ -301,9 +301,19 @@ impl Postgres {
     }
 }
 
-/// Another gateway, or a session of ours that the server has not given up yet.
-fn read_by_another(slot: &str, pid: i32) -> Fault {
-    Fault::busy(format!("slot {slot} is being read already, by PID {pid}"))
+/// Another gateway reads the slot, or a session of ours that the server is about to give up: that is waited for.
+async fn read_by_another(client: &Client, name: &str, pid: i32) -> Fault {
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match slot::inspect(client, name).await {
+            Ok(Some(Slot { active_pid: Some(_), .. })) => {}
+            Ok(_) => {
+                return Fault::transient(format!("slot {name} was being read until just now, by PID {pid}"));
+            }
+            Err(fault) => return fault,
+        }
+    }
+    Fault::busy(format!("slot {name} is being read already, by PID {pid}"))
         .with_fix(format!("if nobody needs that: SELECT pg_terminate_backend({pid})"))
 }
 
