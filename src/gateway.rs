@@ -51,7 +51,12 @@ impl RunError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = admin::bind(config.admin.listen).await?;
     let embedded = match &config.nats.server {
-        Server::Embedded(settings) => Some(EmbeddedServer::start(settings, &config.gateway.data_dir).await?),
+        Server::Embedded(settings) => {
+            match EmbeddedServer::start(settings, &config.gateway.data_dir, &shutdown).await? {
+                Some(embedded) => Some(embedded),
+                None => return Ok(()),
+            }
+        }
         Server::Remote(_) => None,
     };
     let metrics = Arc::new(Metrics::new());

@@ -24,7 +24,7 @@ pub mod time;
 use crate::{
     config::OnGap,
     event::Batch,
-    publish::{CheckpointStore, Durable, StoredCheckpoint},
+    publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
 };
 use encoder::BATCH_BYTES;
 pub use encoder::{Encoder, Look};
@@ -87,6 +87,9 @@ impl Outlet for Normalizer {
     }
 
     async fn gap(&mut self, origin: Origin, gap: Gap) -> Result<(), Fault> {
+        // What looks like a gap may be the work of another gateway since this run began. What that one published, the
+        // publisher finds out; what it only read, the checkpoint tells.
+        self.checkpoints.assert_unchanged().await?;
         let position = self.encoder.gap(origin.epoch, &gap);
         self.hand_on().await?;
         self.durable
@@ -94,11 +97,13 @@ impl Outlet for Normalizer {
             .await
             .map_err(|_| Fault::transient("the publisher has stopped"))?;
         let stop = self.on_gap == OnGap::Stop;
+        let reached = Landmark { progress: gap.to, sequence: self.durable.borrow().sequence };
         self.checkpoints
             .store(StoredCheckpoint {
                 epoch: origin.epoch,
                 identity: origin.identity,
-                progress: gap.to,
+                reached,
+                released: Landmark::default(),
                 gap: stop.then(|| gap.reason.clone()),
             })
             .await?;

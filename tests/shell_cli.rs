@@ -14,6 +14,7 @@ use std::{
     process::{Command, Output, Stdio},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 
 fn headgate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_headgate"))
@@ -98,7 +99,8 @@ async fn broker() -> Broker {
     let file = write(directory.path(), &nats, "");
     let config = config::load(&file, &|_| None).unwrap();
     let Server::Embedded(settings) = &config.nats.server else { panic!() };
-    let server = EmbeddedServer::start(settings, directory.path()).await.unwrap();
+    let server =
+        EmbeddedServer::start(settings, directory.path(), &CancellationToken::new()).await.unwrap().unwrap();
     let (client, _) = broker::connect(&config.nats, "test", Patience::Once).await.unwrap();
     let context = jetstream::new(client);
     for source in ["shop", "dlq"] {
@@ -185,7 +187,10 @@ async fn tail_survives_a_restart_of_the_broker_and_ends_when_its_reader_goes() {
     assert_eq!(next(), "1");
     broker.server.stop().await;
     let Server::Embedded(settings) = &broker.config.nats.server else { panic!() };
-    let server = EmbeddedServer::start(settings, broker.directory.path()).await.unwrap();
+    let server = EmbeddedServer::start(settings, broker.directory.path(), &CancellationToken::new())
+        .await
+        .unwrap()
+        .unwrap();
     let (client, _) = broker::connect(&broker.config.nats, "test", Patience::Once).await.unwrap();
     let context = jetstream::new(client);
     for id in 2..5 {

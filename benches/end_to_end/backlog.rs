@@ -24,7 +24,8 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
         "{:<30} {:>12} {:>12} {:>7} {:>14} {:>10}",
         "load", "raw reader", "headgate", "ratio", "CPU an event", "memory"
     );
-    for (load, rows) in [(Load::SingleRows, rows), (Load::Thousands, rows), (Load::OneTransaction, 2 * rows)] {
+    for (load, rows) in [(Load::SingleRows, rows), (Load::Thousands, rows), (Load::OneTransaction, 2 * rows)]
+    {
         let settings = [
             ("synchronous_commit", "off"),
             ("max_wal_size", "8GB"),
@@ -43,7 +44,9 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
             let slot = format!("raw_{round}");
             postgres.execute(&copy(&slot)).await;
             let (port, user, password) = login(&postgres);
-            let took = tokio::task::spawn_blocking(move || raw_reader::read(port, &user, &password, &slot, rows)).await;
+            let took =
+                tokio::task::spawn_blocking(move || raw_reader::read(port, &user, &password, &slot, rows))
+                    .await;
             raw.push(rows as f64 / took.unwrap().as_secs_f64());
             let slot = format!("headgate_{round}");
             postgres.execute(&copy(&slot)).await;

@@ -48,8 +48,10 @@ fn micros_since_epoch() -> i64 {
 
 async fn write(postgres: &Postgres, rate: u32, rows: u32) {
     let client = postgres.client().await;
-    let insert =
-        client.prepare("INSERT INTO bench (customer, status, ok, at) VALUES ($1, 'new', true, now())").await.unwrap();
+    let insert = client
+        .prepare("INSERT INTO bench (customer, status, ok, at) VALUES ($1, 'new', true, now())")
+        .await
+        .unwrap();
     let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
     for _ in 0..rows {
         tick.tick().await;

@@ -3,11 +3,11 @@
 //! It gathers for a millisecond between reads, so that the walsender is not woken for each small message; it decodes
 //! nothing, keeps nothing and publishes nothing.
 
+use bytes::BytesMut;
 use postgres_protocol::{
     authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
     message::{backend, frontend},
 };
-use bytes::BytesMut;
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -87,7 +87,10 @@ pub(crate) fn read(port: u16, user: &str, password: &str, slot: &str, rows: u64)
             }
             assert_ne!(header.tag(), b'E', "{}", String::from_utf8_lossy(&reader.buffer[at..at + whole]));
             // XLogData that begins with an Insert: 'd', length, 'w', three times 8 bytes, 'I'.
-            if header.tag() == b'd' && reader.buffer.get(at + 5) == Some(&b'w') && reader.buffer.get(at + 30) == Some(&b'I') {
+            if header.tag() == b'd'
+                && reader.buffer.get(at + 5) == Some(&b'w')
+                && reader.buffer.get(at + 30) == Some(&b'I')
+            {
                 seen += 1;
             }
             at += whole;

@@ -84,11 +84,16 @@ pub struct EmbeddedServer {
 }
 
 impl EmbeddedServer {
-    /// Starts the server, or adopts the one that an earlier gateway left, and waits until it serves.
+    /// Starts the server, or adopts the one that an earlier gateway left, and waits until it serves; `None` where
+    /// `shutdown` came first.
     ///
     /// # Errors
     /// It cannot be started, or does not serve.
-    pub async fn start(settings: &config::Embedded, data_dir: &Path) -> Result<Self, EmbeddedError> {
+    pub async fn start(
+        settings: &config::Embedded,
+        data_dir: &Path,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Self>, EmbeddedError> {
         let site = Site::prepare(settings, data_dir)?;
         let mut process = match site.left_over().await {
             Some(pid) => {
@@ -97,14 +102,21 @@ impl EmbeddedServer {
             }
             None => Process::Child(site.spawn()?),
         };
-        if let Err(error) = site.ready(&mut process).await {
-            process.end().await;
-            return Err(error);
+        match shutdown.run_until_cancelled(site.ready(&mut process)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                process.end().await;
+                return Err(error);
+            }
+            None => {
+                process.end().await;
+                return Ok(None);
+            }
         }
         tracing::info!(listen = %site.listen, "the embedded nats-server serves");
         let stop = CancellationToken::new();
         let supervisor = tokio::spawn(supervise(site, process, stop.clone()));
-        Ok(Self { stop, supervisor })
+        Ok(Some(Self { stop, supervisor }))
     }
 
     /// Ends the server and waits until it has ended.

@@ -23,7 +23,16 @@ use tokio::sync::Mutex;
 /// The bucket of all gateways of an account.
 const BUCKET: &str = "headgate";
 
-/// A checkpoint as it is stored, beside the sequence that the stream had by then.
+/// How far the log had been told when the stream ended at a sequence. A stream that is shorter proves less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Landmark {
+    /// How far the log had been told.
+    pub progress: Progress,
+    /// Where the stream ended by then.
+    pub sequence: u64,
+}
+
+/// A checkpoint as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredCheckpoint {
     /// The epoch that new positions count in.
@@ -31,7 +40,9 @@ pub struct StoredCheckpoint {
     /// What they are positions in.
     pub identity: String,
     /// How far the log had been told, of the same epoch.
-    pub progress: Progress,
+    pub reached: Landmark,
+    /// The same of what was released to the database: long ago enough that a power cut of the broker cannot take it back.
+    pub released: Landmark,
     /// Why history was lost, while that waits to be accepted.
     pub gap: Option<String>,
 }
@@ -43,6 +54,10 @@ struct Record {
     identity: String,
     progress: String,
     stream_sequence: u64,
+    #[serde(default)]
+    released: String,
+    #[serde(default)]
+    released_sequence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gap: Option<String>,
 }
@@ -60,7 +75,17 @@ pub struct CheckpointStore {
 struct State {
     revision: u64,
     stored: Option<StoredCheckpoint>,
-    stream_sequence: u64,
+}
+
+impl StoredCheckpoint {
+    /// How far the log is proven to be told where the stream ends at `sequence`.
+    #[must_use]
+    pub fn proven_at(&self, sequence: u64) -> Progress {
+        [self.reached, self.released]
+            .into_iter()
+            .find(|landmark| landmark.sequence <= sequence && landmark.progress.epoch == self.epoch)
+            .map_or(Progress { epoch: self.epoch, log: 0 }, |landmark| landmark.progress)
+    }
 }
 
 impl CheckpointStore {
@@ -99,10 +124,20 @@ impl CheckpointStore {
         Ok(store)
     }
 
-    /// The checkpoint as last read or stored, and the stream's sequence at that time.
-    pub async fn stored(&self) -> Option<(StoredCheckpoint, u64)> {
+    /// The checkpoint as last read or stored.
+    pub async fn stored(&self) -> Option<StoredCheckpoint> {
+        self.state.lock().await.stored.clone()
+    }
+
+    /// Checks that nobody else has written the checkpoint since it was read or written here.
+    pub(crate) async fn assert_unchanged(&self) -> Result<(), Fault> {
         let state = self.state.lock().await;
-        state.stored.clone().map(|stored| (stored, state.stream_sequence))
+        let mut found = State::default();
+        self.read(&mut found).await?;
+        if found.revision == state.revision {
+            return Ok(());
+        }
+        Err(Fault::transient(format!("another gateway has written {}, looking again", self.subject)))
     }
 
     /// Binds the positions to come to `origin`; keeps the progress if the epoch stays.
@@ -113,30 +148,35 @@ impl CheckpointStore {
             return Ok(());
         }
         if next.epoch != origin.epoch {
-            next.progress = Progress { epoch: origin.epoch, log: 0 };
+            let nothing = Progress { epoch: origin.epoch, log: 0 };
+            next.reached = Landmark { progress: nothing, sequence: next.reached.sequence };
+            next.released = Landmark { progress: nothing, sequence: 0 };
         }
         next.epoch = origin.epoch;
         next.identity = origin.identity;
-        let sequence = state.stream_sequence;
-        self.write(&mut state, next, sequence).await
+        self.write(&mut state, next).await
     }
 
-    /// Keeps `progress`, reached when the stream ended at `sequence`.
-    pub(crate) async fn advance(&self, progress: Progress, sequence: u64) -> Result<(), Fault> {
+    /// Keeps what was reached, and beside it what has been released.
+    pub(crate) async fn advance(&self, reached: Landmark, released: Landmark) -> Result<(), Fault> {
         let mut state = self.state.lock().await;
         let mut next = state.stored.clone().unwrap_or_default();
-        if next.progress >= progress || next.epoch != progress.epoch {
+        if next.epoch != reached.progress.epoch {
+            return Err(Fault::transient(format!("{} is of another epoch", self.subject)));
+        }
+        if next.reached.progress >= reached.progress {
             return Ok(());
         }
-        next.progress = progress;
-        self.write(&mut state, next, sequence).await
+        next.reached = reached;
+        if released.progress.epoch == next.epoch {
+            next.released = released;
+        }
+        self.write(&mut state, next).await
     }
 
     /// Replaces the checkpoint.
     pub(crate) async fn store(&self, checkpoint: StoredCheckpoint) -> Result<(), Fault> {
-        let mut state = self.state.lock().await;
-        let sequence = state.stream_sequence;
-        self.write(&mut state, checkpoint, sequence).await
+        self.write(&mut *self.state.lock().await, checkpoint).await
     }
 
     async fn read(&self, state: &mut State) -> Result<(), Fault> {
@@ -152,7 +192,6 @@ impl CheckpointStore {
         };
         state.revision = message.sequence;
         state.stored = None;
-        state.stream_sequence = 0;
         if is_removed(&message.headers) {
             return Ok(());
         }
@@ -162,29 +201,33 @@ impl CheckpointStore {
         };
         let record: Record =
             serde_json::from_slice(&message.payload).map_err(|error| unreadable().with_cause(error))?;
-        let log =
-            u64::from_str_radix(&record.progress, 16).map_err(|error| unreadable().with_cause(error))?;
-        state.stream_sequence = record.stream_sequence;
+        let landmark = |log: &str, sequence| match u64::from_str_radix(log, 16) {
+            Ok(log) => Ok(Landmark { progress: Progress { epoch: record.epoch, log }, sequence }),
+            Err(error) => Err(unreadable().with_cause(error)),
+        };
+        let reached = landmark(&record.progress, record.stream_sequence)?;
+        let released = match record.released.as_str() {
+            "" => Landmark::default(),
+            log => landmark(log, record.released_sequence)?,
+        };
         state.stored = Some(StoredCheckpoint {
             epoch: record.epoch,
             identity: record.identity,
-            progress: Progress { epoch: record.epoch, log },
+            reached,
+            released,
             gap: record.gap,
         });
         Ok(())
     }
 
-    async fn write(
-        &self,
-        state: &mut State,
-        checkpoint: StoredCheckpoint,
-        sequence: u64,
-    ) -> Result<(), Fault> {
+    async fn write(&self, state: &mut State, checkpoint: StoredCheckpoint) -> Result<(), Fault> {
         let record = Record {
             epoch: checkpoint.epoch,
             identity: checkpoint.identity.clone(),
-            progress: format!("{:016x}", checkpoint.progress.log),
-            stream_sequence: sequence,
+            progress: format!("{:016x}", checkpoint.reached.progress.log),
+            stream_sequence: checkpoint.reached.sequence,
+            released: format!("{:016x}", checkpoint.released.progress.log),
+            released_sequence: checkpoint.released.sequence,
             gap: checkpoint.gap.clone(),
         };
         let payload = serde_json::to_vec(&record)
@@ -202,7 +245,6 @@ impl CheckpointStore {
             match acked {
                 Ok(ack) => {
                     state.revision = ack.sequence;
-                    state.stream_sequence = sequence;
                     state.stored = Some(checkpoint);
                     return Ok(());
                 }
@@ -210,7 +252,8 @@ impl CheckpointStore {
                     tracing::debug!("checkpoint {}: {error}; reading it again", self.subject);
                     self.read(state).await?;
                     if let Some(stored) = &state.stored
-                        && (stored.epoch, stored.progress) > (checkpoint.epoch, checkpoint.progress)
+                        && (stored.epoch, stored.reached.progress)
+                            > (checkpoint.epoch, checkpoint.reached.progress)
                     {
                         return Err(Fault::transient(format!(
                             "another gateway has gone further in {}",
@@ -238,7 +281,7 @@ fn is_removed(headers: &HeaderMap) -> bool {
 /// The broker does not answer, or the checkpoint is unreadable.
 pub async fn accept_gap(context: &Context, source: &str) -> Result<Option<String>, Fault> {
     let store = CheckpointStore::open(context, source, 1, false).await?;
-    let Some((mut stored, _)) = store.stored().await else { return Ok(None) };
+    let Some(mut stored) = store.stored().await else { return Ok(None) };
     let Some(reason) = stored.gap.take() else { return Ok(None) };
     store.store(stored).await?;
     Ok(Some(reason))
@@ -256,5 +299,27 @@ pub async fn forget(context: &Context, source: &str) -> Result<(), Fault> {
             bucket.purge(format!("checkpoint.{source}")).await.map_err(|error| unanswered(error.into()))
         }
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shorter_stream_proves_less() {
+        let at = |log, sequence| Landmark { progress: Progress { epoch: 2, log }, sequence };
+        let mut stored = StoredCheckpoint {
+            epoch: 2,
+            reached: at(900, 50),
+            released: at(700, 30),
+            ..StoredCheckpoint::default()
+        };
+        for (sequence, log) in [(51, 900), (50, 900), (49, 700), (30, 700), (29, 0)] {
+            assert_eq!(stored.proven_at(sequence), Progress { epoch: 2, log });
+        }
+        // One that was written before anything was released in this epoch.
+        stored.released = Landmark::default();
+        assert_eq!(stored.proven_at(49), Progress { epoch: 2, log: 0 });
     }
 }

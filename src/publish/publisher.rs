@@ -373,16 +373,23 @@ impl Publisher {
             whole => whole,
         };
         let mut batch = Vec::with_capacity(events);
+        // Marks and ends of batches stand for the events before them, which enter the window only when they are sent.
+        let mut behind = Vec::new();
         for _ in 0..take {
             let Some(queued) = self.queue.pop_front() else { break };
-            if let Some(event) = self.pass(queued).await? {
-                batch.push(event);
+            match queued {
+                Queued::Item(Item::Mark(_)) | Queued::BatchEnd(_) if !batch.is_empty() => behind.push(queued),
+                _ => batch.extend(self.pass(queued).await?),
             }
             if batch.len() == ATOMIC_MAX {
                 break;
             }
         }
-        self.send_atomic(batch).await
+        self.send_atomic(batch).await?;
+        for queued in behind {
+            self.pass(queued).await?;
+        }
+        Ok(())
     }
 
     async fn send_atomic(&mut self, batch: Vec<Event>) -> Result<(), Fault> {
@@ -539,6 +546,11 @@ impl Publisher {
         self.asked.clear();
         self.unasked = 0;
         let position = end.last.map(|last| last.position);
+        if end.sequence > acked_sequence && self.window.begins_epoch_after(position) {
+            return Err(Fault::transient(
+                "another gateway has published since this one found a gap in the history, looking again",
+            ));
+        }
         let acked = self.window.resync(end.sequence, position);
         self.tail = self.tail.max(position);
         self.settle(&acked);

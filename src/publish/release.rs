@@ -4,7 +4,7 @@
 //! `confirm_delay` after it was acknowledged: after a power cut of the broker the log still has what the stream lost.
 //! Progress that nothing was published for is released only once the checkpoint holds it, for nothing else proves it.
 
-use super::{CheckpointStore, Durable};
+use super::{CheckpointStore, Durable, Landmark};
 use headgate_sdk::Progress;
 use std::{collections::VecDeque, time::Duration};
 use tokio::{
@@ -19,29 +19,29 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct DelayLine {
     delay: Duration,
-    waiting: VecDeque<(Instant, Progress)>,
+    waiting: VecDeque<(Instant, Landmark)>,
 }
 
 impl DelayLine {
     const SLOTS: u32 = 64;
 
-    fn push(&mut self, now: Instant, progress: Progress) {
+    fn push(&mut self, now: Instant, landmark: Landmark) {
         let spacing = self.delay / Self::SLOTS;
         match self.waiting.back_mut() {
-            Some((_, last)) if *last >= progress => {}
+            Some((_, last)) if last.progress >= landmark.progress => {}
             // An entry is dated at the end of its span, so that what joins it meanwhile does not leave early.
-            Some((at, last)) if now <= *at => *last = progress,
-            _ => self.waiting.push_back((now + spacing, progress)),
+            Some((at, last)) if now <= *at => *last = landmark,
+            _ => self.waiting.push_back((now + spacing, landmark)),
         }
     }
 
-    fn pop(&mut self, now: Instant) -> Option<Progress> {
+    fn pop(&mut self, now: Instant) -> Option<Landmark> {
         let mut out = None;
-        while let Some((at, progress)) = self.waiting.front() {
+        while let Some((at, landmark)) = self.waiting.front() {
             if *at + self.delay > now {
                 break;
             }
-            out = Some(*progress);
+            out = Some(*landmark);
             self.waiting.pop_front();
         }
         out
@@ -64,27 +64,30 @@ pub async fn release(
     let mut tick = tokio::time::interval(CHECKPOINT_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kept = Progress::default();
+    let mut passed = Landmark::default();
     loop {
         let next = line.next();
         tokio::select! {
             changed = durable.changed() => {
                 if changed.is_err() {
                     let last = *durable.borrow();
-                    keep(&checkpoints, last, &mut kept, &mut line).await;
+                    keep(&checkpoints, last, passed, &mut kept, &mut line).await;
                     return;
                 }
-                let streamed = durable.borrow_and_update().streamed;
+                let Durable { streamed, sequence, .. } = *durable.borrow_and_update();
                 if let Some(progress) = streamed {
-                    line.push(Instant::now(), progress);
+                    line.push(Instant::now(), Landmark { progress, sequence });
                 }
             }
             _ = tick.tick() => {
                 let last = *durable.borrow();
-                keep(&checkpoints, last, &mut kept, &mut line).await;
+                keep(&checkpoints, last, passed, &mut kept, &mut line).await;
             }
             () = async { tokio::time::sleep_until(next.unwrap_or_else(Instant::now)).await }, if next.is_some() => {}
         }
-        if let Some(progress) = line.pop(Instant::now()) {
+        if let Some(landmark) = line.pop(Instant::now()) {
+            passed = landmark;
+            let progress = landmark.progress;
             released.send_if_modified(|current| {
                 let rises = progress > *current;
                 if rises {
@@ -96,15 +99,22 @@ pub async fn release(
     }
 }
 
-async fn keep(checkpoints: &CheckpointStore, durable: Durable, kept: &mut Progress, line: &mut DelayLine) {
+async fn keep(
+    checkpoints: &CheckpointStore,
+    durable: Durable,
+    released: Landmark,
+    kept: &mut Progress,
+    line: &mut DelayLine,
+) {
     let Some(progress) = durable.streamed.max(durable.marked) else { return };
     if progress <= *kept {
         return;
     }
-    match checkpoints.advance(progress, durable.sequence).await {
+    let reached = Landmark { progress, sequence: durable.sequence };
+    match checkpoints.advance(reached, released).await {
         Ok(()) => {
             *kept = progress;
-            line.push(Instant::now(), progress);
+            line.push(Instant::now(), reached);
         }
         Err(fault) => tracing::debug!("checkpoint not kept: {fault}"),
     }
@@ -114,8 +124,8 @@ async fn keep(checkpoints: &CheckpointStore, durable: Durable, kept: &mut Progre
 mod tests {
     use super::*;
 
-    fn at(log: u64) -> Progress {
-        Progress { epoch: 1, log }
+    fn at(log: u64) -> Landmark {
+        Landmark { progress: Progress { epoch: 1, log }, sequence: log }
     }
 
     #[test]
@@ -129,7 +139,7 @@ mod tests {
         assert!(line.waiting.len() <= DelayLine::SLOTS as usize + 1, "{}", line.waiting.len());
         for millis in (0..140_000u64).step_by(100) {
             let now = start + Duration::from_millis(millis);
-            if let Some(progress) = line.pop(now) {
+            if let Some(Landmark { progress, .. }) = line.pop(now) {
                 assert!(progress.log - 1 + 64_000 <= millis, "{} left at {millis} ms", progress.log);
             }
         }

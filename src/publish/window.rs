@@ -121,6 +121,12 @@ impl Window {
         self.take(|_, given| given <= sequence)
     }
 
+    /// Whether the oldest message under way begins a later epoch than that of `position`: it tells of a gap behind it.
+    pub(super) fn begins_epoch_after(&self, position: Option<Position>) -> bool {
+        let first = self.events().next().map(|(event, _)| event.position.epoch);
+        first.zip(position).is_some_and(|(first, position)| first > position.epoch)
+    }
+
     /// The stream was found to end at `last_sequence` with the event at `position`: what it holds is taken out, what is
     /// left is given new sequences, and [`Window::events`] has to be published again.
     pub(super) fn resync(&mut self, last_sequence: u64, position: Option<Position>) -> Acked {
@@ -193,6 +199,17 @@ mod tests {
             window.events().map(|(event, expected)| (event.position.index, expected)).collect();
         assert_eq!(left, [(2, 13), (3, 14)]);
         assert_eq!(window.last_sequence(), 15);
+    }
+
+    #[test]
+    fn a_gap_is_known_by_its_epoch() {
+        let mut window = Window::new(10);
+        let at = |epoch| Some(Position { epoch, commit: 90, index: 0 });
+        assert!(!window.begins_epoch_after(at(0)));
+        window.push(event(100, 0, Some(100)));
+        assert!(window.begins_epoch_after(at(0)));
+        assert!(!window.begins_epoch_after(at(1)));
+        assert!(!window.begins_epoch_after(None));
     }
 
     #[test]

@@ -5,8 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
 mod configuration;
 mod examples;
 mod faults;
+mod gaps;
+mod neighbours;
 mod streaming;
 mod support_works;

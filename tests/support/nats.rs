@@ -194,6 +194,16 @@ impl Nats {
         copy_folder(copy.path(), &store);
     }
 
+    /// The same for one stream of it.
+    pub(crate) fn restore_stream(&self, node: usize, copy: &TempDir, stream: &str) {
+        assert!(self.nodes[node].process.is_none(), "the node runs");
+        let folder = Path::new("jetstream/$G/streams").join(stream);
+        let store = self.store(node).join(&folder);
+        std::fs::remove_dir_all(&store).unwrap();
+        std::fs::create_dir(&store).unwrap();
+        copy_folder(&copy.path().join(&folder), &store);
+    }
+
     fn store(&self, node: usize) -> PathBuf {
         self.dir.path().join(&self.nodes[node].name)
     }

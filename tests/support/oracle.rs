@@ -56,7 +56,7 @@ pub(crate) fn malformed(events: &[Event]) -> Vec<String> {
 }
 
 /// Everything that is wrong with a stream, given the database that it should tell of.
-fn violations(events: &[Event], database: &Tables) -> Vec<String> {
+pub(crate) fn violations(events: &[Event], database: &Tables) -> Vec<String> {
     let mut found = malformed(events);
     found.extend(contents(events, database));
     found

@@ -130,6 +130,12 @@ impl Postgres {
         url(self.port.number())
     }
 
+    /// The same for another database of the server.
+    pub(crate) fn url_of(&self, database: &str) -> String {
+        let url = self.url();
+        format!("{}{database}", url.strip_suffix("postgres").expect("the URL ends with the database"))
+    }
+
     /// A new session with the text formats that the contract's values come from.
     pub(crate) async fn client(&self) -> Client {
         connect(&self.url()).await.unwrap_or_else(|error| panic!("cannot connect to PostgreSQL: {error:?}"))
@@ -138,6 +144,24 @@ impl Postgres {
     /// Runs statements, one after the other.
     pub(crate) async fn execute(&self, sql: &str) {
         self.client().await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Where its log ends.
+    pub(crate) async fn end_of_log(&self) -> i64 {
+        let sql = "SELECT (pg_current_wal_lsn() - '0/0')::int8";
+        self.client().await.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// Waits until the slot's reader has confirmed a position of the log.
+    pub(crate) async fn slot_has_confirmed(&self, slot: &str, log: i64) {
+        let client = self.client().await;
+        let sql = "SELECT (confirmed_flush_lsn - '0/0')::int8 FROM pg_replication_slots WHERE slot_name = $1";
+        eventually("the slot has confirmed", Duration::from_secs(30), || async {
+            let row = client.query_one(sql, &[&slot]).await.map_err(|error| error.to_string())?;
+            let confirmed: i64 = row.get(0);
+            if confirmed >= log { Ok(()) } else { Err(format!("{confirmed:X}, not yet {log:X}")) }
+        })
+        .await;
     }
 
     /// Waits until the slot is being read.

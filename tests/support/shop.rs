@@ -31,9 +31,15 @@ impl Shop {
         Self::with(Version::Pg18, Nats::start().await).await
     }
 
-    /// A database of this version, with this broker. The database gives up a silent reader after two seconds.
+    /// A database of this version, with this broker.
     pub(crate) async fn with(version: Version, nats: Nats) -> Self {
-        let postgres = Postgres::start(version, &[("wal_sender_timeout", "2s")]).await;
+        Self::configured(version, nats, &[]).await
+    }
+
+    /// The same with more settings of the database, which gives up a silent reader after two seconds.
+    pub(crate) async fn configured(version: Version, nats: Nats, settings: &[(&str, &str)]) -> Self {
+        let settings = [&[("wal_sender_timeout", "2s")], settings].concat();
+        let postgres = Postgres::start(version, &settings).await;
         workload::create_tables(&postgres).await;
         Self { postgres, nats }
     }
@@ -41,6 +47,11 @@ impl Shop {
     /// What a gateway is started with.
     pub(crate) fn settings(&self) -> Settings {
         Settings::new(&self.nats, self.postgres.url())
+    }
+
+    /// The same with more lines of `[nats]`.
+    pub(crate) fn settings_with(&self, nats_lines: &str) -> Settings {
+        Settings { nats_lines: nats_lines.to_owned(), ..self.settings() }
     }
 
     /// A gateway that is ready and reads.
@@ -57,9 +68,14 @@ impl Shop {
 
     /// [`oracle::assert_faithful`], and that there was something to be faithful to.
     pub(crate) async fn assert_faithful(&self) -> Vec<Event> {
-        let events = oracle::assert_faithful(&self.nats, &self.postgres).await;
+        let events = self.assert_faithful_however_small().await;
         let tables = database::read(&self.postgres.client().await, "public").await;
         assert!(events.len() > tables.values().map(|table| table.rows.len()).max().unwrap_or(0));
         events
+    }
+
+    /// [`oracle::assert_faithful`].
+    pub(crate) async fn assert_faithful_however_small(&self) -> Vec<Event> {
+        oracle::assert_faithful(&self.nats, &self.postgres).await
     }
 }

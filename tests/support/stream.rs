@@ -131,7 +131,10 @@ fn from_message(subject: &str, headers: &HeaderMap, payload: &[u8]) -> Result<Ev
                 event.attributes.insert(name.to_owned(), percent_decoded(value.as_str()));
             }
         }
-        event.data = data(payload)?;
+        // One that is kept elsewhere (`dataref`) has none here.
+        if !payload.is_empty() {
+            event.data = data(payload)?;
+        }
     }
     if event.data.op.is_empty() {
         let kind = event.attribute("type").rsplit('.').next().unwrap_or_default();
@@ -141,7 +144,7 @@ fn from_message(subject: &str, headers: &HeaderMap, payload: &[u8]) -> Result<Ev
 }
 
 /// The CloudEvents header form of an attribute, read back.
-fn percent_decoded(value: &str) -> String {
+pub(crate) fn percent_decoded(value: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = value.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -57,10 +57,10 @@ impl Server {
         sql_session(&self.target, &self.address).await
     }
 
-    /// The socket of a session in replication mode that is ready for commands.
-    pub(crate) async fn replication(&self) -> Result<(Socket, Backend), Fault> {
+    /// The socket of a session in replication mode that is ready for commands, with its text in `encoding`.
+    pub(crate) async fn replication(&self, encoding: &str) -> Result<(Socket, Backend), Fault> {
         let mut socket = socket::dial(&self.target, &self.address).await?;
-        let start = startup::start_replication_session(&mut socket, &self.target);
+        let start = startup::start_replication_session(&mut socket, &self.target, encoding);
         match tokio::time::timeout(self.target.timeout, start).await {
             Ok(backend) => Ok((socket, backend?)),
             Err(_) => Err(slow(&self.target, &self.address)),

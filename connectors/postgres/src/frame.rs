@@ -254,8 +254,8 @@ mod tests {
     fn gathers_while_small_bites_follow_closely_and_stops_when_it_brings_little() {
         let start = Instant::now();
         let mut pace = Pace::default();
-        let mut at = |pace: &mut Pace, micros: u64, bytes| {
-            pace.gulped(start + Duration::from_micros(micros), bytes, false)
+        let at = |pace: &mut Pace, micros: u64, bytes| {
+            pace.gulped(start + Duration::from_micros(micros), bytes, false);
         };
         // A thousand commits a second are no reason to wait.
         for n in 0..100 {

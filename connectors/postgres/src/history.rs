@@ -70,7 +70,7 @@ pub(crate) enum SlotAction {
     Keep,
     /// There is none: make it.
     Create,
-    /// Drop it and make it anew, once the gap has been accepted.
+    /// Drop it and make it anew.
     Recreate,
 }
 

@@ -207,7 +207,7 @@ async fn role(client: &Client, server: &Server, findings: &mut Vec<Finding>) -> 
         .await
         .map_err(failed)?;
     let entitled: bool = row.try_get(0).map_err(failed)?;
-    match server.replication().await {
+    match server.replication("UTF8").await {
         Ok(_) => findings.push(Finding::good("replication", format!("{user} may replicate"))),
         Err(_) if !entitled => findings.push(
             Finding::error(

@@ -106,6 +106,8 @@ pub(crate) struct Facilities {
     pub(crate) version: i32,
     pub(crate) standby: bool,
     pub(crate) wal_sender_timeout: Duration,
+    /// Whether the database keeps text as bytes of no known encoding (SQL_ASCII).
+    raw_text: bool,
 }
 
 impl Facilities {
@@ -115,7 +117,8 @@ impl Facilities {
         let row = client
             .query_one(
                 "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
-                 (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout')",
+                 (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'), \
+                 current_setting('server_encoding') = 'SQL_ASCII'",
                 &[],
             )
             .await
@@ -125,7 +128,15 @@ impl Facilities {
             version: row.try_get(0).map_err(failed)?,
             standby: row.try_get(1).map_err(failed)?,
             wal_sender_timeout: Duration::from_millis(u64::try_from(timeout).unwrap_or(0)),
+            raw_text: row.try_get(3).map_err(failed)?,
         })
+    }
+
+    /// The encoding to read the log's text in. A server that is asked for UTF-8 converts; where there is nothing to
+    /// convert from, it would fail at the first value that is not UTF-8, at every try, and hold its log for good. Taken as
+    /// it is, that one value goes to the dead letters.
+    fn encoding(&self) -> &'static str {
+        if self.raw_text { "SQL_ASCII" } else { "UTF8" }
     }
 
     fn suffices(&self, config: &Config) -> Result<(), Fault> {
@@ -165,7 +176,7 @@ impl Postgres {
         let facilities = Facilities::of(&control.client).await?;
         facilities.suffices(&self.config)?;
         let catalog = server.sql().await?;
-        let (socket, backend) = server.replication().await?;
+        let (socket, backend) = server.replication(facilities.encoding()).await?;
         let mut replication = Replication::new(socket, backend, self.config.max_row);
         let system = replication.identify().await?;
 
@@ -173,6 +184,10 @@ impl Postgres {
         let found = slot::inspect(&control.client, &name).await?;
         if let Some(slot) = &found {
             slot.validate(&name, &server.target.database)?;
+            // Whoever reads it moves it on, so that what it has confirmed says nothing about what we know.
+            if let Some(pid) = slot.active_pid {
+                return Err(read_by_another(&control.client, &name, pid).await);
+            }
         }
         let publications = Publications::new(&self.source, &self.config, facilities.version);
         let missing = self.publish(&publications, &control, &server, facilities.standby).await?;
@@ -286,6 +301,22 @@ impl Postgres {
     }
 }
 
+/// Another gateway reads the slot, or a session of ours that the server is about to give up: that is waited for.
+async fn read_by_another(client: &Client, name: &str, pid: i32) -> Fault {
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match slot::inspect(client, name).await {
+            Ok(Some(Slot { active_pid: Some(_), .. })) => {}
+            Ok(_) => {
+                return Fault::transient(format!("slot {name} was being read until just now, by PID {pid}"));
+            }
+            Err(fault) => return fault,
+        }
+    }
+    Fault::busy(format!("slot {name} is being read already, by PID {pid}"))
+        .with_fix(format!("if nobody needs that: SELECT pg_terminate_backend({pid})"))
+}
+
 /// START_REPLICATION was refused.
 async fn refused_start(error: CommandError, control: &Client, slot: &str) -> Fault {
     let refusal = match error {
@@ -343,21 +374,20 @@ impl Opening<'_> {
                 Ok((epoch, Lsn::default()))
             }
             Verdict::Gap { epoch, from, start, reason, slot } => {
+                // The new slot comes before the word of the gap, which ends where it begins: so nothing is lost while
+                // somebody makes up their mind. If we die in between, the next run finds the slot made anew.
                 let begins = match slot {
                     SlotAction::Keep => stands.max(start),
                     SlotAction::Create => self.create().await?,
-                    SlotAction::Recreate => self.system.log,
+                    SlotAction::Recreate => {
+                        // Whoever holds an unreadable slot holds it for nothing.
+                        slot::drop(&self.control.client, self.name).await?;
+                        self.create().await?
+                    }
                 };
                 tracing::warn!(source = self.source.source, reason, "history is lost");
                 let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason };
                 outlet.gap(self.origin(epoch, begins), gap).await?;
-                let begins = if slot == SlotAction::Recreate {
-                    // Whoever holds an unreadable slot holds it for nothing.
-                    slot::drop(&self.control.client, self.name).await?;
-                    self.create().await?
-                } else {
-                    begins
-                };
                 outlet.open(self.origin(epoch, begins)).await?;
                 Ok((epoch, start))
             }

@@ -32,6 +32,7 @@ pub(crate) struct Backend {
 pub(crate) async fn start_replication_session(
     socket: &mut Socket,
     target: &Target,
+    encoding: &str,
 ) -> Result<Backend, Fault> {
     let mut packet = BytesMut::new();
     frontend::startup_message(
@@ -39,7 +40,7 @@ pub(crate) async fn start_replication_session(
             ("user", target.user.as_str()),
             ("database", target.database.as_str()),
             ("replication", "database"),
-            ("client_encoding", "UTF8"),
+            ("client_encoding", encoding),
             ("application_name", target.application.as_str()),
             ("options", target.options.as_str()),
         ],

@@ -81,10 +81,12 @@ async fn a_slot_advanced_by_others_is_a_gap() {
     let resume = ran(&server, &config).await;
     let admin = server.admin().await;
     admin.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
-    admin
-        .execute("SELECT pg_replication_slot_advance($1::text::name, pg_current_wal_flush_lsn())", &[&SLOT])
-        .await
-        .unwrap();
+    // The server may take a moment to see that we have left.
+    let advance = "SELECT pg_replication_slot_advance($1::text::name, pg_current_wal_flush_lsn())";
+    while let Err(error) = admin.execute(advance, &[&SLOT]).await {
+        assert_eq!(error.code().map(|code| code.code()), Some("55006"), "{error:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let run = Run::start(&config, resume).streaming().await;
     assert!(run.gap().unwrap().reason.contains("advanced"), "{:?}", run.gap());
     run.stop().await;
@@ -101,7 +103,7 @@ async fn another_server_behind_the_name_is_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_slot_is_a_gap_and_replaced_only_when_accepted() {
+async fn a_lost_slot_is_replaced_and_a_gap_up_to_where_the_new_one_begins() {
     let server =
         Server::start(&["max_slot_wal_keep_size=1MB", "min_wal_size=32MB", "max_wal_size=32MB"]).await;
     let config = Config::new(server.url());
@@ -117,10 +119,10 @@ async fn a_lost_slot_is_a_gap_and_replaced_only_when_accepted() {
     let (_, fault) =
         Run::with(Postgres::new("shop", config.clone()), resume.clone(), true, false).fault().await;
     assert_eq!(fault.kind(), FaultKind::Gap);
-    assert_eq!(status().await, "lost");
+    // From here on the log is kept again, however long it takes until somebody accepts the gap.
+    assert_ne!(status().await, "lost");
     let run = Run::start(&config, resume).streaming().await;
     assert!(run.gap().is_some());
-    assert_ne!(status().await, "lost");
     admin.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
     run.until("row", |run| run.events().iter().any(|event| event.starts_with("public.t "))).await;
     run.stop().await;
