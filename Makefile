@@ -15,8 +15,9 @@ help: ## show this list
 build: ## build the gateway for use
 	cargo build --release --locked
 
-demo: servers ## a database, a broker and the gateway on this machine, with changes to look at
-	scripts/demo
+demo: ## a shop on this machine whose changes you see arrive; the gateway is killed half way (DEMO_SECONDS=20)
+	@scripts/servers --demo
+	@scripts/demo
 
 test: tools ## every test, against real servers, and a minute of each fuzz target
 	cargo build --workspace --locked --examples

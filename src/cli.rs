@@ -24,13 +24,20 @@ use std::path::{Path, PathBuf};
     version,
     max_term_width = 100,
     after_help = "\
-Examples:
-  headgate check                    Will the run work? What has to be fixed first?
-  headgate run -c shop.toml         Run until Ctrl-C
+A first config.toml:
+  [nats]
+  url = \"embedded\"                # or nats://127.0.0.1:4222
+
+  [sources.shop]
+  connector = \"postgres\"
+  url = \"postgres://cdc:${SHOP_PASSWORD}@127.0.0.1:5432/shop\"
+
+Then:
+  headgate check                    Will it work? What has to be fixed first?
+  headgate run                      Run until Ctrl-C
   headgate tail shop.orders         Watch the events of one table
   headgate status                   How is each source?
 
-The configuration is ./config.toml unless -c or HEADGATE_CONFIG names another file.
 Logs go to standard error: HEADGATE_LOG=debug, HEADGATE_LOG_FORMAT=json.
 Exit codes: 0 done, 64 usage or configuration, 69 unavailable, 70 internal, 78 refused for safety."
 )]
@@ -52,15 +59,21 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway until SIGINT or SIGTERM, then drain
-    Run,
     /// Check the configuration, the broker and every source, and say what to fix
     Check(check::Check),
-    /// Show each source: state, position, lag, events, errors
+    /// Run the gateway until Ctrl-C or SIGTERM
+    #[command(after_help = "\
+A broker or a database that is away is waited for; `headgate status` shows it.
+The first Ctrl-C or SIGTERM drains and ends with 0 within gateway.shutdown_grace; the second ends at once.
+Neither that nor kill -9 loses or doubles an event: the next run goes on where the stream ends.
+
+Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
+    Run,
+    /// Show how each source of the running gateway is: state, lag, events, errors
     Status(status::Status),
     /// Show events as they arrive
     Tail(tail::Tail),
-    /// Remove a source's traces, or accept that some of its history is gone
+    /// Take a source away, or go on although some of its history is gone
     #[command(subcommand)]
     Source(source::Source),
     /// Print completions for a shell

@@ -15,7 +15,7 @@ use std::{path::Path, time::Duration};
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  headgate check\n  headgate check --json | jq '.findings[] | select(.severity != \"good\")'\n\nExit codes: 0 the run will work, 64 the configuration is wrong, 69 something is unavailable or unfit."
+    after_help = "It changes nothing. Every ✗ has to be fixed first and says how; a ! may hurt later.\n\nExamples:\n  headgate check\n  headgate check --json | jq '.findings[] | select(.severity != \"good\")'\n\nExit codes: 0 the run will work, 64 the configuration is wrong, 69 something is unavailable or unfit."
 )]
 pub(super) struct Check {
     /// Print the findings as JSON
@@ -217,7 +217,7 @@ async fn server_findings(client: &Client, nats: &Nats) -> Vec<Finding> {
     findings.push(match tokio::time::timeout(ACCOUNT_TIMEOUT, context.query_account()).await {
         Ok(Ok(account)) => Finding::good(
             "jetstream",
-            format!("{} of streams, {} consumers", account.streams, account.consumers),
+            format!("{} streams, {} consumers", account.streams, account.consumers),
         ),
         Ok(Err(error)) => without_jetstream(error.to_string()),
         Err(_) => without_jetstream(format!("no answer within {ACCOUNT_TIMEOUT:?}")),

@@ -14,22 +14,32 @@ use std::io::{IsTerminal as _, Write as _};
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Source {
-    /// Remove the source's replication slot and publication from the database, and its checkpoint from the broker
-    #[command(after_help = "The stream with the events stays. Example:\n  headgate source drop shop --yes")]
+    /// Remove what a source keeps in the database (slot, publications), and its checkpoint in the broker
+    #[command(after_help = "\
+Stop the gateway first: a slot that is being read stays. The broker has to be reachable.
+The stream with the events stays; a source of the same name that is added again begins with a gap.
+
+Example:
+  headgate source drop shop --yes")]
     Drop {
-        /// The source
+        /// The source, as in [sources.NAME]
         name: String,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
-    /// Go on after a gap: some changes are not in the stream and never will be
+    /// Go on after a gap, although some changes are not in the stream and never will be
     #[command(
         name = "accept-gap",
-        after_help = "The gap stays visible as a `gap` event in the stream. Example:\n  headgate source accept-gap shop"
+        after_help = "\
+A source whose state is `gap` waits for this. What is missing is told by the `gap` event in its stream:
+  headgate tail shop.headgate.gap --from start --json
+
+Example:
+  headgate source accept-gap shop"
     )]
     AcceptGap {
-        /// The source
+        /// The source, as in [sources.NAME]
         name: String,
     },
 }

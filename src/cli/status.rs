@@ -12,7 +12,17 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The arguments.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  headgate status\n  headgate status --json | jq '.sources[].lag_bytes'")]
+#[command(after_help = "\
+LAG       bytes of the database's log whose events are not in the stream yet
+LAG TIME  age of the oldest commit that was read and is not in the stream yet
+RETAINED  bytes of log that the database keeps for the source
+DEAD      events that went to the dead letters (headgate tail dlq --from start)
+
+States: streaming and standby are well; starting and waiting pass; stopped and gap need somebody.
+
+Examples:
+  headgate status
+  headgate status --json | jq '.sources[].lag_bytes'")]
 pub(super) struct Status {
     /// Print the same JSON as the admin listener's /status
     #[arg(long)]

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 /// Longest value shown.
 const VALUE: usize = 32;
+/// Longest text shown where there is no row.
+const SENTENCE: usize = 120;
 /// Most columns shown.
 const COLUMNS: usize = 4;
 /// Widest subject that others are aligned to.
@@ -79,7 +81,11 @@ fn difference(data: &Value) -> String {
         (None, Some(row)) | (Some(row), None) => without_key(row, key)
             .map(|(column, value)| format!("{}: {}", safe(column, VALUE), short(value)))
             .collect(),
-        (None, None) => data.get("reason").map(short).into_iter().collect(),
+        // A dead letter, a gap, a message.
+        (None, None) => {
+            let said = ["detail", "reason", "content"].iter().find_map(|name| data.get(*name));
+            said.map(|value| shown(value, SENTENCE)).into_iter().collect()
+        }
     };
     let more = shown.len().saturating_sub(COLUMNS);
     let mut text = shown.into_iter().take(COLUMNS).collect::<Vec<_>>().join(", ");
@@ -97,9 +103,13 @@ fn without_key<'a>(
 }
 
 fn short(value: &Value) -> String {
+    shown(value, VALUE)
+}
+
+fn shown(value: &Value, longest: usize) -> String {
     match value {
-        Value::String(text) => safe(text, VALUE),
-        other => safe(&other.to_string(), VALUE),
+        Value::String(text) => safe(text, longest),
+        other => safe(&other.to_string(), longest),
     }
 }
 
@@ -152,6 +162,13 @@ mod tests {
         assert_eq!(
             show("shop.orders.truncated", json!({"after": null})),
             "14:06:07.123 truncated shop orders/42    +4 ms\n"
+        );
+        assert_eq!(
+            show(
+                "headgate.dead_letter.too-large",
+                json!({"reason": "too-large", "detail": "the row has 5 bytes"})
+            ),
+            "14:06:07.123 too-large shop orders/42    the row has 5 bytes  +4 ms\n"
         );
         assert_eq!(safe(&"y".repeat(50), 3), "yyy…");
     }
