@@ -314,7 +314,9 @@ async fn bytes_that_are_not_text(version: Version) {
     client
         .batch_execute(
             "BEGIN; INSERT INTO words VALUES (1, 'na\u{ef}ve \u{2603}', 'x'); INSERT INTO words VALUES (2, E'caf\\351', 'y');
-             INSERT INTO words VALUES (3, 'three', 'z'); COMMIT; UPDATE words SET word = 'caf\u{e9}' WHERE id = 2",
+             INSERT INTO words VALUES (3, 'three', 'z'); COMMIT;
+             SELECT pg_logical_emit_message(true, E'caf\\351', 'x'); SELECT pg_logical_emit_message(false, E'caf\\351', 'y');
+             UPDATE words SET word = 'caf\u{e9}' WHERE id = 2",
         )
         .await
         .unwrap();
@@ -324,7 +326,8 @@ async fn bytes_that_are_not_text(version: Version) {
         })
         .await;
         let words: Vec<String> =
-            events.iter().map(|event| event.data.after.as_ref().unwrap()["word"].clone()).collect();
+            events.iter().filter_map(|event| Some(event.data.after.as_ref()?["word"].clone())).collect();
+        assert_eq!(events.iter().filter(|event| event.data.op == "message").count(), 2);
         assert_eq!(words, ["\"na\u{ef}ve \u{2603}\"", "\"three\"", "\"caf\u{e9}\""]);
         let letters = dead_letters(&shop.nats, 1).await;
         let data = &letters[0]["data"];
