@@ -68,6 +68,8 @@ pub struct Publisher {
     /// The connection that everything in the window was published on.
     generation_seen: u64,
     stream: SourceStream,
+    /// The largest message that the broker and the stream take; asked for anew with each resync.
+    limit: usize,
     setting: config::Nats,
     dead_letters: DeadLetters,
     claim_check: ClaimCheck,
@@ -162,9 +164,10 @@ impl Publisher {
             dead_letters: DeadLetters::new(context.clone(), source, uri, partitions, &setting.stream),
             claim_check: ClaimCheck::new(context.clone(), source, &setting.stream),
             reply: Subject::from(format!("{inbox}.0")),
-            client,
             generation_seen,
             link,
+            limit: stream.max_message(client.server_info().max_payload),
+            client,
             stream,
             setting,
             state,
@@ -271,11 +274,23 @@ impl Publisher {
             Publish::Chain => {
                 while self.window.len() < self.setting.window {
                     let Some(queued) = self.queue.pop_front() else { break };
-                    if let Some(event) = self.pass(queued).await? {
-                        let full = self.window.len() + 1 >= self.setting.window;
-                        let ask = self.queued_events == 0 || full || self.unasked + 1 >= ASK_EVERY;
-                        self.publish(event, ask).await?;
-                    }
+                    let event = match queued {
+                        // Nearly all of them; spared the way of the rare ones, which would move them many times.
+                        Queued::Item(Item::Event(event)) if self.is_plain(&event) => {
+                            self.unqueue(&event);
+                            event
+                        }
+                        rare => match Box::pin(self.pass(rare)).await? {
+                            Some(event) => event,
+                            None => continue,
+                        },
+                    };
+                    let full = self.window.len() + 1 >= self.setting.window;
+                    let ask = self.queued_events == 0 || full || self.unasked + 1 >= ASK_EVERY;
+                    let mut headers = self.headers(&event);
+                    let (subject, payload) = (event.subject.clone(), event.payload.clone());
+                    headers.insert(EXPECTED_LAST_SEQUENCE, HeaderValue::from(self.window.push(event)));
+                    self.send(subject, headers, payload, ask).await?;
                 }
                 Ok(())
             }
@@ -295,8 +310,7 @@ impl Publisher {
         };
         match item {
             Item::Event(event) => {
-                self.queued_events -= 1;
-                self.queued_bytes -= event.payload.len();
+                self.unqueue(&event);
                 if self.tail.is_some_and(|tail| event.position <= tail) {
                     // Another gateway was quicker with the same event.
                     if let Some(log) = event.transaction_end {
@@ -321,6 +335,17 @@ impl Publisher {
         }
     }
 
+    fn unqueue(&mut self, event: &Event) {
+        self.queued_events -= 1;
+        self.queued_bytes -= event.payload.len();
+    }
+
+    /// Whether the event is new to the stream and small enough to be published as it is.
+    fn is_plain(&self, event: &Event) -> bool {
+        self.tail.is_none_or(|tail| event.position > tail)
+            && event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit
+    }
+
     /// Marks behind an empty window are done at once.
     fn settle_idle(&mut self) {
         if self.window.is_empty() {
@@ -331,20 +356,11 @@ impl Publisher {
 
     /// The event as it can be published: over the payload limit its data goes to the object store.
     async fn fit(&mut self, event: Event) -> Result<Event, Fault> {
-        let limit = self.stream.max_message(self.client.server_info().max_payload);
-        if event.head.len() + event.payload.len() + HEADER_ROOM <= limit {
+        if event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit {
             return Ok(event);
         }
         let claim_check = self.claim_check.clone();
         Ok(persist(|| claim_check.check_in(&event)).await)
-    }
-
-    async fn publish(&mut self, event: Event, ask: bool) -> Result<(), Fault> {
-        let mut headers = self.headers(&event);
-        let (subject, payload) = (event.subject.clone(), event.payload.clone());
-        let expected = self.window.push(event);
-        headers.insert(EXPECTED_LAST_SEQUENCE, HeaderValue::from(expected));
-        self.send(subject, headers, payload, ask).await
     }
 
     /// Publishes up to [`ATOMIC_MAX`] events as one atomic batch, whole transactions where they fit.
@@ -546,6 +562,7 @@ impl Publisher {
                 end.sequence
             )));
         }
+        self.limit = self.stream.max_message(self.client.server_info().max_payload);
         self.generation += 1;
         self.reply = Subject::from(format!("{}.{}", self.inbox, self.generation));
         self.asked.clear();

@@ -250,10 +250,15 @@ pub async fn findings(context: &Context, source: &str, wanted: &config::Nats) ->
 
 /// The text of the position header.
 pub(super) fn position_text(position: Position, transaction_end: Option<u64>) -> String {
-    match transaction_end {
-        Some(end) => format!("{position} {end:016x}"),
-        None => position.to_string(),
+    let mut text = String::with_capacity(Position::TEXT_LEN + 17);
+    text.push_str(std::str::from_utf8(&position.text()).unwrap_or_default());
+    if let Some(end) = transaction_end {
+        // The same sixteen digits that a position writes its commit with.
+        let end = Position { commit: end, ..Position::default() }.text();
+        text.push(' ');
+        text.push_str(std::str::from_utf8(&end[5..21]).unwrap_or_default());
     }
+    text
 }
 
 fn parse_position(text: &str) -> Option<LastEvent> {
