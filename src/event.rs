@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// What the normalizer hands on at one time, in order.
 #[derive(Debug)]
 pub struct Batch {
-    /// What is to be done, in order.
+    /// What is to be done, in order. Nothing at all: more waits for room, which only acknowledgements make.
     pub items: Vec<Item>,
     /// The share of the source's memory that the batch takes; given back when its last event is acknowledged.
     pub permit: Option<OwnedSemaphorePermit>,

@@ -72,11 +72,19 @@ impl Normalizer {
         let Some((items, size)) = self.encoder.take() else { return Ok(()) };
         // A batch larger than all the memory there is goes alone.
         let share = u32::try_from(size.min(self.memory)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.room).acquire_many_owned(share).await.ok();
-        self.batches
-            .send(Batch { items, permit })
-            .await
-            .map_err(|_| Fault::transient("the publisher has stopped"))
+        let permit = match Arc::clone(&self.room).try_acquire_many_owned(share) {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                // The publisher must not wait for more of a transaction that waits for room here.
+                self.send(Batch { items: Vec::new(), permit: None }).await?;
+                Arc::clone(&self.room).acquire_many_owned(share).await.ok()
+            }
+        };
+        self.send(Batch { items, permit }).await
+    }
+
+    async fn send(&self, batch: Batch) -> Result<(), Fault> {
+        self.batches.send(batch).await.map_err(|_| Fault::transient("the publisher has stopped"))
     }
 }
 

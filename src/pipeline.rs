@@ -282,9 +282,11 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
     const STANDBY: Duration = Duration::from_secs(2);
     const SLOWEST: Duration = Duration::from_secs(30);
     let mut pause = QUICKEST;
+    // The fault that stopped it and was told of: the same one again is no news, unless the source got on in between.
+    let mut told = None;
     loop {
         let begun = tokio::time::Instant::now();
-        let received = pipeline.state.vitals.received_bytes.load(Ordering::Relaxed);
+        let received = pipeline.state.vitals.received_log.load(Ordering::Relaxed);
         let run = pipeline.run(shutdown.clone());
         // A panic in a run is a fault of that run.
         let outcome = guarded(Box::pin(run)).await;
@@ -299,7 +301,10 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
             Err(fault) => fault,
         };
         let (name, state) = (&pipeline.name, &pipeline.state);
-        let known = state.last_error().as_deref() == Some(fault.to_string().as_str());
+        let got_on = state.vitals.received_log.load(Ordering::Relaxed) > received;
+        let text = Some(fault.to_string());
+        let known = !got_on && told == text;
+        told = text;
         let wait = match fault.kind() {
             // Stopped means until somebody acted: that is looked for now and then, so that a fix needs no restart.
             kind @ (FaultKind::Definite | FaultKind::Gap) => {
@@ -317,9 +322,8 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
                 STANDBY
             }
             FaultKind::Transient => {
-                // A run that got on is a new beginning, one that failed as it did before is not.
-                let got_on = state.vitals.received_bytes.load(Ordering::Relaxed) > received;
-                if begun.elapsed() > SLOWEST || (got_on && begun.elapsed() > pause) {
+                // A run that got further in the log is a new beginning, one that failed where it did before is not.
+                if got_on || begun.elapsed() > SLOWEST {
                     pause = QUICKEST;
                 }
                 state.fault(Phase::Waiting, &fault);

@@ -80,6 +80,8 @@ pub struct Publisher {
     queue: VecDeque<Queued>,
     queued_events: usize,
     queued_bytes: usize,
+    /// Whether the normalizer waits for room.
+    pressed: bool,
     /// Sequences whose acknowledgement was asked for, and when.
     asked: VecDeque<(u64, Instant)>,
     unasked: usize,
@@ -174,6 +176,7 @@ impl Publisher {
             queue: VecDeque::new(),
             queued_events: 0,
             queued_bytes: 0,
+            pressed: false,
             asked: VecDeque::new(),
             unasked: 0,
             tail,
@@ -242,6 +245,7 @@ impl Publisher {
     }
 
     fn enqueue(&mut self, batch: Batch) {
+        self.pressed |= batch.items.is_empty();
         for item in batch.items {
             if let Item::Event(event) = &item {
                 self.queued_events += 1;
@@ -382,13 +386,14 @@ impl Publisher {
                 _ => {}
             }
         }
-        let waits = open && events < ATOMIC_MAX && self.queued_bytes < ATOMIC_MAX * 1024;
+        let waits = open && !self.pressed && events < ATOMIC_MAX && self.queued_bytes < ATOMIC_MAX * 1024;
         let take = match whole {
             0 if waits => return Ok(()),
             0 => self.queue.len(),
             whole => whole,
         };
         let mut batch = Vec::with_capacity(events);
+        self.pressed = false;
         // Marks and ends of batches stand for the events before them, which enter the window only when they are sent.
         let mut behind = Vec::new();
         for _ in 0..take {

@@ -4,6 +4,7 @@ use crate::support::{
     eventually,
     gateway::{Gateway, Settings},
     nats::Nats,
+    oracle,
     postgres::{PASSWORD, Version, connect},
     shop::{SLOT, STREAM, Shop},
     stream::{self, Event},
@@ -245,6 +246,26 @@ async fn row_too_large_for_the_broker_in_atomic_mode() {
     too_large_for_the_broker("publish = \"atomic\"\n").await;
 }
 
+/// Larger than all the memory that a source may take, behind smaller ones of its transaction, which hold some of it.
+#[tokio::test]
+async fn row_too_large_for_the_memory_in_atomic_mode() {
+    let shop = Shop::open().await;
+    let settings = Settings {
+        gateway_lines: "memory = \"1MiB\"\n".to_owned(),
+        ..shop.settings_with("publish = \"atomic\"\n")
+    };
+    let _gateway = shop.gateway_with(&settings).await;
+    let large =
+        "INSERT INTO scratch SELECT 9, string_agg(md5(n::text), '') FROM generate_series(1, 100000) n";
+    let small = "INSERT INTO scratch SELECT n, repeat('x', 100) FROM generate_series";
+    shop.postgres
+        .execute(&format!("BEGIN; {small}(10, 500) n; {large}; {small}(1000, 2000) n; COMMIT"))
+        .await;
+    let events = read_to_a_mark(&shop).await;
+    assert_eq!(events.len(), 491 + 1 + 1001 + 1);
+    assert_eq!(oracle::malformed(&events), Vec::<String>::new());
+}
+
 /// Larger than the source may be: the row goes to the dead letters, unread, and everything around it to the stream.
 #[tokio::test]
 async fn row_larger_than_allowed() {
@@ -293,7 +314,9 @@ async fn bytes_that_are_not_text(version: Version) {
     client
         .batch_execute(
             "BEGIN; INSERT INTO words VALUES (1, 'na\u{ef}ve \u{2603}', 'x'); INSERT INTO words VALUES (2, E'caf\\351', 'y');
-             INSERT INTO words VALUES (3, 'three', 'z'); COMMIT; UPDATE words SET word = 'caf\u{e9}' WHERE id = 2",
+             INSERT INTO words VALUES (3, 'three', 'z'); COMMIT;
+             SELECT pg_logical_emit_message(true, E'caf\\351', 'x'); SELECT pg_logical_emit_message(false, E'caf\\351', 'y');
+             UPDATE words SET word = 'caf\u{e9}' WHERE id = 2",
         )
         .await
         .unwrap();
@@ -303,7 +326,8 @@ async fn bytes_that_are_not_text(version: Version) {
         })
         .await;
         let words: Vec<String> =
-            events.iter().map(|event| event.data.after.as_ref().unwrap()["word"].clone()).collect();
+            events.iter().filter_map(|event| Some(event.data.after.as_ref()?["word"].clone())).collect();
+        assert_eq!(events.iter().filter(|event| event.data.op == "message").count(), 2);
         assert_eq!(words, ["\"na\u{ef}ve \u{2603}\"", "\"three\"", "\"caf\u{e9}\""]);
         let letters = dead_letters(&shop.nats, 1).await;
         let data = &letters[0]["data"];

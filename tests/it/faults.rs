@@ -4,10 +4,11 @@
 
 use crate::support::{
     eventually,
-    gateway::Gateway,
+    gateway::{Gateway, Settings},
     nats::Nats,
     postgres::{Stop, Version},
     proxy::{Flow, Proxy},
+    servers,
     shop::{SLOT, STREAM, Shop},
     stream,
     workload::{self, Dice, Load},
@@ -92,6 +93,33 @@ async fn gateway_terminated() {
     for _ in 0..rounds() {
         moment(&mut dice).await;
         assert_eq!(gateway.terminate(), Some(0));
+        gateway.start_again().await;
+    }
+    writing.stop().await;
+    shop.assert_faithful().await;
+}
+
+/// The gateway's own broker falls with it, and comes back with it.
+#[tokio::test]
+async fn gateway_killed_with_the_broker_that_it_runs() {
+    let (mut shop, mut dice) = (Shop::open().await, Dice(31));
+    shop.nats.terminate(0);
+    // In the other one's place, so that the oracle finds it.
+    let embedded = format!(
+        "[nats.embedded]\nlisten = \"127.0.0.1:{}\"\nbinary = \"{}\"\n",
+        shop.nats.port(0),
+        servers().join("nats/nats-server").display()
+    );
+    let settings = Settings { nats: vec!["embedded".to_owned()], stream_lines: embedded, ..shop.settings() };
+    let mut gateway = shop.gateway_with(&settings).await;
+    let writing = workload::start(&Load::steady(shop.postgres.url(), 31));
+    for round in 0..rounds() {
+        moment(&mut dice).await;
+        if round % 2 == 0 {
+            gateway.kill9();
+        } else {
+            assert_eq!(gateway.terminate(), Some(0));
+        }
         gateway.start_again().await;
     }
     writing.stop().await;

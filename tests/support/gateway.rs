@@ -15,6 +15,8 @@ use tempfile::TempDir;
 pub(crate) struct Settings {
     /// URLs of the broker.
     pub(crate) nats: Vec<String>,
+    /// More lines of `[gateway]`.
+    pub(crate) gateway_lines: String,
     /// More lines of `[nats]`.
     pub(crate) nats_lines: String,
     /// Lines of `[nats.stream]`.
@@ -30,6 +32,7 @@ impl Settings {
     pub(crate) fn new(nats: &Nats, source: impl Into<String>) -> Self {
         Self {
             nats: nats.urls(),
+            gateway_lines: String::new(),
             nats_lines: String::new(),
             stream_lines: String::new(),
             source: source.into(),
@@ -61,11 +64,12 @@ impl Gateway {
         let dir = tempfile::Builder::new().prefix("headgate-gateway-").tempdir().unwrap();
         let (admin, http) = (Port::free(), Port::free());
         let text = format!(
-            "[gateway]\ndata_dir = \"{data}\"\nshutdown_grace = \"10s\"\n\n\
+            "[gateway]\ndata_dir = \"{data}\"\nshutdown_grace = \"10s\"\n{gateway_lines}\n\
              [nats]\nurl = \"{nats}\"\n{nats_lines}\n[nats.stream]\n{stream_lines}\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\n\
              [sources.shop]\nconnector = \"postgres\"\nurl = \"{source}\"\n{source_lines}",
             data = dir.path().join("data").display(),
+            gateway_lines = settings.gateway_lines,
             nats = settings.nats.join(","),
             nats_lines = settings.nats_lines,
             stream_lines = settings.stream_lines,

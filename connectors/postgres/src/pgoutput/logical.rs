@@ -11,11 +11,14 @@ pub struct Logical<'a> {
     pub transactional: bool,
     /// LSN after the message's own record.
     pub end_lsn: u64,
-    /// The application's name for this kind of message.
+    /// The application's name for this kind of message; U+FFFD where that is not UTF-8 (in a database of SQL_ASCII).
     pub prefix: &'a str,
     /// What it wrote.
     pub content: &'a [u8],
 }
+
+/// Stands for a prefix that is not UTF-8.
+const UNREADABLE: &str = "\u{fffd}";
 
 impl<'a> Logical<'a> {
     pub(super) fn decode(cursor: &mut Cursor<'a>) -> Result<Self, DecodeError> {
@@ -31,7 +34,13 @@ impl<'a> Logical<'a> {
             1 => true,
             flags => return Err(cursor.error("flags", Problem::Unknown(flags))),
         };
-        Ok(Self { transactional, end_lsn: cursor.u64("LSN")?, prefix: cursor.name("prefix")?, content: &[] })
+        let end_lsn = cursor.u64("LSN")?;
+        // Anybody may write a message: its name must not be able to stop the source.
+        let prefix = match cursor.name("prefix") {
+            Err(DecodeError { problem: Problem::NotUtf8, .. }) => UNREADABLE,
+            prefix => prefix?,
+        };
+        Ok(Self { transactional, end_lsn, prefix, content: &[] })
     }
 }
 
