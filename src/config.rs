@@ -1,4 +1,4 @@
-//! The configuration as the gateway uses it: complete, expanded, checked. Built by [`load`](crate::config::load).
+//! The configuration as the gateway uses it: complete, expanded, checked. Built by [`load()`].
 
 mod error;
 mod expand;

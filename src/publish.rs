@@ -4,7 +4,7 @@
 //!   (`Nats-Expected-Last-Sequence`). The broker stores message n+1 only after n, so pipelining can neither reorder nor
 //!   leave a hole, a second writer is refused by the broker itself, and one acknowledgement proves all messages before it.
 //! * **Durability**: positions come back ([`Durable`]) only for messages that the broker acknowledged, and are released
-//!   to the source only after `confirm_delay` ([`release`]).
+//!   to the source only after `confirm_delay` ([`release()`]).
 //! * **Faults**: after any error, silence or disconnect the publisher reads where the stream really ends and goes on from
 //!   there with what it still holds; if the stream lost more than that, the source is read again.
 //! * **Shutdown**: when its input closes, the publisher waits for the last acknowledgements and returns.

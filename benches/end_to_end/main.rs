@@ -13,7 +13,7 @@ mod load;
 mod process;
 mod raw_reader;
 #[path = "../../tests/support/mod.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 mod support;
 
 use support::postgres::Version;

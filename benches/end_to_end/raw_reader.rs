@@ -61,6 +61,7 @@ impl Reader {
 }
 
 /// Reads `rows` inserts from the slot; how long that took.
+#[allow(clippy::disallowed_methods, reason = "it has a thread of its own")]
 pub(crate) fn read(port: u16, user: &str, password: &str, slot: &str, rows: u64) -> Duration {
     let began = Instant::now();
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();

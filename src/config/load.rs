@@ -98,6 +98,7 @@ fn loopback(port: u16) -> SocketAddr {
 fn nats(section: Section<'_, '_>) -> Option<Nats> {
     let embedded = embedded(section.section("embedded"));
     let server = server(&section, embedded);
+    let found = server.is_some();
     let nats = Nats {
         auth: auth(&section),
         tls: tls(section.section("tls")),
@@ -112,13 +113,14 @@ fn nats(section: Section<'_, '_>) -> Option<Nats> {
         confirm_delay: section.duration("confirm_delay"),
         window: section.integer("window", 1..=65_536).and_then(|n| n.try_into().ok()).unwrap_or(2048),
         ack_timeout: section.duration("ack_timeout").unwrap_or(Duration::from_secs(2)),
-        server: server?,
+        // The rest is read all the same: a misspelt `url` has to be named, and whatever else is wrong.
+        server: server.unwrap_or_else(|| Server::Remote(Vec::new())),
     };
     if nats.ack_timeout.is_zero() {
         section.problem("ack_timeout", "must be more than zero", None);
     }
     section.finish();
-    Some(nats)
+    found.then_some(nats)
 }
 
 fn server(section: &Section<'_, '_>, embedded: Embedded) -> Option<Server> {

@@ -21,7 +21,11 @@ pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
     let mut slots: BTreeMap<(String, String), String> = BTreeMap::new();
     for (name, section) in sections {
         check_name(name, &names, &section);
-        let Some(source) = source(name, &section) else { continue };
+        let Ok(source) = source(name, &section) else { continue };
+        let Some(source) = source else {
+            section.finish();
+            continue;
+        };
         let Connector::Postgres(postgres) = &source.connector;
         let slot = postgres.slot.clone().unwrap_or_else(|| default_slot(name));
         if let Some(other) = slots.insert((server_of(&postgres.url).to_owned(), slot), name.to_owned()) {
@@ -57,29 +61,27 @@ fn check_name(name: &str, names: &[&str], section: &Section<'_, '_>) {
     section.problem("", what, (!valid.is_empty()).then(|| did_you_mean(valid)));
 }
 
-fn source(name: &str, section: &Section<'_, '_>) -> Option<Source> {
-    let connector = match section.text("connector") {
-        Some(connector) => connector,
-        None => {
-            if !section.has("connector") {
-                section.problem("connector", "is required", Some("connector = \"postgres\"".to_owned()));
-            }
-            return None;
-        }
-    };
-    match connector.as_str() {
-        "postgres" => {}
-        "mysql" | "webhook" => {
-            let what = format!("the {connector} connector is not in this release yet");
+/// The connector is known, and a later release will have it: nothing can be said of its keys.
+struct NotYet;
+
+/// Reads a source. Without a connector, or with one that nobody knows, the keys are read as those of PostgreSQL: what is
+/// misspelt has to be named all the same.
+fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYet> {
+    let connector = section.text("connector");
+    match connector.as_deref() {
+        Some("postgres") => {}
+        Some(later @ ("mysql" | "webhook")) => {
+            let what = format!("the {later} connector is not in this release yet");
             section.problem("connector", what, Some("this release has \"postgres\"".to_owned()));
-            return None;
+            return Err(NotYet);
         }
-        _ => {
-            let hint = nearest(&connector, ["postgres", "mysql", "webhook"])
+        Some(other) => {
+            let hint = nearest(other, ["postgres", "mysql", "webhook"])
                 .map_or_else(|| "this release has \"postgres\"".to_owned(), did_you_mean);
             section.problem("connector", "unknown connector", Some(hint));
-            return None;
         }
+        None if section.has("connector") => {}
+        None => section.problem("connector", "is required", Some("connector = \"postgres\"".to_owned())),
     }
     let uri = section.text("uri");
     if uri.as_ref().is_some_and(|uri| !is_uri_reference(uri)) {
@@ -96,8 +98,14 @@ fn source(name: &str, section: &Section<'_, '_>) -> Option<Source> {
     if section.choice("snapshot", &[("never", false), ("initial", true)]) == Some(true) {
         not_yet(section, "snapshot", "initial", "never");
     }
-    let connector = Connector::Postgres(postgres(name, section)?);
-    Some(Source { uri, type_prefix, entities, on_gap: OnGap::Stop, connector })
+    let postgres = postgres(name, section).filter(|_| connector.as_deref() == Some("postgres"));
+    Ok(postgres.map(|config| Source {
+        uri,
+        type_prefix,
+        entities,
+        on_gap: OnGap::Stop,
+        connector: Connector::Postgres(config),
+    }))
 }
 
 fn not_yet(section: &Section<'_, '_>, key: &'static str, wanted: &str, instead: &str) {

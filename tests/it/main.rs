@@ -7,6 +7,7 @@ mod support;
 
 mod bad_input;
 mod configuration;
+mod documentation;
 mod examples;
 mod faults;
 mod gaps;

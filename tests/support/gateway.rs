@@ -133,7 +133,7 @@ impl Gateway {
     }
 
     /// The process id of the running gateway.
-    #[allow(dead_code, reason = "for the benchmarks, which share this module")]
+    #[allow(dead_code, reason = "only the benchmarks ask")]
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("the gateway is running").pid().as_raw_nonzero().get().unsigned_abs()
     }

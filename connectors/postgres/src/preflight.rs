@@ -243,9 +243,7 @@ async fn slots(
                 format!("{name} cannot be read any more: {reason}"),
                 "changes are lost, which a run will say with a gap event; it then makes the slot anew",
             )
-            .with_fix(format!(
-                "SELECT pg_drop_replication_slot('{name}') -- or let the run do it, once the gap is accepted"
-            ))
+            .with_fix(format!("SELECT pg_drop_replication_slot('{name}') -- or let the run do it"))
         } else if let Some(pid) = slot.active_pid {
             Finding::warning(
                 "slot",

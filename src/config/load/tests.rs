@@ -342,6 +342,19 @@ fn subjects_stay_in_their_stream() {
 }
 
 #[test]
+fn a_misspelt_required_key_is_named() {
+    assert_eq!(
+        wrong(
+            "[nats]\nurll = \"nats://h\"\n[sources.shop]\nconector = \"postgres\"\nurl = \"postgres://h/d\"\n"
+        ),
+        "1: nats.url: is required; url = \"nats://127.0.0.1:4222\", or \"embedded\" for a server of Headgate's own\n\
+         2: nats.urll: unknown key; did you mean \"url\"?\n\
+         3: sources.shop.connector: is required; connector = \"postgres\"\n\
+         4: sources.shop.conector: unknown key; did you mean \"connector\"?"
+    );
+}
+
+#[test]
 fn several_problems_are_told_at_once_in_the_order_of_the_lines() {
     assert_eq!(
         wrong("[nats]\n[admin]\nlisten = 1\n[sources.shop]\nurl = \"postgres://h/d\"\n"),
