@@ -81,7 +81,7 @@ impl Pipeline {
         // would seem shorter than its checkpoint says.
         let checkpoints =
             CheckpointStore::open(&self.jetstream, &self.name, store.replicas, store.memory).await?;
-        let end = stream.end().await?;
+        let end = stream.end().await?.ok_or_else(|| Fault::transient("the stream is gone"))?;
         let stored = match checkpoints.stored().await {
             Some(stored) => Some(self.reconcile(stored, end, &checkpoints).await?),
             None => None,

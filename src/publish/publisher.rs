@@ -623,10 +623,12 @@ impl Publisher {
                 }
             };
             match outcome {
-                Some(Ok((end, generation))) => {
+                Some(Ok((Some(end), generation))) => {
                     self.generation_seen = generation;
                     return Ok(end);
                 }
+                // The next run makes it anew, and says what is lost.
+                Some(Ok((None, _))) => return Err(Fault::transient("the stream is gone")),
                 Some(Err(fault)) if fault.kind() == FaultKind::Definite => return Err(fault),
                 Some(Err(fault)) => tracing::debug!("{fault}"),
                 None => {}

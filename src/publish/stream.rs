@@ -3,7 +3,7 @@
 use super::POSITION_HEADER;
 use crate::config;
 use async_nats::jetstream::{
-    Context,
+    Context, ErrorCode,
     context::GetStreamErrorKind,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
@@ -63,15 +63,20 @@ impl SourceStream {
         self.max_message.map_or(max_payload, |limit| limit.min(max_payload))
     }
 
-    /// Reads where the stream ends, from its leader: never by a direct get, which any replica may answer late.
+    /// Reads where the stream ends, from its leader: never by a direct get, which any replica may answer late. `None`: the
+    /// stream is gone.
     ///
     /// # Errors
     /// Transient where the broker does not answer; definite where the end holds nothing that Headgate wrote.
-    pub async fn end(&self) -> Result<End, Fault> {
-        let info = self.stream.get_info().await.map_err(|error| unreadable(&self.name, error))?;
+    pub async fn end(&self) -> Result<Option<End>, Fault> {
+        let info = match self.stream.get_info().await {
+            Ok(info) => info,
+            Err(error) if is_stream_missing(&error) => return Ok(None),
+            Err(error) => return Err(unreadable(&self.name, error)),
+        };
         let state = info.state;
         if state.messages == 0 {
-            return Ok(End { sequence: state.last_sequence, last: None });
+            return Ok(Some(End { sequence: state.last_sequence, last: None }));
         }
         let first = state.first_sequence.max(state.last_sequence.saturating_sub(MAX_FOREIGN));
         for sequence in (first..=state.last_sequence).rev() {
@@ -84,13 +89,13 @@ impl SourceStream {
             let last = parse_position(header.as_str()).ok_or_else(|| {
                 Fault::definite(format!("message {sequence} of {} has an unreadable position", self.name))
             })?;
-            return Ok(End { sequence: state.last_sequence, last: Some(last) });
+            return Ok(Some(End { sequence: state.last_sequence, last: Some(last) }));
         }
         if first > state.first_sequence {
             return Err(Fault::definite(format!("the last {MAX_FOREIGN} messages of {} are not Headgate's", self.name))
                 .with_fix("let nobody but the gateway publish on the stream's subjects, and delete the foreign messages"));
         }
-        Ok(End { sequence: state.last_sequence, last: None })
+        Ok(Some(End { sequence: state.last_sequence, last: None }))
     }
 }
 
@@ -100,7 +105,7 @@ pub(super) async fn open_or_create(context: &Context, settings: Config) -> Resul
     match context.get_stream(&name).await {
         Ok(stream) => return Ok(stream),
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code().0 == 10059 => {}
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
             _ => return Err(unreadable(&name, error)),
         },
     }
@@ -122,6 +127,13 @@ pub(super) async fn open_or_create(context: &Context, settings: Config) -> Resul
 
 fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Fault {
     Fault::transient(format!("cannot read stream {name}")).with_cause(error)
+}
+
+/// Whether JetStream itself, which stands behind the request's error, says that there is no such stream.
+fn is_stream_missing(error: &async_nats::jetstream::stream::InfoError) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
+        .is_some_and(|error| error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool {
@@ -216,7 +228,7 @@ pub async fn findings(context: &Context, source: &str, wanted: &config::Nats) ->
             }
         },
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(inner) if inner.error_code().0 == 10059 => {
+            GetStreamErrorKind::JetStream(inner) if inner.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
             }
             _ => {

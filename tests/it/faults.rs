@@ -423,3 +423,16 @@ async fn readiness_follows_the_servers() {
     assert_eq!(status["sources"][0]["state"], "streaming", "{status}");
     assert_eq!(status["gateway"]["nats"]["connected"], true, "{status}");
 }
+
+#[tokio::test]
+async fn stream_deleted_under_a_running_gateway() {
+    let shop = Shop::open().await;
+    let gateway = shop.gateway().await;
+    workload::start(&Load::new(shop.postgres.url(), 61)).finish().await;
+    shop.assert_faithful().await;
+    shop.nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    // Nothing was released yet: the log still has everything, and the new stream gets all of it.
+    workload::start(&Load::new(shop.postgres.url(), 62)).finish().await;
+    shop.assert_faithful().await;
+    assert!(gateway.says_ready().await);
+}
