@@ -245,7 +245,8 @@ impl Publisher {
     }
 
     fn enqueue(&mut self, batch: Batch) {
-        self.pressed |= batch.items.is_empty();
+        // What it waited with comes right behind.
+        self.pressed = batch.items.is_empty();
         for item in batch.items {
             if let Item::Event(event) = &item {
                 self.queued_events += 1;
@@ -365,9 +366,14 @@ impl Publisher {
 
     /// Publishes up to [`ATOMIC_MAX`] events as one atomic batch, whole transactions where they fit.
     async fn publish_atomic(&mut self, open: bool) -> Result<(), Fault> {
-        if !self.window.is_empty() || self.queue.is_empty() {
-            return Ok(());
-        }
+        // Once is not always enough: what is taken may hold no event, and then no acknowledgement would wake us again.
+        while self.window.is_empty() && !self.queue.is_empty() && self.publish_next_atomic(open).await? {}
+        Ok(())
+    }
+
+    /// Takes the next batch from the queue and publishes what is to be published of it; `false` where more has to come
+    /// first.
+    async fn publish_next_atomic(&mut self, open: bool) -> Result<bool, Fault> {
         // Up to the last end of a transaction; into a transaction only if it is larger than a batch or than the memory.
         let (mut events, mut whole) = (0, 0);
         for (nth, queued) in self.queue.iter().enumerate() {
@@ -388,12 +394,11 @@ impl Publisher {
         }
         let waits = open && !self.pressed && events < ATOMIC_MAX && self.queued_bytes < ATOMIC_MAX * 1024;
         let take = match whole {
-            0 if waits => return Ok(()),
+            0 if waits => return Ok(false),
             0 => self.queue.len(),
             whole => whole,
         };
         let mut batch = Vec::with_capacity(events);
-        self.pressed = false;
         // Marks and ends of batches stand for the events before them, which enter the window only when they are sent.
         let mut behind = Vec::new();
         for _ in 0..take {
@@ -410,7 +415,7 @@ impl Publisher {
         for queued in behind {
             self.pass(queued).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn send_atomic(&mut self, batch: Vec<Event>) -> Result<(), Fault> {

@@ -87,6 +87,27 @@ async fn a_transaction_larger_than_any_window_stays_whole() {
     assert_eq!(last.collect::<Vec<_>>(), ["29999", "0"]);
 }
 
+/// Sizes around those of batches, windows and atomic batches, told as they come and all at once.
+#[tokio::test]
+async fn transactions_of_all_sizes_as_atomic_batches() {
+    let shop = Shop::open().await;
+    let mut gateway = shop.gateway_with(&shop.settings_with("publish = \"atomic\"\n")).await;
+    let sizes = [1, 2, 498, 999, 1000, 1001, 1023, 1024, 1025, 1999, 2000, 2001, 2048, 3000, 5000, 10_000];
+    for told_at_once in [false, true] {
+        if told_at_once {
+            gateway.kill9();
+        }
+        for size in sizes {
+            let rows = format!("INSERT INTO scratch SELECT n, 'x' FROM generate_series(1, {size}) n");
+            shop.postgres.execute(&format!("BEGIN; {rows}; COMMIT; TRUNCATE scratch")).await;
+        }
+        if told_at_once {
+            gateway.start_again().await;
+        }
+        shop.assert_faithful_however_small().await;
+    }
+}
+
 #[tokio::test]
 async fn a_restart_adds_nothing() {
     let shop = Shop::open().await;

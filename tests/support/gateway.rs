@@ -44,10 +44,11 @@ impl Settings {
 /// A running (or ended) gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
+    /// Dropped first: its end is printed from a file in `dir`.
+    process: Option<Process>,
     dir: TempDir,
     admin: Port,
     _http: Port,
-    process: Option<Process>,
 }
 
 impl Gateway {

@@ -36,11 +36,12 @@ pub(crate) enum Stop {
 /// A running (or stopped) server.
 #[derive(Debug)]
 pub(crate) struct Postgres {
+    /// Dropped first: its end is printed from a file in `dir`.
+    process: Option<Process>,
     bin: PathBuf,
     dir: TempDir,
     port: Port,
     settings: Vec<(String, String)>,
-    process: Option<Process>,
 }
 
 impl Postgres {
