@@ -1,5 +1,8 @@
 //! The publisher of one source: the task that owns its chain.
 
+mod ack;
+mod atomic;
+
 use super::{
     POSITION_HEADER,
     claim_check::ClaimCheck,
@@ -14,12 +17,13 @@ use crate::{
     normalize::time,
     status::SourceState,
 };
+use ack::Broken;
 use async_nats::{
-    Client, HeaderMap, HeaderName, HeaderValue, Message, StatusCode, Subject, Subscriber, jetstream::Context,
+    Client, HeaderMap, HeaderName, HeaderValue, Message, Subject, Subscriber, jetstream::Context,
 };
+use atomic::ATOMIC_MAX;
 use futures_util::StreamExt as _;
 use headgate_sdk::{Fault, FaultKind, Position, Progress};
-use serde::Deserialize;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
@@ -28,8 +32,6 @@ use tokio::{
 
 /// An acknowledgement is asked for at least this often: one proves all before it, so more would only cost.
 const ASK_EVERY: usize = 256;
-/// The most messages that a broker takes as one atomic batch (ADR-50).
-const ATOMIC_MAX: usize = 1000;
 /// Room for the headers beside a payload.
 const HEADER_ROOM: usize = 1024;
 
@@ -97,47 +99,6 @@ pub struct Publisher {
 enum Queued {
     Item(Item),
     BatchEnd(OwnedSemaphorePermit),
-}
-
-/// A publish acknowledgement of JetStream.
-#[derive(Debug, Deserialize)]
-struct PubAck {
-    #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    error: Option<PubError>,
-}
-
-#[derive(Debug, Deserialize)]
-struct PubError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-/// Why the chain has to be taken up anew.
-#[derive(Debug)]
-enum Broken {
-    /// The broker refused a message of the chain: it, or one before it, was not stored.
-    Refused(PubError),
-    /// No stream answered.
-    NoResponders,
-    /// An acknowledgement is overdue.
-    Silence,
-    /// The connection was lost, and whatever was in it.
-    Disconnected,
-}
-
-impl std::fmt::Display for Broken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Refused(error) => write!(f, "refused ({}): {}", error.err_code, error.description),
-            Self::NoResponders => f.write_str("no stream answers"),
-            Self::Silence => f.write_str("an acknowledgement is overdue"),
-            Self::Disconnected => f.write_str("the connection was lost"),
-        }
-    }
 }
 
 impl Publisher {
@@ -364,87 +325,6 @@ impl Publisher {
         Ok(persist(|| claim_check.check_in(&event)).await)
     }
 
-    /// Publishes up to [`ATOMIC_MAX`] events as one atomic batch, whole transactions where they fit.
-    async fn publish_atomic(&mut self, open: bool) -> Result<(), Fault> {
-        // Once is not always enough: what is taken may hold no event, and then no acknowledgement would wake us again.
-        while self.window.is_empty() && !self.queue.is_empty() && self.publish_next_atomic(open).await? {}
-        Ok(())
-    }
-
-    /// Takes the next batch from the queue and publishes what is to be published of it; `false` where more has to come
-    /// first.
-    async fn publish_next_atomic(&mut self, open: bool) -> Result<bool, Fault> {
-        // Up to the last end of a transaction; into a transaction only if it is larger than a batch or than the memory.
-        let (mut events, mut whole) = (0, 0);
-        for (nth, queued) in self.queue.iter().enumerate() {
-            match queued {
-                Queued::Item(Item::Event(event)) => {
-                    if events == ATOMIC_MAX {
-                        break;
-                    }
-                    events += 1;
-                    if event.transaction_end.is_some() {
-                        whole = nth + 1;
-                    }
-                }
-                // What is not an event goes with the event before it.
-                _ if whole == nth => whole = nth + 1,
-                _ => {}
-            }
-        }
-        let waits = open && !self.pressed && events < ATOMIC_MAX && self.queued_bytes < ATOMIC_MAX * 1024;
-        let take = match whole {
-            0 if waits => return Ok(false),
-            0 => self.queue.len(),
-            whole => whole,
-        };
-        let mut batch = Vec::with_capacity(events);
-        // Marks and ends of batches stand for the events before them, which enter the window only when they are sent.
-        let mut behind = Vec::new();
-        for _ in 0..take {
-            let Some(queued) = self.queue.pop_front() else { break };
-            match queued {
-                Queued::Item(Item::Mark(_)) | Queued::BatchEnd(_) if !batch.is_empty() => behind.push(queued),
-                _ => batch.extend(self.pass(queued).await?),
-            }
-            if batch.len() == ATOMIC_MAX {
-                break;
-            }
-        }
-        self.send_atomic(batch).await?;
-        for queued in behind {
-            self.pass(queued).await?;
-        }
-        Ok(true)
-    }
-
-    async fn send_atomic(&mut self, batch: Vec<Event>) -> Result<(), Fault> {
-        let id = format!("{}-{}", self.generation, self.window.last_sequence());
-        let count = batch.len();
-        for (nth, event) in batch.into_iter().enumerate() {
-            let mut headers = self.headers(&event);
-            let (subject, payload) = (event.subject.clone(), event.payload.clone());
-            let expected = self.window.push(event);
-            // One event alone needs no batch.
-            if nth == 0 {
-                headers.insert(EXPECTED_LAST_SEQUENCE, HeaderValue::from(expected));
-            }
-            if count > 1 {
-                headers.insert("Nats-Batch-Id", format!("{}-{id}", self.inbox_token()));
-                headers.insert("Nats-Batch-Sequence", HeaderValue::from(nth as u64 + 1));
-                if nth + 1 == count {
-                    headers.insert("Nats-Batch-Commit", "1");
-                }
-            }
-            self.send(subject, headers, payload, nth + 1 == count).await?;
-        }
-        Ok(())
-    }
-
-    fn inbox_token(&self) -> &str {
-        self.inbox.rsplit('.').next().unwrap_or_default()
-    }
-
     fn headers(&self, event: &Event) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(POSITION, position_text(event.position, event.transaction_end));
@@ -486,16 +366,9 @@ impl Publisher {
         if message.subject != self.reply {
             return None;
         }
-        if message.status == Some(StatusCode::NO_RESPONDERS) {
-            return Some(Broken::NoResponders);
-        }
-        let ack = match serde_json::from_slice::<PubAck>(&message.payload) {
-            Ok(PubAck { seq, error: None }) if seq > 0 => seq,
-            Ok(PubAck { error: Some(error), .. }) => return Some(Broken::Refused(error)),
-            _ => {
-                let description = "an acknowledgement that cannot be read".to_owned();
-                return Some(Broken::Refused(PubError { err_code: 0, description }));
-            }
+        let ack = match ack::read(message) {
+            Ok(ack) => ack,
+            Err(broken) => return Some(broken),
         };
         while self.asked.front().is_some_and(|(sequence, _)| *sequence <= ack) {
             self.asked.pop_front();
