@@ -1,6 +1,9 @@
 //! Addresses of the broker, and the credentials that a URL may hold: the client reads none from it.
 
-use crate::config::{Auth, Server};
+use crate::{
+    config::{Auth, Server},
+    normalize::encode::percent_decoded,
+};
 use async_nats::ServerAddr;
 
 /// The addresses without credentials, and the first credentials that one of them held.
@@ -31,24 +34,9 @@ pub(super) fn addresses(server: &Server) -> Result<(Vec<ServerAddr>, Auth), &'st
 /// `user:password`, or a token alone.
 fn read_login(text: &str) -> Option<Auth> {
     Some(match text.split_once(':') {
-        Some((user, password)) => Auth::Password(decode(user)?, decode(password)?),
-        None => Auth::Token(decode(text)?),
+        Some((user, password)) => Auth::Password(percent_decoded(user)?, percent_decoded(password)?),
+        None => Auth::Token(percent_decoded(text)?),
     })
-}
-
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let high = char::from(rest.next()?).to_digit(16)?;
-            let low = char::from(rest.next()?).to_digit(16)?;
-            bytes.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

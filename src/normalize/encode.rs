@@ -1,4 +1,4 @@
-//! Percent-encodings: of keys, of subject tokens, of header values. Three sets, for three readers.
+//! Percent-encodings: of keys, of subject tokens, of header values. Three sets, for three readers; one way back.
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
@@ -51,6 +51,22 @@ pub fn header_value(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// The text that was percent-encoded by any of these; `None` where it is not such an encoding, or not UTF-8.
+pub fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            bytes.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// FNV-1a, 32 bit: the same function as the NATS server's `partition()`.
 pub fn fnv1a(parts: &[&[u8]]) -> u32 {
     let mut hash = 0x811c_9dc5u32;
@@ -84,6 +100,10 @@ mod tests {
         let mut out = Vec::new();
         header_value("Euro € \"50%\"\r\n".as_bytes(), &mut out);
         assert_eq!(out, b"Euro%20%E2%82%AC%20%2250%25%22%0D%0A");
+        assert_eq!(percent_decoded(&String::from_utf8_lossy(&out)).as_deref(), Some("Euro € \"50%\"\r\n"));
+        for broken in ["%", "%4", "%zz", "%C0%A0"] {
+            assert_eq!(percent_decoded(broken), None, "{broken}");
+        }
     }
 
     #[test]

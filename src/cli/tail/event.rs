@@ -1,5 +1,6 @@
 //! A message as one structured CloudEvent on one line, whichever mode it was published in.
 
+use crate::normalize::encode::percent_decoded;
 use async_nats::{HeaderMap, Message};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -79,7 +80,7 @@ fn binary(message: &Message) -> Result<Vec<u8>, String> {
     for (name, values) in headers.iter() {
         let name = AsRef::<str>::as_ref(name).to_ascii_lowercase();
         let (Some(attribute), Some(value)) = (name.strip_prefix("ce-"), values.first()) else { continue };
-        let text = decode(value.as_str())
+        let text = percent_decoded(value.as_str())
             .ok_or_else(|| format!("its attribute {attribute} is not encoded right"))?;
         let value = match attribute {
             "txindex" => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
@@ -116,22 +117,6 @@ fn binary(message: &Message) -> Result<Vec<u8>, String> {
         out.push(b'}');
     }
     Ok(one_line(out))
-}
-
-/// The percent-encoding of the binding: decoded once.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let high = char::from(rest.next()?).to_digit(16)?;
-            let low = char::from(rest.next()?).to_digit(16)?;
-            bytes.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
