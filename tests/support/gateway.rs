@@ -123,9 +123,13 @@ impl Gateway {
         http().get(self.admin_url("readyz")).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
-    /// What `/status` says.
+    /// What `/status` says, as soon as the launched gateway listens.
     pub(crate) async fn status(&self) -> serde_json::Value {
-        http().get(self.admin_url("status")).send().await.unwrap().json().await.unwrap()
+        let url = self.admin_url("status");
+        let answer = eventually("the admin listener answers", Duration::from_secs(10), || async {
+            http().get(&url).send().await.map_err(|error| error.to_string())
+        });
+        answer.await.json().await.unwrap()
     }
 
     fn admin_url(&self, page: &str) -> String {
