@@ -18,7 +18,6 @@ mod stream;
 mod window;
 
 pub use checkpoint::{CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
-pub use dead_letter::STREAM as DEAD_LETTER_STREAM;
 pub use publisher::{Durable, Identity, Publisher};
 pub use release::release;
 pub use stream::{End, SourceStream, findings, stream_name};

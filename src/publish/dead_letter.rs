@@ -18,7 +18,7 @@ use headgate_sdk::Fault;
 use serde_json::json;
 
 /// The stream of all sources' dead letters.
-pub const STREAM: &str = "EVENTS_dlq";
+const STREAM: &str = "EVENTS_dlq";
 
 /// Publishes dead letters of one source.
 #[derive(Clone, Debug)]

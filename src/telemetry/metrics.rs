@@ -177,7 +177,7 @@ pub struct SourceMetrics {
     pub resyncs: Counter,
     /// Messages published and not yet acknowledged.
     pub in_flight: Gauge,
-    /// Seconds from commit to acknowledgement; observed once for each acknowledgement that arrives, not for each event.
+    /// Seconds from commit to acknowledgement; observed once for each transaction, by its last event.
     pub commit_to_ack: Histogram,
     received_bytes: Counter,
     lag_bytes: Gauge,

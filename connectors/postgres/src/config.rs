@@ -8,8 +8,7 @@ pub struct Config {
     /// `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…`, or
     /// `host=/run/postgresql` for a unix socket. Holds a secret: never logged.
     pub url: String,
-    /// Globs on `schema.table`; a leading `!` excludes. The last match wins nothing: a table is captured when at least one
-    /// glob includes it and none excludes it.
+    /// Globs on `schema.table`; a leading `!` excludes. A table is captured when a glob includes it and none excludes it.
     pub tables: Vec<String>,
     /// An existing publication to use as it is; without one Headgate keeps its own.
     pub publication: Option<String>,
