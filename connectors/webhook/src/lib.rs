@@ -1,0 +1,1 @@
+//! Webhooks of any provider, verified and kept, as a Headgate source.
