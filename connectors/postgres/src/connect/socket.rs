@@ -5,6 +5,7 @@
 
 use super::{
     end_point::end_point,
+    stream::{Stream, Unwatch},
     target::{Place, Target},
     tls::{Mode, client_config},
 };
@@ -15,6 +16,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,10 +31,12 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A connection to the server, secured as the URL asks.
 pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tcp(Tcp),
+    Unix(Stream<UnixStream>),
+    Tls(Box<TlsStream<Tcp>>),
 }
+
+type Tcp = Stream<TcpStream>;
 
 impl Socket {
     /// Whether nobody else can listen: a password may be said in clear text.
@@ -43,6 +47,15 @@ impl Socket {
     /// Whether TLS is on.
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// The way to leave the socket unwatched.
+    pub(crate) fn unwatcher(&self) -> Arc<dyn Unwatch> {
+        match self {
+            Self::Tcp(stream) => stream.unwatcher(),
+            Self::Unix(stream) => stream.unwatcher(),
+            Self::Tls(stream) => stream.get_ref().0.unwatcher(),
+        }
     }
 
     /// What SCRAM binds to, see [`end_point`].
@@ -114,12 +127,12 @@ async fn open(target: &Target, address: &Address) -> Result<Socket, Fault> {
     match address {
         Address::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-            Ok(Socket::Unix(stream))
+            Ok(Socket::Unix(Stream::new(stream)))
         }
         Address::Tcp(host, at) => {
             let stream = TcpStream::connect(at).await.map_err(unreachable)?;
             tune(&stream).map_err(unreachable)?;
-            secure(target, host, address, stream).await
+            secure(target, host, address, Stream::new(stream)).await
         }
     }
 }
@@ -135,12 +148,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn secure(
-    target: &Target,
-    host: &str,
-    address: &Address,
-    mut stream: TcpStream,
-) -> Result<Socket, Fault> {
+async fn secure(target: &Target, host: &str, address: &Address, mut stream: Tcp) -> Result<Socket, Fault> {
     if target.tls.mode == Mode::Disable {
         return Ok(Socket::Tcp(stream));
     }
