@@ -7,7 +7,8 @@ use std::process::Command;
 
 /// A server with a role for each kind of password, and TLS with a certificate of its own authority.
 async fn server() -> Server {
-    let mut server = Server::prepare(&["ssl=on", "ssl_cert_file=server.crt", "ssl_key_file=server.key"]);
+    let mut server =
+        Server::prepare(&[("ssl", "on"), ("ssl_cert_file", "server.crt"), ("ssl_key_file", "server.key")]);
     let data = server.data();
     let openssl = |arguments: &str| {
         let status = Command::new("openssl")
@@ -29,8 +30,9 @@ async fn server() -> Server {
     openssl(
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -sha384 -extfile names",
     );
-    server.own(&data.join("server.key"));
-    server.own(&data.join("server.crt"));
+    for name in ["server.key", "server.crt"] {
+        server.0.write(name, &std::fs::read_to_string(data.join(name)).unwrap());
+    }
     server.up().await;
     server
         .admin()
@@ -42,7 +44,8 @@ async fn server() -> Server {
         .await
         .unwrap();
     server
-        .hba("local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\nhost all hashed all md5\nhost all clear all password\nhost all postgres all trust")
+        .0
+        .allow("local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\nhost all hashed all md5\nhost all clear all password")
         .await;
     server
 }
@@ -62,7 +65,7 @@ async fn fails(url: String) -> Fault {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_supported_way_in_works_and_others_are_refused() {
     let server = server().await;
-    let port = server.port;
+    let port = server.port();
     let ca = server.data().join("ca.crt").display().to_string();
     let scram =
         |host: &str, rest: &str| format!("postgres://scram:p%3Aa%40s%2Fs@{host}:{port}/postgres?{rest}");
@@ -74,11 +77,8 @@ async fn every_supported_way_in_works_and_others_are_refused() {
     goes(scram("localhost", &format!("sslmode=verify-full&sslrootcert={ca}"))).await;
     goes(format!("postgres://hashed:pass@127.0.0.1:{port}/postgres")).await;
     goes(format!("postgres://clear:pass@127.0.0.1:{port}/postgres?sslmode=require")).await;
-    goes(format!(
-        "host={} port={port} user=clear password=pass dbname=postgres",
-        server.directory.path().display()
-    ))
-    .await;
+    goes(format!("host={} port={port} user=clear password=pass dbname=postgres", server.0.dir().display()))
+        .await;
     goes(format!(
         "postgres://scram:p%3Aa%40s%2Fs@127.0.0.1:1,127.0.0.1:{port}/postgres?target_session_attrs=read-write"
     ))
