@@ -9,6 +9,7 @@ mod bad_input;
 mod configuration;
 mod documentation;
 mod examples;
+mod failover;
 mod faults;
 mod gaps;
 mod neighbours;

@@ -77,9 +77,17 @@ impl Postgres {
             control: &control,
             system: &system,
             name: &name,
+            standby: facilities.standby,
         };
         let (epoch, from) = opening.open(verdict, resume, found.as_ref(), outlet).await?;
         self.lost = None;
+        if self.config.failover && found.is_some_and(|slot| !slot.failover) && !facilities.standby {
+            replication
+                .keep_on_standbys(&name)
+                .await
+                .map_err(|error| error.fault(format!("cannot make slot {name} a failover slot")))?;
+            tracing::info!(source = self.source, slot = name, "the slot is a failover slot now");
+        }
 
         let streaming = match replication.start(&name, from, &publications.names()).await {
             Ok(streaming) => streaming,
@@ -202,6 +210,7 @@ struct Opening<'a> {
     control: &'a SqlSession,
     system: &'a System,
     name: &'a str,
+    standby: bool,
 }
 
 impl Opening<'_> {
@@ -253,6 +262,11 @@ impl Opening<'_> {
 
     async fn create(&mut self) -> Result<Lsn, Fault> {
         let Config { failover, slot_timeout, .. } = self.source.config;
+        if failover && self.standby {
+            return Err(Fault::definite("a standby cannot make a failover slot").with_fix(
+                "set failover = false, or point the url at the primary (several hosts with target_session_attrs=read-write find it)",
+            ));
+        }
         let point =
             slot::create(self.replication, self.server, self.control, self.name, failover, slot_timeout)
                 .await?;
