@@ -15,3 +15,4 @@ mod gaps;
 mod neighbours;
 mod streaming;
 mod support_works;
+mod tls;

@@ -11,4 +11,4 @@ pub(crate) mod shop;
 pub(crate) mod stream;
 pub(crate) mod workload;
 
-pub(crate) use headgate_test_servers::{eventually, port, postgres, process, servers};
+pub(crate) use headgate_test_servers::{eventually, port, postgres, process, servers, tls};

@@ -9,6 +9,7 @@
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod tls;
 
 use std::{
     path::{Path, PathBuf},

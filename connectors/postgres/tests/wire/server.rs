@@ -1,10 +1,7 @@
 //! A private PostgreSQL server for one test; its superuser comes in with a password.
 
 use headgate_test_servers::postgres::{Postgres, Stop, chosen, connect};
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 pub(crate) struct Server(pub(crate) Postgres);
@@ -37,10 +34,6 @@ impl Server {
         let started = Instant::now();
         tokio::task::block_in_place(|| self.0.stop(how));
         started.elapsed()
-    }
-
-    pub(crate) fn data(&self) -> PathBuf {
-        self.0.data()
     }
 
     pub(crate) fn port(&self) -> u16 {
