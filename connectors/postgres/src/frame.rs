@@ -134,6 +134,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// The bytes from the next message on, as far as they are here.
+    pub(crate) fn at_hand(&self) -> &[u8] {
+        let end = if self.passing.is_some() { self.start } else { self.end };
+        self.buffer.get(self.start..end).unwrap_or_default()
+    }
+
     /// While bytes gather, the socket that they come from is left unwatched.
     pub(crate) fn leaving_unwatched(self, socket: Arc<dyn Unwatch>) -> Self {
         Self { unwatcher: Some(socket), ..self }
