@@ -9,7 +9,9 @@ use crate::{
     broker::Link,
     config::{self, Connector, OnGap},
     event::Batch,
-    normalize::{Encoder, Look, Normalizer, Style, form::Form, gap_fault, subject::Template},
+    normalize::{
+        Encoder, Look, Normalizer, Style, form::Form, gap_fault, shaping::Shaping, subject::Template,
+    },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
     status::{Phase, SourceState},
 };
@@ -205,6 +207,7 @@ impl Pipeline {
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
             },
+            shaping: Shaping::new(self.source.shaping.clone()),
         })
     }
 
