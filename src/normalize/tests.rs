@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
+mod shaping_settings;
+
 use super::{encoder::Encoder, form::Form, subject::Template, *};
 use crate::{config::Mode, event::Item, telemetry::metrics::Metrics};
 use headgate_sdk::{Cell, Column, Op, Position, Relation, Unwritable, WriteValue};
