@@ -16,6 +16,8 @@ mod publication;
 mod refusal;
 mod relation;
 mod replication;
+mod row_filter;
+mod shape;
 mod slot;
 mod source;
 #[doc(hidden)]
@@ -25,4 +27,5 @@ pub mod value;
 
 pub use config::Config;
 pub use preflight::{check, drop_source};
+pub use shape::tables;
 pub use source::Postgres;
