@@ -110,13 +110,15 @@ fn fault((what, fix): Misfit) -> Fault {
     Fault::definite(what).with_fix(fix)
 }
 
-/// A hidden column went away: dropped, or renamed, and then its values would be told in clear under the new name.
+/// A hidden column went away: dropped, or renamed, and then its values would be told in clear under the new name. Rows
+/// that the log still has under the old name have to be hidden too.
 fn gone_misfit(table: &str, column: &str) -> Misfit {
     let what = format!(
-        "{table} has no column {column} any more, which was to be hidden: it may have another name now"
+        "{table} has no column {column} (any more), which is to be hidden: it may have another name now"
     );
+    let glob = table.split_once('.').map_or_else(|| format!("*{table}"), |(_, name)| format!("*.{name}"));
     let fix = format!(
-        "correct columns.\"{table}\" in the settings: put in the new name, or take {column} out if it was dropped"
+        "hide the new name in columns.\"{table}\"; move {column} to a section columns.\"{glob}\", where it may be missing, for rows that the log still has under that name"
     );
     (what, fix)
 }

@@ -138,7 +138,7 @@ impl Publications {
         if standby || !self.are_kept() {
             return Ok(());
         }
-        self.row_filters.attempt(client, &self.probe, self.version).await
+        self.row_filters.attempt(client, &self.probe, self.partition_root, self.version).await
     }
 
     /// Compares what is with what should be.

@@ -71,7 +71,13 @@ impl RowFilters {
     ///
     /// # Errors
     /// The server is too old, or does not take a filter.
-    pub(crate) async fn attempt(&mut self, client: &Client, probe: &str, version: i32) -> Result<(), Fault> {
+    pub(crate) async fn attempt(
+        &mut self,
+        client: &Client,
+        probe: &str,
+        partition_root: bool,
+        version: i32,
+    ) -> Result<(), Fault> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -83,18 +89,24 @@ impl RowFilters {
             .with_fix("upgrade the server, or take the section `where` out of the settings"));
         }
         for (name, filter) in &mut self.0 {
-            filter.tried = attempt(client, probe, name, &filter.condition).await?;
+            filter.tried = attempt(client, probe, partition_root, name, &filter.condition).await?;
         }
         Ok(())
     }
 }
 
 /// `None` where the role may not publish the table: that is found and told of elsewhere.
-async fn attempt(client: &Client, probe: &str, name: &str, condition: &str) -> Result<Option<Tried>, Fault> {
+async fn attempt(
+    client: &Client,
+    probe: &str,
+    root: bool,
+    name: &str,
+    condition: &str,
+) -> Result<Option<Tried>, Fault> {
     let (schema, table) = name.split_once('.').unwrap_or(("public", name));
     let table = TableName { schema: schema.to_owned(), table: table.to_owned() };
     let statements = format!(
-        "BEGIN; CREATE PUBLICATION {} FOR TABLE ONLY {} WHERE ({condition}); \
+        "BEGIN; CREATE PUBLICATION {} FOR TABLE ONLY {} WHERE ({condition}) WITH (publish_via_partition_root = {root}); \
          SELECT pg_get_expr(r.prqual, r.prrelid), a.attname FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid \
          LEFT JOIN pg_depend d ON d.classid = 'pg_publication_rel'::regclass AND d.objid = r.oid \
            AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.prrelid AND d.refobjsubid > 0 \
@@ -113,7 +125,7 @@ async fn attempt(client: &Client, probe: &str, name: &str, condition: &str) -> R
                 Some(refusal) if refusal.code == "42P01" || refusal.code == "3F000" => {
                     Err(absent(name).with_cause(refusal))
                 }
-                Some(refusal) if refusal.code.starts_with("42") || refusal.code.starts_with("0A") => {
+                Some(refusal) if ["42", "0A", "22"].iter().any(|class| refusal.code.starts_with(class)) => {
                     Err(Fault::definite(format!("the server does not take the row filter of {name}"))
                         .with_fix(format!("correct where.\"{name}\"; a filter is a condition on the table's own columns, with built-in functions and operators only"))
                         .with_cause(refusal))
