@@ -354,10 +354,10 @@ async fn a_renamed_column_stays_hidden() {
     let lines = "[sources.shop.columns.\"public.people\"]\nmask = { email = \"redact\" }\n";
     let settings = Settings { source_lines: lines.to_owned(), ..shop.settings() };
     let mut gateway = shop.gateway_with(&settings).await;
-    shop.postgres.execute("INSERT INTO people VALUES (1, 'hidden')").await;
+    shop.postgres.execute("INSERT INTO people VALUES (1, 'ann@example.com')").await;
     held(&shop.nats, STREAM, 1).await;
     shop.postgres.execute("ALTER TABLE people RENAME email TO mail").await;
-    shop.postgres.execute("INSERT INTO people VALUES (2, 'hidden')").await;
+    shop.postgres.execute("INSERT INTO people VALUES (2, 'ann@example.com')").await;
     for _ in 0..2 {
         eventually("the source has stopped", Duration::from_secs(20), || async {
             let status = gateway.status().await;
@@ -371,7 +371,7 @@ async fn a_renamed_column_stays_hidden() {
     }
     gateway.kill9();
     let events = held(&shop.nats, STREAM, 1).await;
-    assert!(!format!("{events:?}{}", gateway.log()).contains("hidden"));
+    assert!(!format!("{events:?}{}", gateway.log()).contains("ann@"));
 
     let lines = format!("{}{}", lines.replace("email", "mail"), lines.replace("public.people", "*.people"));
     let _gateway = shop.gateway_with(&Settings { source_lines: lines, ..shop.settings() }).await;
