@@ -5,11 +5,14 @@ mod expand;
 mod load;
 mod nearest;
 mod section;
+mod shaping;
 mod source;
 mod units;
 
 pub use error::{ConfigError, Problem};
 pub use load::load;
+pub(crate) use nearest::nearest;
+pub use shaping::{ColumnRule, Mask, Member, Outbox, Salt, SemanticEvent, Shaping};
 pub(crate) use units::duration as parse_duration;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -222,6 +225,8 @@ pub struct Source {
     pub entities: BTreeMap<String, String>,
     /// What to do where history is gone.
     pub on_gap: OnGap,
+    /// What is told of its rows and messages.
+    pub shaping: Shaping,
     /// The connector and its own settings.
     pub connector: Connector,
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod broker;
 pub mod cli;
+pub mod condition;
 pub mod config;
 pub mod event;
 pub mod gateway;

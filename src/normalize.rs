@@ -14,7 +14,13 @@ pub mod encode;
 mod encoder;
 pub mod form;
 mod key;
+mod mask;
+mod message;
+mod outbox;
 mod row;
+mod selection;
+mod semantic;
+pub mod shaping;
 pub mod subject;
 mod table;
 #[cfg(test)]
@@ -147,7 +153,8 @@ impl Outlet for Normalizer {
     }
 
     async fn flush(&mut self) -> Result<(), Fault> {
-        self.hand_on().await
+        self.hand_on().await?;
+        self.encoder.take_refusal().map_or(Ok(()), Err)
     }
 }
 

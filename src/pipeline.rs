@@ -9,12 +9,20 @@ use crate::{
     broker::Link,
     config::{self, Connector, OnGap},
     event::Batch,
-    normalize::{Encoder, Look, Normalizer, Style, form::Form, gap_fault, subject::Template},
+    normalize::{
+        Encoder, Look, Normalizer, Style,
+        form::Form,
+        gap_fault,
+        shaping::{self, Shaping},
+        subject::Template,
+    },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
     status::{Phase, SourceState},
 };
 use async_nats::jetstream;
-use headgate_sdk::{Checkpoint, Context, Fault, FaultKind, LastEvent, Position, Progress, Resume, Source};
+use headgate_sdk::{
+    Checkpoint, Context, Fault, FaultKind, Finding, LastEvent, Position, Progress, Resume, Severity, Source,
+};
 use std::{
     future::Future,
     sync::{Arc, atomic::Ordering},
@@ -61,11 +69,30 @@ impl Pipeline {
             opened = self.open() => opened?,
             () = shutdown.cancelled() => return Ok(()),
         };
+        tokio::select! {
+            fits = self.fits() => fits?,
+            () = shutdown.cancelled() => return Ok(()),
+        }
         match &self.source.connector {
             Connector::Postgres(config) => {
                 let source = headgate_postgres::Postgres::new(&self.name, config.clone());
                 self.drive(source, opened, shutdown).await
             }
+        }
+    }
+
+    /// Refuses to run with settings that the tables do not fit: a column that was to be hidden may have another name.
+    async fn fits(&self) -> Result<(), Fault> {
+        let findings = fitness(&self.name, &self.source).await?;
+        match findings.into_iter().find(|finding| finding.severity == Severity::Error) {
+            Some(Finding { subject, what, fix, .. }) => {
+                let fault = Fault::definite(format!("{subject}: {what}"));
+                Err(match fix {
+                    Some(fix) => fault.with_fix(fix),
+                    None => fault,
+                })
+            }
+            None => Ok(()),
         }
     }
 
@@ -205,6 +232,7 @@ impl Pipeline {
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
             },
+            shaping: Shaping::new(self.source.shaping.clone()),
         })
     }
 
@@ -220,6 +248,21 @@ impl Pipeline {
             config::Server::Remote(_) => Duration::from_secs(130),
         }
     }
+}
+
+/// How the source's settings fit its tables as they are now. Without such settings the database is not asked.
+///
+/// # Errors
+/// The database cannot be reached.
+pub(crate) async fn fitness(name: &str, source: &config::Source) -> Result<Vec<Finding>, Fault> {
+    let settings = &source.shaping;
+    if settings.columns.is_empty() && settings.outboxes.is_empty() && settings.events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tables = match &source.connector {
+        Connector::Postgres(config) => headgate_postgres::tables(name, config).await?,
+    };
+    Ok(shaping::findings(settings, &tables))
 }
 
 /// What a run begins with.

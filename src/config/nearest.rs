@@ -1,7 +1,7 @@
 //! The nearest name to a mistyped one.
 
 /// The candidate that `name` was most likely meant to be, if any is near enough.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
     // A name of three letters may be off by one, a long one by a third.
     let limit = (name.chars().count() / 3).max(1);

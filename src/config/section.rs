@@ -140,6 +140,29 @@ impl<'r, 't> Section<'r, 't> {
             .collect()
     }
 
+    /// The sections of an array `[[…]]`; none where the file has none.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Section<'r, 't>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let DeValue::Array(array) = value.get_ref() else {
+            self.wrong_type(key, &format!("sections [[{}]]", self.name(key)), value.get_ref());
+            return Vec::new();
+        };
+        let inside = |value: &'t Spanned<DeValue<'t>>| match value.get_ref() {
+            DeValue::Table(table) => Some(Section {
+                reader: self.reader,
+                path: self.name(key),
+                at: Some(value.span()),
+                table: Some(table),
+                asked: RefCell::default(),
+            }),
+            other => {
+                self.wrong_type(key, &format!("a section [[{}]]", self.name(key)), other);
+                None
+            }
+        };
+        array.iter().filter_map(inside).collect()
+    }
+
     /// Every key of this section with its string.
     pub(super) fn texts(&self) -> Vec<(&'t str, String)> {
         let Some(table) = self.table else { return Vec::new() };
@@ -172,6 +195,13 @@ impl<'r, 't> Section<'r, 't> {
     /// A string.
     pub(super) fn text(&self, key: &'static str) -> Option<String> {
         Some(self.expanded(key, self.get(key)?.get_ref(), "a string")?.value)
+    }
+
+    /// A string, and whether it is as the file has it: no variable has brought any part of it.
+    pub(super) fn text_with_origin(&self, key: &'static str) -> Option<(String, bool)> {
+        let text = self.expanded(key, self.get(key)?.get_ref(), "a string")?;
+        let as_written = text.raw == text.value;
+        Some((text.value, as_written))
     }
 
     /// A string that is the path of a file.

@@ -1,6 +1,7 @@
 //! `[sources.NAME]`: the names, what all connectors share, and each connector's own settings.
 
 mod postgres;
+mod shaping;
 
 use super::{
     Connector, OnGap, Source,
@@ -93,6 +94,7 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
         section.problem("type_prefix", "expected a text without spaces, quotes and control characters", None);
     }
     let entities = entities(&section.section("entities"));
+    let shaping = shaping::shaping(section);
     if section.choice("on_gap", &[("stop", false), ("snapshot", true)]) == Some(true) {
         not_yet(section, "on_gap", "snapshot", "stop");
     }
@@ -105,6 +107,7 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
         type_prefix,
         entities,
         on_gap: OnGap::Stop,
+        shaping,
         connector: Connector::Postgres(config),
     }))
 }

@@ -53,7 +53,7 @@ pub fn parse(content: &[u8]) -> Result<Vec<(String, String)>, String> {
         if !well_named {
             return Err(format!("attribute name {name:?} is not 1 to 20 of a-z and 0-9"));
         }
-        if RESERVED.contains(&name.as_str()) {
+        if is_reserved(&name) {
             return Err(format!("attribute {name} is the gateway's own"));
         }
         let text = match value {
@@ -73,8 +73,13 @@ pub fn parse(content: &[u8]) -> Result<Vec<(String, String)>, String> {
     Ok(attributes)
 }
 
+/// Whether an attribute is the gateway's own.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 /// W3C Trace Context, version 00: <https://www.w3.org/TR/trace-context/#traceparent-header>
-fn is_traceparent(text: &str) -> bool {
+pub fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
         part.len() == length
             && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))

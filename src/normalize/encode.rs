@@ -6,6 +6,12 @@ fn percent(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
 }
 
+/// A byte as two lower-case hexadecimal digits.
+pub fn hex(byte: u8) -> [u8; 2] {
+    let digit = |value: u8| HEX[usize::from(value)].to_ascii_lowercase();
+    [digit(byte >> 4), digit(byte & 15)]
+}
+
 /// One column of a key: everything but RFC 3986's unreserved characters is encoded, so that `,` and `/` only separate.
 pub fn key_part(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {

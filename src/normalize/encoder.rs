@@ -1,10 +1,14 @@
 //! The pure part of the normalizer: changes in, encoded events out, no waiting and no broker.
 
+mod shaped;
+
 use super::{
     context, encode,
     form::Form,
     key::Key,
+    message,
     row::{Images, salvage, write_images},
+    shaping::{Shape, Shaping},
     subject::Names,
     table::{Style, Table, Verb},
     time,
@@ -14,12 +18,12 @@ use crate::{
     telemetry::metrics::SourceMetrics,
 };
 use async_nats::Subject;
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use headgate_sdk::{
-    CONTEXT_PREFIX, Change, Gap, Message, Op, Position, Progress, Relation, RowFault, Transaction, Unwritable,
+    CONTEXT_PREFIX, Change, Fault, Gap, Message, Op, Position, Progress, Relation, RowFault, Transaction,
+    Unwritable,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -43,6 +47,8 @@ pub struct Look {
     pub entities: BTreeMap<String, String>,
     /// The schema whose tables are known by their name alone.
     pub default_schema: String,
+    /// What the settings make of rows and messages.
+    pub shaping: Shaping,
 }
 
 /// The attributes of the open transaction.
@@ -91,6 +97,8 @@ pub struct Encoder {
     key: Key,
     other_key: Key,
     source_hash: u64,
+    /// Why nothing more may be told: the settings cannot be kept to.
+    refusal: Option<Fault>,
 }
 
 /// An item whose bytes are still in the buffer.
@@ -120,7 +128,13 @@ impl Encoder {
             key: Key::default(),
             other_key: Key::default(),
             source_hash,
+            refusal: None,
         }
+    }
+
+    /// Why nothing that was told since became an event. The run has to end: what comes after would be out of order.
+    pub fn take_refusal(&mut self) -> Option<Fault> {
+        self.refusal.take()
     }
 
     /// The epoch that positions count in from now on.
@@ -171,7 +185,7 @@ impl Encoder {
             "to": { "epoch": gap.to.epoch, "log": format!("{:016x}", gap.to.log) },
             "bytes": gap.from.filter(|from| from.log <= gap.to.log).map(|from| gap.to.log - from.log),
         });
-        self.encode_plain("headgate", "gap", position, &data);
+        self.encode_plain("headgate", "gap", position, data.to_string().as_bytes());
         self.close(Some(gap.to.log));
         position
     }
@@ -191,8 +205,19 @@ impl Encoder {
 
     /// One change of the open transaction.
     pub fn change(&mut self, change: &Change<'_>) {
+        if self.refusal.is_some() {
+            return;
+        }
         self.metrics.received.inc();
-        self.prepare(change.relation);
+        match self.prepare(change.relation) {
+            Some(shape) => self.shaped(&shape, change),
+            None if self.refusal.is_none() => self.row(change),
+            None => {}
+        }
+    }
+
+    /// The event, or the two, of a row.
+    fn row(&mut self, change: &Change<'_>) {
         let relation = change.relation;
         let Some(table) = self.tables.get(&relation.id) else { return };
         let images = Images { before: change.before, after: change.after };
@@ -232,6 +257,9 @@ impl Encoder {
 
     /// A logical message, inside the open transaction or standing alone.
     pub fn message(&mut self, message: &Message<'_>) {
+        if self.refusal.is_some() {
+            return;
+        }
         if message.transactional && message.prefix == CONTEXT_PREFIX {
             match context::parse(message.content) {
                 Ok(attributes) => {
@@ -247,6 +275,9 @@ impl Encoder {
             }
             return;
         }
+        if !self.look.shaping.tells_message(message.prefix) {
+            return;
+        }
         self.metrics.received.inc();
         if !message.transactional {
             self.transaction = OpenTransaction {
@@ -255,15 +286,16 @@ impl Encoder {
                 ..OpenTransaction::default()
             };
         }
-        if let Some(position) = self.next_position() {
-            let (member, content) = message_content(message.content);
-            let data = json!({
-                "op": "message",
-                "prefix": message.prefix,
-                "transactional": message.transactional,
-                member: content,
-            });
-            self.encode_plain(&encode::token(message.prefix), "message", position, &data);
+        let position = self.next_position();
+        if message.prefix.len() > message::MAX_PREFIX {
+            if let Some(position) = position {
+                self.bury_message(message, position);
+            }
+            return;
+        }
+        if let Some(position) = position {
+            let (entity, verb) = message::name(message.prefix);
+            self.encode_plain(&entity, &verb, position, &message::data(message));
         }
         self.transaction.events += 1;
         if !message.transactional {
@@ -273,6 +305,9 @@ impl Encoder {
 
     /// A row that cannot be read.
     pub fn reject(&mut self, fault: &RowFault) {
+        if self.refusal.is_some() {
+            return;
+        }
         self.metrics.received.inc();
         let Some(position) = self.next_position() else { return };
         self.items.push(Pending::DeadLetter(Box::new(DeadLetter {
@@ -286,6 +321,9 @@ impl Encoder {
 
     /// Ends the open transaction.
     pub fn commit(&mut self, progress: Progress) {
+        if self.refusal.is_some() {
+            return;
+        }
         let closes_event = self.held.is_some();
         self.close(Some(progress.log));
         self.transaction.is_open = false;
@@ -296,6 +334,9 @@ impl Encoder {
 
     /// Everything before `progress` has been told.
     pub fn progress(&mut self, progress: Progress) {
+        if self.refusal.is_some() {
+            return;
+        }
         match self.items.last_mut() {
             Some(Pending::Mark(mark)) => *mark = progress,
             _ => self.items.push(Pending::Mark(progress)),
@@ -304,7 +345,7 @@ impl Encoder {
 
     /// Whether the batch should be taken before more is told.
     pub fn is_full(&self) -> bool {
-        self.buffer.len() >= BATCH_BYTES || self.items.len() >= BATCH_ITEMS
+        self.buffer.len() >= BATCH_BYTES || self.items.len() >= BATCH_ITEMS || self.refusal.is_some()
     }
 
     /// Takes the next index of the open transaction; `None` if the stream holds that event already.
@@ -353,27 +394,36 @@ impl Encoder {
         }
         let mut out = std::mem::take(&mut self.transaction.attributes);
         out.clear();
+        self.write_attributes(&[], &mut out);
+        self.transaction.attributes = out;
+        self.transaction.spelled = true;
+    }
+
+    /// Writes the attributes that the transaction decides, but for those that an event has of its `own`, and these.
+    fn write_attributes(&self, own: &[(String, String)], out: &mut Vec<u8>) {
         let form = &self.look.style.form;
         let transaction = &self.transaction;
         out.extend_from_slice(form.close);
-        form.attribute("time", time::rfc3339(transaction.committed_at).as_str(), &mut out);
-        form.attribute("recordedtime", time::rfc3339(time::now()).as_str(), &mut out);
-        for (name, value) in &transaction.context {
-            form.attribute(name, value, &mut out);
+        form.attribute("time", time::rfc3339(transaction.committed_at).as_str(), out);
+        form.attribute("recordedtime", time::rfc3339(time::now()).as_str(), out);
+        let is_own = |name: &str| own.iter().any(|(known, _)| known == name);
+        let inherited = transaction.context.iter().filter(|(name, _)| !is_own(name));
+        let mut traced = false;
+        for (name, value) in inherited.chain(own) {
+            traced |= name == "traceparent";
+            form.attribute(name, value, out);
         }
-        if !transaction.context.iter().any(|(name, _)| name == "traceparent") {
+        if !traced {
             let first = Position { epoch: self.epoch, commit: transaction.commit, index: 0 };
             form.attribute(
                 "traceparent",
                 context::derived_traceparent(self.source_hash, first).as_str(),
-                &mut out,
+                out,
             );
         }
         if transaction.is_open {
-            form.attribute("txid", &transaction.id, &mut out);
+            form.attribute("txid", &transaction.id, out);
         }
-        self.transaction.attributes = out;
-        self.transaction.spelled = true;
     }
 
     /// Encodes one event of a table under the key in `self.key`, up to where its end would be written.
@@ -467,11 +517,35 @@ impl Encoder {
         })));
     }
 
-    /// Sees to it that the relation's table is prepared.
-    fn prepare(&mut self, relation: &Arc<Relation>) {
-        if self.tables.contains_key(&relation.id) {
-            return;
+    /// Keeps what can be kept of a message whose name is too long for a subject.
+    fn bury_message(&mut self, message: &Message<'_>, position: Position) {
+        let start: String = message.prefix.chars().take(80).collect();
+        self.items.push(Pending::DeadLetter(Box::new(DeadLetter {
+            position,
+            reason: "unencodable",
+            detail: format!(
+                "the prefix of a message has {} bytes, more than {}",
+                message.prefix.len(),
+                message::MAX_PREFIX
+            ),
+            table: None,
+            content: json!({ "txid": self.transaction.id, "prefix": start, "size": message.content.len() }),
+        })));
+    }
+
+    /// Sees to it that the relation's table is prepared; gives what the settings make of its rows. Sets the refusal where
+    /// they cannot be kept to.
+    fn prepare(&mut self, relation: &Arc<Relation>) -> Option<Arc<Shape>> {
+        if let Some(table) = self.tables.get(&relation.id) {
+            return table.settings.clone();
         }
+        let shape = match self.look.shaping.prepare(relation, &self.look.style) {
+            Ok(shape) => shape,
+            Err(fault) => {
+                self.refusal = Some(fault);
+                return None;
+            }
+        };
         if self.tables.len() >= MAX_TABLES {
             self.tables.clear();
         }
@@ -480,11 +554,16 @@ impl Encoder {
             table.relation.schema != relation.schema || table.relation.table != relation.table
         });
         let entity = entity(&self.look, relation);
-        self.tables.insert(relation.id, Table::new(Arc::clone(relation), entity, &self.look.style));
+        let told =
+            shape.as_ref().and_then(|shape| shape.view.as_ref()).map_or(relation, |view| &view.relation);
+        let mut table = Table::new(Arc::clone(told), entity, &self.look.style);
+        table.settings.clone_from(&shape);
+        self.tables.insert(relation.id, table);
+        shape
     }
 
     /// Encodes an event that is not a row's: a logical message, a gap.
-    fn encode_plain(&mut self, entity: &str, verb: &str, position: Position, data: &Value) {
+    fn encode_plain(&mut self, entity: &str, verb: &str, position: Position, data: &[u8]) {
         self.close(None);
         self.spell_transaction();
         let style = &self.look.style;
@@ -516,7 +595,7 @@ impl Encoder {
         if style.form.is_structured() {
             out.extend_from_slice(b",\"data\":");
         }
-        out.extend_from_slice(data.to_string().as_bytes());
+        out.extend_from_slice(data);
         self.held = Some(Held {
             start,
             data_start,
@@ -564,15 +643,4 @@ fn entity(look: &Look, relation: &Relation) -> String {
         None => format!("{}-{}", relation.schema, relation.table),
     };
     encode::token(&name)
-}
-
-/// The content of a logical message: JSON where it is JSON, text where it is text.
-fn message_content(content: &[u8]) -> (&'static str, Value) {
-    if let Ok(value) = serde_json::from_slice(content) {
-        return ("content", value);
-    }
-    match std::str::from_utf8(content) {
-        Ok(text) => ("content", Value::String(text.to_owned())),
-        Err(_) => ("content_base64", Value::String(BASE64.encode(content))),
-    }
 }

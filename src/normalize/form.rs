@@ -59,6 +59,11 @@ impl Form {
         out.extend_from_slice(before);
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(after);
+        self.value(value, out);
+    }
+
+    /// Appends an attribute's value alone.
+    pub fn value(&self, value: &str, out: &mut Vec<u8>) {
         // Times, traces and transaction ids, which every transaction has, say the same in both forms.
         if value
             .bytes()
@@ -80,6 +85,15 @@ impl Form {
     pub fn attribute(&self, name: &str, value: &str, out: &mut Vec<u8>) {
         self.begin(name, value, out);
         out.extend_from_slice(self.close);
+    }
+
+    /// Appends, after a key, the place in the source's order and in the transaction.
+    pub fn order(&self, sequence: &[u8], txindex: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.sequence);
+        out.extend_from_slice(sequence);
+        out.extend_from_slice(self.txindex);
+        out.extend_from_slice(itoa::Buffer::new().format(txindex).as_bytes());
+        out.extend_from_slice(self.number_end);
     }
 
     /// Appends `/` and a key text, which is ASCII and percent-encoded.

@@ -23,9 +23,21 @@ impl Key {
         row: &[Cell<'_>],
         other: Option<&[Cell<'_>]>,
     ) -> Result<(), Unwritable> {
+        self.read_columns(relation, names, &relation.key, row, other)
+    }
+
+    /// The same of other columns than the relation's key.
+    pub(super) fn read_columns(
+        &mut self,
+        relation: &Relation,
+        names: &[Vec<u8>],
+        columns: &[usize],
+        row: &[Cell<'_>],
+        other: Option<&[Cell<'_>]>,
+    ) -> Result<(), Unwritable> {
         self.text.clear();
         self.json.clear();
-        for &index in &relation.key {
+        for &index in columns {
             let cell = match row.get(index) {
                 Some(Cell::Unavailable) | None => other.and_then(|row| row.get(index)),
                 cell => cell,

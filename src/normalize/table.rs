@@ -70,6 +70,8 @@ pub(super) struct Table {
     pub shape: Vec<u8>,
     /// The column names as `"name":`.
     pub names: Vec<Vec<u8>>,
+    /// What the settings make of its rows, where that is anything.
+    pub settings: Option<Arc<super::shaping::Shape>>,
     spellings: [Spelling; 4],
 }
 
@@ -146,7 +148,7 @@ impl Table {
                 name
             })
             .collect();
-        Self { relation, entity, shape, names, spellings }
+        Self { relation, entity, shape, names, spellings, settings: None }
     }
 
     /// The pieces for a verb.

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
+mod shaping_settings;
+
 use super::{encoder::Encoder, form::Form, subject::Template, *};
 use crate::{config::Mode, event::Item, telemetry::metrics::Metrics};
 use headgate_sdk::{Cell, Column, Op, Position, Relation, Unwritable, WriteValue};
@@ -40,6 +42,15 @@ fn relation(schema: &str, table: &str, columns: &[&str], key: &[usize]) -> Arc<R
 }
 
 fn encoder(mode: Mode, template: &str, resume: Option<Position>) -> Encoder {
+    shaping_encoder(mode, template, resume, crate::config::Shaping::default())
+}
+
+fn shaping_encoder(
+    mode: Mode,
+    template: &str,
+    resume: Option<Position>,
+    settings: crate::config::Shaping,
+) -> Encoder {
     let style = Style {
         source: "shop".to_owned(),
         uri: "/headgate/shop".to_owned(),
@@ -48,7 +59,12 @@ fn encoder(mode: Mode, template: &str, resume: Option<Position>) -> Encoder {
         template: Template::parse(template).unwrap(),
         partitions: 16,
     };
-    let look = Look { style, entities: BTreeMap::new(), default_schema: "public".to_owned() };
+    let look = Look {
+        style,
+        entities: BTreeMap::new(),
+        default_schema: "public".to_owned(),
+        shaping: shaping::Shaping::new(settings),
+    };
     let mut encoder = Encoder::new(look, Metrics::new().source("shop"), resume);
     encoder.set_epoch(1);
     encoder
@@ -329,7 +345,8 @@ fn messages_stand_alone_or_in_their_transaction() {
     encoder.message(&Message { prefix: "note", content: b"plain", transactional: true, position: 10 });
     commit(&mut encoder, 11);
     let seen = events(&mut encoder);
-    assert!(seen[0].0.starts_with("events.shop.audit%2Elogin.message."), "{}", seen[0].0);
+    assert!(seen[0].0.starts_with("events.shop.audit.login."), "{}", seen[0].0);
+    assert_eq!(seen[0].1["type"], "shop.audit.login");
     assert_eq!(seen[0].1["data"]["content"], json!({"user": 7}));
     assert!(seen[0].1.get("txid").is_none() && seen[0].1.get("txlast").is_none());
     assert_eq!(seen[1].1["data"]["content"], "plain");

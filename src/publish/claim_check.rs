@@ -41,8 +41,10 @@ impl ClaimCheck {
     pub(super) async fn check_in(&self, event: &Event) -> Result<Event, Fault> {
         let (from, to) = (event.data.0 as usize, event.data.1 as usize);
         let structured = event.head.is_empty();
-        // In structured mode the range holds `,"data":` before the data itself.
-        let start = if structured { from + b",\"data\":".len() } else { from };
+        // In structured mode the range holds `,"data":` or `,"data_base64":` before the data itself.
+        let name_end =
+            event.payload[from..to].iter().position(|byte| *byte == b':').map_or(from, |at| from + at + 1);
+        let start = if structured { name_end } else { from };
         let data = event.payload.slice(start..to);
         let name = event.position.to_string();
         let unstored = |error: async_nats::Error| {

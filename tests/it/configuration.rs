@@ -43,6 +43,7 @@ fn the_reference_configuration_shows_the_defaults() {
         "uri",
         "type_prefix",
         "publication",
+        "mask_salt",
         "\"public.tbl_orders_v2\"",
     ];
     let shown: Vec<&str> = text

@@ -13,6 +13,7 @@ mod failover;
 mod faults;
 mod gaps;
 mod neighbours;
+mod shaping;
 mod streaming;
 mod support_works;
 mod tls;

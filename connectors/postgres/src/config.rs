@@ -1,6 +1,6 @@
 //! What a PostgreSQL source can be told.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The settings of one PostgreSQL source, with secrets and variables already filled in.
 #[derive(Clone)]
@@ -10,6 +10,8 @@ pub struct Config {
     pub url: String,
     /// Globs on `schema.table`; a leading `!` excludes. A table is captured when a glob includes it and none excludes it.
     pub tables: Vec<String>,
+    /// Row filters by `schema.table`: conditions in SQL under which a row is published (PostgreSQL 15 and later).
+    pub row_filters: BTreeMap<String, String>,
     /// An existing publication to use as it is; without one Headgate keeps its own.
     pub publication: Option<String>,
     /// Name of the replication slot; by default `headgate_{source}`.
@@ -35,6 +37,7 @@ impl Config {
         Self {
             url: url.into(),
             tables: vec!["public.*".to_owned()],
+            row_filters: BTreeMap::new(),
             publication: None,
             slot: None,
             failover: false,

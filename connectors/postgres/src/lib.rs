@@ -18,9 +18,10 @@ mod publication;
 mod refusal;
 mod relation;
 mod replication;
+mod row_filter;
+mod shape;
 mod slot;
 mod source;
-mod tables;
 #[doc(hidden)]
 pub mod testing;
 #[doc(hidden)]
@@ -28,4 +29,5 @@ pub mod value;
 
 pub use config::Config;
 pub use preflight::{check, drop_source};
+pub use shape::tables;
 pub use source::Postgres;

@@ -7,7 +7,7 @@ use crate::{
     facilities::{Facilities, OLDEST},
     publication::{Plan, Publications},
     refusal::sql_fault,
-    slot,
+    row_filter, slot,
     source::slot_name,
 };
 use headgate_sdk::{Fault, FaultKind, Finding};
@@ -288,8 +288,17 @@ async fn tables(
     facilities: &Facilities,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Fault> {
-    let publications = Publications::new(source, config, facilities.version);
+    let mut publications = Publications::new(source, config, facilities.version);
+    if let Err(fault) = publications.try_row_filters(client, facilities.standby).await {
+        findings.push(failed("row filters", &fault));
+    }
     let plan = publications.plan(client).await?;
+    for table in &plan.orphans {
+        findings.push(failed("row filters", &row_filter::absent(table)));
+    }
+    for (table, columns) in &plan.uncovered {
+        findings.push(failed("row filters", &row_filter::uncovered(table, columns)));
+    }
     let user = &server.target.user;
     if publications.are_kept() {
         if let Some(fault) = Publications::foreign_fault(&plan, user) {

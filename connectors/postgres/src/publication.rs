@@ -4,8 +4,13 @@
 //! So there are two: `headgate_{source}` for tables with a usable identity, and `headgate_{source}_append` for the
 //! others, which publishes what needs none. Never FOR ALL TABLES.
 
-use crate::{Config, refusal::Refusal, refusal::sql_fault, slot::bounded, tables::TableFilter};
-use headgate_sdk::Fault;
+use crate::{
+    Config,
+    refusal::{Refusal, sql_fault},
+    row_filter::{self, RowFilter, RowFilters},
+    slot::bounded,
+};
+use headgate_sdk::{Fault, TableFilter};
 use postgres_protocol::escape::escape_identifier;
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
@@ -34,6 +39,9 @@ impl std::fmt::Display for TableName {
 pub(crate) struct Publications {
     kind: Kind,
     filter: TableFilter,
+    row_filters: RowFilters,
+    /// The name under which row filters are tried; never committed.
+    probe: String,
     partition_root: bool,
     version: i32,
 }
@@ -60,6 +68,21 @@ pub(crate) struct Plan {
     pub(crate) append: BTreeSet<TableName>,
     /// Tables that have to be added but are not ours, with their owner.
     pub(crate) foreign: Vec<(TableName, String)>,
+    /// Tables that are published whole although they have a row filter.
+    pub(crate) unfiltered: Vec<TableName>,
+    /// Tables whose row filter reads columns outside their identity, with those. Published as if they had none.
+    pub(crate) uncovered: Vec<(TableName, Vec<String>)>,
+    /// Row filters of tables that are not captured.
+    pub(crate) orphans: Vec<String>,
+}
+
+/// A table in one of the publications.
+struct Member {
+    publication: String,
+    oid: u32,
+    name: TableName,
+    /// Its row filter, as the server writes it.
+    filter: Option<String>,
 }
 
 /// A table that could be captured.
@@ -86,6 +109,8 @@ impl Publications {
         Self {
             kind,
             filter: TableFilter::new(&config.tables),
+            row_filters: RowFilters::new(&config.row_filters),
+            probe: bounded(format!("headgate_probe_{source}")),
             partition_root: config.partition_root,
             version,
         }
@@ -102,6 +127,18 @@ impl Publications {
     /// Whether they are Headgate's own.
     pub(crate) fn are_kept(&self) -> bool {
         matches!(self.kind, Kind::Kept { .. })
+    }
+
+    /// Tries the row filters, so that [`plan`](Self::plan) knows what they read; changes nothing. A server that cannot be
+    /// written to is not asked.
+    ///
+    /// # Errors
+    /// The server does not take a filter, or has none.
+    pub(crate) async fn try_row_filters(&mut self, client: &Client, standby: bool) -> Result<(), Fault> {
+        if standby || !self.are_kept() {
+            return Ok(());
+        }
+        self.row_filters.attempt(client, &self.probe, self.partition_root, self.version).await
     }
 
     /// Compares what is with what should be.
@@ -135,13 +172,25 @@ impl Publications {
             return Ok(plan);
         };
 
-        let candidates = self.candidates(client).await?;
+        let mut candidates = self.candidates(client).await?;
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.identity) {
+            let columns = self.row_filters.of(&candidate.name).and_then(RowFilter::columns);
+            let Some(columns) = columns else { continue };
+            let outside = row_filter::outside_identity(client, candidate.oid, columns).await?;
+            if !outside.is_empty() {
+                candidate.identity = false;
+                plan.uncovered.push((candidate.name.clone(), outside));
+            }
+        }
         let captured: BTreeSet<u32> = candidates.iter().map(|candidate| candidate.oid).collect();
         // A partition whose root is published speaks under the root's name already.
         let wanted: Vec<&Candidate> = candidates
             .iter()
             .filter(|c| !c.ancestors.iter().any(|ancestor| captured.contains(ancestor)))
             .collect();
+        let is_wanted = |table: &str| wanted.iter().any(|candidate| candidate.name.to_string() == table);
+        plan.orphans =
+            self.row_filters.tables().filter(|table| !is_wanted(table)).map(str::to_owned).collect();
 
         for (name, updates) in [(whole, true), (append, false)] {
             let operations = if updates { "insert, update, delete, truncate" } else { "insert, truncate" };
@@ -170,19 +219,16 @@ impl Publications {
             }
         }
 
-        let rows = client
-            .query("SELECT p.pubname::text, c.oid, n.nspname::text, c.relname::text FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid \
-                JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname::text = ANY($1)", &[&self.names()])
-            .await
-            .map_err(failed)?;
+        let rows = client.query(&members_statement(self.version), &[&self.names()]).await.map_err(failed)?;
         let mut members = Vec::new();
         for row in &rows {
             let read = || -> Result<_, tokio_postgres::Error> {
-                Ok((
-                    row.try_get::<_, String>(0)?,
-                    row.try_get::<_, u32>(1)?,
-                    TableName { schema: row.try_get(2)?, table: row.try_get(3)? },
-                ))
+                Ok(Member {
+                    publication: row.try_get(0)?,
+                    oid: row.try_get(1)?,
+                    name: TableName { schema: row.try_get(2)?, table: row.try_get(3)? },
+                    filter: row.try_get(4)?,
+                })
             };
             members.push(read().map_err(failed)?);
         }
@@ -191,21 +237,38 @@ impl Publications {
         for (name, updates) in [(whole, true), (append, false)] {
             let quoted = escape_identifier(name);
             for candidate in wanted.iter().filter(|candidate| candidate.identity == updates) {
-                if !members.iter().any(|(publication, oid, _)| publication == name && *oid == candidate.oid) {
-                    if candidate.owned {
-                        plan.statements.push(format!(
-                            "ALTER PUBLICATION {quoted} ADD TABLE ONLY {}",
-                            candidate.name.quoted()
+                let member = members.iter().find(|m| m.publication == *name && m.oid == candidate.oid);
+                let filter = self.row_filters.of(&candidate.name);
+                if member.is_some_and(|member| member.filter.is_none()) && filter.is_some() {
+                    plan.unfiltered.push(candidate.name.clone());
+                }
+                let as_it_should_be = member.is_some_and(|member| match filter {
+                    Some(filter) => filter.is(member.filter.as_deref()),
+                    // A filter whose table is not there may be that of this table, renamed.
+                    None => member.filter.is_none() || !plan.orphans.is_empty(),
+                });
+                if !as_it_should_be && !candidate.owned {
+                    plan.foreign.push((candidate.name.clone(), candidate.owner.clone()));
+                } else if !as_it_should_be {
+                    let table = candidate.name.quoted();
+                    if member.is_some() {
+                        plan.statements.push(format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {table}"));
+                        plan.changes.push(format!(
+                            "change the row filter of table {} in publication {name}",
+                            candidate.name
                         ));
-                        plan.changes.push(format!("add table {} to publication {name}", candidate.name));
                     } else {
-                        plan.foreign.push((candidate.name.clone(), candidate.owner.clone()));
+                        plan.changes.push(format!("add table {} to publication {name}", candidate.name));
                     }
+                    let condition =
+                        filter.map_or_else(String::new, |filter| format!(" WHERE ({})", filter.condition));
+                    plan.statements
+                        .push(format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {table}{condition}"));
                 }
                 let side = if updates { &mut plan.whole } else { &mut plan.append };
                 side.insert(candidate.name.clone());
             }
-            for (publication, oid, member) in &members {
+            for Member { publication, oid, name: member, .. } in &members {
                 if publication == name
                     && !wanted.iter().any(|candidate| candidate.oid == *oid && candidate.identity == updates)
                 {
@@ -325,4 +388,13 @@ impl Publications {
         }
         Ok(candidates)
     }
+}
+
+/// The tables of publications, with their row filters where the version has them.
+fn members_statement(version: i32) -> String {
+    let filter = if version >= 150_000 { "pg_get_expr(r.prqual, r.prrelid)" } else { "NULL::text" };
+    format!(
+        "SELECT p.pubname::text, c.oid, n.nspname::text, c.relname::text, {filter} FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid \
+         JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname::text = ANY($1)"
+    )
 }

@@ -25,17 +25,21 @@
 
 mod change;
 mod fault;
+mod filter;
 mod finding;
 mod outlet;
 mod position;
 mod relation;
+mod shape;
 mod source;
 pub mod testing;
 
 pub use change::{CONTEXT_PREFIX, Cell, Change, Message, Op, Transaction};
 pub use fault::{Fault, FaultKind};
+pub use filter::{TableFilter, glob_matches};
 pub use finding::{Finding, Severity};
 pub use outlet::{Gap, Origin, Outlet, RowFault};
 pub use position::{ParsePositionError, Position, Progress};
 pub use relation::{Column, Relation, Unwritable, WriteValue};
+pub use shape::TableShape;
 pub use source::{Checkpoint, Context, LastEvent, Resume, Source, Vitals};

@@ -373,3 +373,85 @@ fn a_file_that_is_not_there_says_how_to_name_it() {
         "/nowhere/config.toml: cannot be read: No such file or directory (os error 2); name the file with -c FILE or HEADGATE_CONFIG"
     );
 }
+
+/// The smallest file with more settings of its source.
+fn shaped(lines: &str) -> String {
+    format!("{SMALLEST}{lines}")
+}
+
+#[test]
+fn what_is_made_of_rows_is_read() {
+    let config = load_text(&shaped(
+        "mask_salt = \"0123456789abcdef\"\nmessages = [\"a.*\"]\n\
+         [sources.shop.columns.\"public.*\"]\nexclude = [\"x\"]\nmask = { y = \"truncate(3)\", z = \"hash\" }\n\
+         [sources.shop.where]\n\"public.t\" = \"tenant = 7\"\n\
+         [[sources.shop.outbox]]\ntable = \"public.box\"\ntype = \"kind\"\n\
+         [[sources.shop.event]]\nname = \"deal.won\"\ntable = \"public.t\"\nwhen = \"after.a == 1\"\ndata = { b = \"before.b\" }\n\
+         [[sources.shop.event]]\nname = \"deal.lost\"\ntable = \"public.t\"\nwhen = \"op == 'deleted'\"\ninstead = true\nkey = [\"a\"]\n",
+    ))
+    .unwrap();
+    let source = &config.sources["shop"];
+    let shaping = &source.shaping;
+    assert_eq!(shaping.columns[0].mask["y"], crate::config::Mask::Truncate(3));
+    assert_eq!(shaping.outboxes[0].kind.as_deref(), Some("kind"));
+    assert_eq!((shaping.events[0].name().as_str(), shaping.events[1].instead), ("deal.won", true));
+    assert_eq!(shaping.messages, ["a.*"]);
+    let Connector::Postgres(postgres) = &source.connector;
+    assert_eq!(postgres.row_filters["public.t"], "tenant = 7");
+    assert!(!format!("{config:?}").contains("0123456789abcdef"), "the salt shows");
+}
+
+#[test]
+fn what_cannot_be_made_of_rows_is_told_with_its_line() {
+    const EVENT: &str = "[[sources.shop.event]]\nname = \"deal.won\"\ntable = \"public.t\"\n";
+    for (lines, expected) in [
+        (
+            "[sources.shop.columns.\"public.t\"]\nmask = { a = \"hash\" }\n".to_owned(),
+            "sources.shop.mask_salt: is required",
+        ),
+        (
+            "mask_salt = \"${PASSWORD}\"\n".to_owned(),
+            "9: sources.shop.mask_salt: must have at least 16 bytes",
+        ),
+        (
+            "[sources.shop.columns.\"public.t\"]\nmask = { a = \"scramble\" }\n".to_owned(),
+            "10: sources.shop.columns.public.t.mask.a: expected \"hash\"",
+        ),
+        ("[sources.shop.columns.t]\nexclud = [\"a\"]\n".to_owned(), "did you mean \"exclude\"?"),
+        (
+            format!("{EVENT}when = \"before.a = after.a\"\n"),
+            "12: sources.shop.event.when: is no condition in CEL",
+        ),
+        (format!("{EVENT}when = \"befor.a == 1\"\n"), "at column 1: `befor` is unknown"),
+        (
+            format!("{EVENT}when = \"op == '${{PASSWORD}}\"\n"),
+            "12: sources.shop.event.when: is no condition in CEL",
+        ),
+        (format!("{EVENT}whn = \"true\"\n"), "did you mean \"when\"?"),
+        (format!("{EVENT}when = \"true\"\ndata = {{ a = \"b\" }}\n"), "expected \"before.COLUMN\""),
+        (
+            EVENT.replace("deal.won", "deal.updated") + "when = \"true\"\n",
+            "`updated` already means something else",
+        ),
+        (
+            EVENT.replace("deal.won", "won") + "when = \"true\"\n",
+            "10: sources.shop.event.name: expected entity and verb",
+        ),
+        (
+            format!("{EVENT}when = \"true\"\n{EVENT}when = \"true\"\n"),
+            "14: sources.shop.event.name: there is another",
+        ),
+        ("[[sources.shop.outbox]]\ntyp = \"x\"\n".to_owned(), "sources.shop.outbox.table: is required"),
+        (
+            "outbox = \"public.t\"\n".to_owned(),
+            "9: sources.shop.outbox: expected sections [[sources.shop.outbox]]",
+        ),
+        (
+            "publication = \"mine\"\n[sources.shop.where]\n\"public.t\" = \"a = 1\"\n".to_owned(),
+            "row filters belong to the publication",
+        ),
+    ] {
+        let told = wrong(&shaped(&lines));
+        assert!(told.contains(expected), "{lines}: {told}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The settings of a PostgreSQL source.
 
 use crate::config::section::{Section, did_you_mean};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 pub(super) fn config(name: &str, section: &Section<'_, '_>) -> Option<headgate_postgres::Config> {
     let url = section.secret("url");
@@ -15,6 +15,7 @@ pub(super) fn config(name: &str, section: &Section<'_, '_>) -> Option<headgate_p
     let defaults = headgate_postgres::Config::new(url.unwrap_or_default());
     let config = headgate_postgres::Config {
         tables: section.strings("tables").unwrap_or(defaults.tables),
+        row_filters: row_filters(section),
         publication: section.text("publication"),
         slot: section.text("slot"),
         failover: section.boolean("failover").unwrap_or(defaults.failover),
@@ -47,8 +48,39 @@ pub(super) fn config(name: &str, section: &Section<'_, '_>) -> Option<headgate_p
     if config.heartbeat.is_some_and(|every| every < Duration::from_secs(1)) {
         section.problem("heartbeat", "must be at least one second", Some("or \"off\"".to_owned()));
     }
+    if let (Some(publication), Some((table, condition))) =
+        (&config.publication, config.row_filters.iter().next())
+    {
+        let hint = format!(
+            "ALTER PUBLICATION {publication} SET TABLE {table} WHERE ({condition}), …; and take `where` out"
+        );
+        section.problem(
+            "where",
+            "row filters belong to the publication, and this one is not Headgate's",
+            Some(hint),
+        );
+    }
     check_slot(name, config.slot.as_deref(), section);
     Some(config)
+}
+
+fn row_filters(section: &Section<'_, '_>) -> BTreeMap<String, String> {
+    let section = section.section("where");
+    let filters: BTreeMap<String, String> =
+        section.texts().into_iter().map(|(table, condition)| (table.to_owned(), condition)).collect();
+    for (table, condition) in &filters {
+        if !table.contains('.') {
+            section.problem(
+                table,
+                "expected the table's name with its schema",
+                Some(format!("\"public.{table}\"")),
+            );
+        }
+        if condition.trim().is_empty() {
+            section.problem(table, "expected a condition in SQL", None);
+        }
+    }
+    filters
 }
 
 /// The server and the slot that a source reads: no two sources may read the same.

@@ -13,10 +13,10 @@ use crate::{
     monitor::{self, Monitor, Watch},
     publication::Publications,
     replication::{CommandError, Replication, Streaming, System},
+    row_filter,
     slot::{self, Slot},
-    tables::TableFilter,
 };
-use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume};
+use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume, TableFilter};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio_postgres::Client;
 
@@ -46,7 +46,8 @@ impl Postgres {
                 return Err(read_by_another(&control.client, &name, pid).await);
             }
         }
-        let publications = Publications::new(&self.source, &self.config, facilities.version);
+        let mut publications = Publications::new(&self.source, &self.config, facilities.version);
+        publications.try_row_filters(&control.client, facilities.standby).await?;
         let missing = self.publish(&publications, &control, &server, facilities.standby).await?;
 
         let switches = match Identity::of(resume) {
@@ -137,7 +138,19 @@ impl Postgres {
         if let Some(fault) = Publications::foreign_fault(&plan, user) {
             return Err(fault);
         }
+        if let Some(table) = plan.orphans.first() {
+            return Err(row_filter::absent(table));
+        }
+        if let Some((table, columns)) = plan.uncovered.first() {
+            return Err(row_filter::uncovered(table, columns));
+        }
         if standby {
+            if let Some(table) = plan.unfiltered.first() {
+                return Err(Fault::definite(format!(
+                    "{table} is published without its row filter, and a standby cannot change that"
+                ))
+                .with_fix(format!("on the primary: {}", plan.statements.join("; "))));
+            }
             if !plan.missing.is_empty() {
                 return Err(Fault::definite(format!(
                     "a standby cannot make publication {}",

@@ -1,4 +1,4 @@
-//! Which tables are captured: globs on `schema.table`, pure and in one place, so that the publication and the decoder
+//! Globs: which tables are captured, which settings are meant for a table. Pure and in one place, so that those who ask
 //! cannot disagree.
 
 /// Globs on `schema.table`. A table is captured when at least one glob includes it and none excludes it.
@@ -6,14 +6,14 @@
 /// `*` stands for any run of characters (a dot too), `?` for one; a leading `!` makes a glob exclude. Names are
 /// compared as the catalog has them, case and all.
 #[derive(Clone, Debug)]
-pub(crate) struct TableFilter {
+pub struct TableFilter {
     include: Vec<Vec<char>>,
     exclude: Vec<Vec<char>>,
 }
 
 impl TableFilter {
-    /// Reads the globs of [`Config::tables`](crate::Config::tables).
-    pub(crate) fn new<S: AsRef<str>>(globs: &[S]) -> Self {
+    /// Reads globs, as the setting `tables` has them.
+    pub fn new<S: AsRef<str>>(globs: &[S]) -> Self {
         let (mut include, mut exclude) = (Vec::new(), Vec::new());
         for glob in globs {
             let glob = glob.as_ref().trim();
@@ -26,15 +26,32 @@ impl TableFilter {
     }
 
     /// Whether `schema.table` is captured.
-    pub(crate) fn matches(&self, schema: &str, table: &str) -> bool {
-        let name: Vec<char> = schema.chars().chain(['.']).chain(table.chars()).collect();
-        let any = |globs: &[Vec<char>]| globs.iter().any(|glob| glob_matches(glob, &name));
+    #[must_use]
+    pub fn matches(&self, schema: &str, table: &str) -> bool {
+        self.matches_chars(&schema.chars().chain(['.']).chain(table.chars()).collect::<Vec<char>>())
+    }
+
+    /// Whether a name that is not a table's is meant.
+    #[must_use]
+    pub fn matches_name(&self, name: &str) -> bool {
+        self.matches_chars(&name.chars().collect::<Vec<char>>())
+    }
+
+    fn matches_chars(&self, name: &[char]) -> bool {
+        let any = |globs: &[Vec<char>]| globs.iter().any(|glob| matches(glob, name));
         any(&self.include) && !any(&self.exclude)
     }
 }
 
-/// Whether the whole of `name` matches. Goes back to the last star only, so the worst case is glob times name.
-fn glob_matches(glob: &[char], name: &[char]) -> bool {
+/// Whether `glob`, in which `*` stands for any run of characters and `?` for one, matches the whole of `name`.
+#[must_use]
+pub fn glob_matches(glob: &str, name: &str) -> bool {
+    let chars = |text: &str| text.chars().collect::<Vec<char>>();
+    matches(&chars(glob), &chars(name))
+}
+
+/// Goes back to the last star only, so the worst case is glob times name.
+fn matches(glob: &[char], name: &[char]) -> bool {
     let (mut g, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while let Some(&wanted) = name.get(n) {
