@@ -278,6 +278,7 @@ fn held_by_stream(resume: &Resume) -> Option<Position> {
 
 /// Runs `pipeline` until shutdown: again after every fault that may pass, each time a little later.
 pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
+    let _guard = guard(&pipeline, &shutdown);
     const QUICKEST: Duration = Duration::from_millis(100);
     const STANDBY: Duration = Duration::from_secs(2);
     const SLOWEST: Duration = Duration::from_secs(30);
@@ -336,6 +337,20 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
         };
         if !sleep(wait, &shutdown).await {
             return;
+        }
+    }
+}
+
+/// Watches what the database keeps for the source while no run does: the broker is away, say, or the source is stopped.
+fn guard(pipeline: &Pipeline, shutdown: &CancellationToken) -> Task<()> {
+    let (name, vitals, shutdown) =
+        (pipeline.name.clone(), Arc::clone(&pipeline.state.vitals), shutdown.clone());
+    match &pipeline.source.connector {
+        Connector::Postgres(config) => {
+            let config = config.clone();
+            Task(tokio::spawn(
+                async move { headgate_postgres::guard(&name, &config, vitals, shutdown).await },
+            ))
         }
     }
 }

@@ -14,7 +14,8 @@ pub(crate) use self::{
     socket::{Address, Socket},
     sql::SqlSession,
     startup::Backend,
-    target::Target,
+    target::{Place, Target},
+    tls::Mode,
 };
 
 use headgate_sdk::{Fault, FaultKind};

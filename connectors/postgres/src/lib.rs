@@ -1,6 +1,7 @@
 //! PostgreSQL logical replication as a Headgate source.
 
 mod apply;
+mod bytes;
 mod catalog;
 mod config;
 mod connect;
@@ -15,6 +16,7 @@ mod preflight;
 mod publication;
 mod refusal;
 mod relation;
+mod removal;
 mod replication;
 mod slot;
 mod source;
@@ -23,7 +25,11 @@ mod tables;
 pub mod testing;
 #[doc(hidden)]
 pub mod value;
+mod wal_guard;
+mod wal_rate;
 
-pub use config::Config;
-pub use preflight::{check, drop_source};
+pub use config::{Config, WalPressure};
+pub use preflight::check;
+pub use removal::drop_source;
 pub use source::Postgres;
+pub use wal_guard::guard;

@@ -33,6 +33,7 @@ use crate::{
     replication::{CommandError, Replication, Streaming, System, garbled, lost},
     slot::{self, Slot},
     tables::TableFilter,
+    wal_guard::WalGuard,
 };
 use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume, Source, Vitals};
 use std::{
@@ -248,6 +249,7 @@ impl Postgres {
             user: server.target.user.clone(),
             database: server.target.database.clone(),
             vitals: Arc::clone(&context.vitals),
+            wal: WalGuard::new(&self.source, &self.config, Arc::clone(&context.vitals)),
         };
         Ok(Stream { epoch, reader, apply, feedback, monitor: Monitor::start(watch, control, catalog) })
     }
