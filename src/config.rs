@@ -9,6 +9,7 @@ mod source;
 mod units;
 
 pub use error::{ConfigError, Problem};
+pub(crate) use expand::expand;
 pub use load::load;
 pub(crate) use units::duration as parse_duration;
 

@@ -11,6 +11,7 @@ mod documentation;
 mod examples;
 mod faults;
 mod gaps;
+mod init;
 mod neighbours;
 mod streaming;
 mod support_works;

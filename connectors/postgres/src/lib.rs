@@ -20,6 +20,7 @@ mod removal;
 mod replication;
 mod slot;
 mod source;
+mod survey;
 mod tables;
 #[doc(hidden)]
 pub mod testing;
@@ -32,4 +33,5 @@ pub use config::{Config, WalPressure};
 pub use preflight::check;
 pub use removal::drop_source;
 pub use source::Postgres;
+pub use survey::{RowIdentity, Survey, SurveyedTable, survey};
 pub use wal_guard::guard;

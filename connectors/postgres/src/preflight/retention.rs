@@ -48,7 +48,11 @@ async fn limit(site: &Site<'_>, rate: WalRate, budget: Duration) -> Result<Findi
     let advised = (2 * needed).div_ceil(GIB).max(10);
     let fix = format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{advised}GB'; SELECT pg_reload_conf()");
     let Ok(megabytes) = u64::try_from(megabytes) else {
-        let what = format!("unlimited; an outage of {} takes {} at {rate}", duration(budget), Bytes(needed));
+        let what = if rate.bytes() < HARDLY {
+            "unlimited; hardly anything is written now".to_owned()
+        } else {
+            format!("unlimited; an outage of {} takes {} at {rate}", duration(budget), Bytes(needed))
+        };
         return Ok(Finding::warning(
             SUBJECT,
             what,

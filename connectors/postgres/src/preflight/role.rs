@@ -57,7 +57,7 @@ pub(super) async fn look(site: &Site<'_>) -> Findings {
                 format!("{user} is a superuser"),
                 "whoever gets hold of the url may do everything; reading the log needs far less",
             )
-            .with_fix("headgate init proposes a role with the least privileges: docs/init.md"),
+            .with_fix("headgate init URL --role headgate prints the statements that make a role with the least privileges"),
         );
     } else {
         findings.push(Finding::good("role", format!("{user} is no superuser")));
