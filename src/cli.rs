@@ -8,6 +8,7 @@ mod failure;
 mod init;
 mod paint;
 mod run;
+mod schema;
 mod source;
 mod status;
 mod tail;
@@ -77,6 +78,9 @@ Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
     Status(status::Status),
     /// Show events as they arrive
     Tail(tail::Tail),
+    /// Show the schemas of events, compare versions, validate events
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// Take a source away, or go on although some of its history is gone
     #[command(subcommand)]
     Source(source::Source),
@@ -106,6 +110,7 @@ impl Cli {
             Command::Check(command) => command.execute(&self.config).await,
             Command::Status(command) => command.execute(&load(&self.config)?).await,
             Command::Tail(command) => command.execute(load(&self.config)?).await,
+            Command::Schema(command) => command.execute(load(&self.config)?).await,
             Command::Source(command) => command.execute(load(&self.config)?).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

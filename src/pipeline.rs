@@ -11,6 +11,7 @@ use crate::{
     event::Batch,
     normalize::{Encoder, Look, Normalizer, Style, form::Form, gap_fault, subject::Template},
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
+    schema::Registry,
     status::{Phase, SourceState},
 };
 use async_nats::jetstream;
@@ -162,6 +163,7 @@ impl Pipeline {
             batch_sender,
             durable.clone(),
             checkpoints.clone(),
+            Registry::new(&self.jetstream, self.nats.stream.replicas, self.nats.stream.memory),
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
         let mut releasing =

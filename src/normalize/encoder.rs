@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     event::{DeadLetter, Event, Item},
+    schema::Version,
     telemetry::metrics::SourceMetrics,
 };
 use async_nats::Subject;
@@ -82,6 +83,8 @@ pub struct Encoder {
     resume: Option<Position>,
     transaction: OpenTransaction,
     tables: HashMap<u64, Table>,
+    /// Versions of tables that the registry has not been told of.
+    versions: Vec<Version>,
     buffer: Vec<u8>,
     items: Vec<Pending>,
     held: Option<Held>,
@@ -111,6 +114,7 @@ impl Encoder {
             resume,
             transaction: OpenTransaction::default(),
             tables: HashMap::new(),
+            versions: Vec::new(),
             buffer: Vec::with_capacity(BATCH_BYTES + (BATCH_BYTES >> 2)),
             items: Vec::with_capacity(BATCH_ITEMS),
             held: None,
@@ -454,7 +458,14 @@ impl Encoder {
             table.relation.schema != relation.schema || table.relation.table != relation.table
         });
         let entity = entity(&self.look, relation);
-        self.tables.insert(relation.id, Table::new(Arc::clone(relation), entity, &self.look.style));
+        let table = Table::new(Arc::clone(relation), entity, &self.look.style);
+        self.versions.push(Version::new(self.source(), &table.entity, &table.dataschema, relation));
+        self.tables.insert(relation.id, table);
+    }
+
+    /// The versions of tables that were prepared since this was last asked.
+    pub fn take_versions(&mut self) -> Vec<Version> {
+        std::mem::take(&mut self.versions)
     }
 
     /// Encodes an event that is not a row's: a logical message, a gap.

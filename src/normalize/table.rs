@@ -70,6 +70,8 @@ pub(super) struct Table {
     pub shape: Vec<u8>,
     /// The column names as `"name":`.
     pub names: Vec<Vec<u8>>,
+    /// The name of this version of its shape.
+    pub dataschema: String,
     spellings: [Spelling; 4],
 }
 
@@ -118,7 +120,8 @@ impl Table {
         let form = &style.form;
         let mut shape = Vec::with_capacity(160);
         form.attribute("datacontenttype", "application/json", &mut shape);
-        form.attribute("dataschema", &dataschema(&style.source, &entity, &relation), &mut shape);
+        let dataschema = dataschema(&style.source, &entity, &relation);
+        form.attribute("dataschema", &dataschema, &mut shape);
         form.begin("partitionkey", &entity, &mut shape);
         let (schema, table) = (json_string(&relation.schema), json_string(&relation.table));
         let spellings = Verb::ALL.map(|verb| {
@@ -146,7 +149,7 @@ impl Table {
                 name
             })
             .collect();
-        Self { relation, entity, shape, names, spellings }
+        Self { relation, entity, shape, names, dataschema, spellings }
     }
 
     /// The pieces for a verb.

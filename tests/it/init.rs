@@ -80,7 +80,7 @@ async fn the_role_that_it_proposes_can_run_what_it_writes() {
         eventually("the events of the proposed tables", Duration::from_secs(30), || async {
             let events = stream::read(&nats, STREAM).await;
             let told: Vec<&str> = events.iter().map(|event| event.attribute("type")).collect();
-            let expected = ["shop.orders.created", "shop.orders.updated", "shop.Odd \"name.created"];
+            let expected = ["shop.orders.created", "shop.orders.updated", "shop.Odd%20\"name.created"];
             if told == expected { Ok(()) } else { Err(format!("{told:?}")) }
         })
         .await;
@@ -93,9 +93,11 @@ fn what_it_cannot_use_is_refused_without_repeating_it() {
     let directory = tempfile::tempdir().unwrap();
     let secret = format!("postgres://u:{PASSWORD}@127.0.0.1:1/d");
     assert_eq!(init(directory.path(), &[&secret]).0, Some(69));
+    let no_user = format!("postgres://127.0.0.1/d?password={PASSWORD}");
+    let another = format!("mysql://u:{PASSWORD}@h/d");
     for arguments in [
-        &[format!("postgres://127.0.0.1/d?password={PASSWORD}")[..]][..],
-        &[&format!("mysql://u:{PASSWORD}@h/d")],
+        &[no_user.as_str()][..],
+        &[&another],
         &[&secret, "--name", "Shop!"],
         &[&secret, "--table", "orders"],
         &[&secret, "--outage-budget", "soon"],

@@ -13,5 +13,6 @@ mod faults;
 mod gaps;
 mod init;
 mod neighbours;
+mod schemas;
 mod streaming;
 mod support_works;
