@@ -22,7 +22,7 @@ use crate::{
     slot::{self, Slot},
     source::slot_name,
 };
-use headgate_sdk::{Fault, Vitals};
+use headgate_sdk::{Fault, FaultKind, Vitals};
 use pressure::{Forecast, Level};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -141,26 +141,29 @@ pub async fn guard(source: &str, config: &Config, vitals: Arc<Vitals>, shutdown:
     let mut guard = WalGuard::new(source, config, Arc::clone(&vitals));
     let mut session = None;
     let watch = async {
+        // A run that starts as it should streams before the first look.
+        let mut pause = TICK;
         loop {
+            tokio::time::sleep(pause).await;
+            pause = TICK;
             if vitals.streaming.load(Relaxed) != 0 {
                 session = None;
-                tokio::time::sleep(TICK).await;
                 continue;
             }
             let look = guard.look_from_outside(config, &mut session);
-            let pause = match tokio::time::timeout(PATIENCE, look).await {
-                Ok(Ok(())) => TICK,
+            match tokio::time::timeout(PATIENCE, look).await {
+                Ok(Ok(())) => {}
                 Ok(Err(fault)) => {
                     tracing::debug!(source, error = %fault, "cannot look at the slot");
                     session = None;
-                    PAUSE
+                    // A server that refuses us is not to be asked again and again: some count.
+                    pause = if fault.kind() == FaultKind::Definite { 4 * PAUSE } else { PAUSE };
                 }
                 Err(_) => {
                     session = None;
-                    PAUSE
+                    pause = PAUSE;
                 }
-            };
-            tokio::time::sleep(pause).await;
+            }
         }
     };
     tokio::select! {

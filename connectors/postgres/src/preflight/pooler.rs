@@ -51,8 +51,9 @@ fn known(host: &str, port: u16) -> Option<(String, String)> {
     Some((format!("{host}:{port} looks like {name}"), fix))
 }
 
-/// Asks whether the session is the server's own: `pid` is what the other end called the replication session's process.
-pub(super) async fn look(site: &Site<'_>, pid: i32) -> Result<Finding, Fault> {
+/// Asks whether the sessions are the server's own: `pid` is what the other end called the replication session's process,
+/// if it started one; without it there is something to say only where the settings do not hold.
+pub(super) async fn look(site: &Site<'_>, pid: Option<i32>) -> Result<Option<Finding>, Fault> {
     const STATEMENT: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1), \
         current_setting('DateStyle') = 'ISO, YMD' AND current_setting('IntervalStyle') = 'iso_8601' \
           AND current_setting('TimeZone') = 'UTC' AND current_setting('bytea_output') = 'hex' \
@@ -63,14 +64,16 @@ pub(super) async fn look(site: &Site<'_>, pid: i32) -> Result<Finding, Fault> {
         })
         .await?;
     Ok(if !settings {
-        Finding::error("pooler", "the session settings that were asked for do not hold", WHY).with_fix(
+        Some(Finding::error("pooler", "the session settings that were asked for do not hold", WHY).with_fix(
             "connect to the server itself; PgBouncer's ignore_startup_parameters = options drops them without a word",
-        )
+        ))
     } else if direct {
-        Finding::good("pooler", "none in between")
+        Some(Finding::good("pooler", "none in between"))
     } else {
-        Finding::warning("pooler", "the server does not know the process that answers", WHY)
-            .with_fix("connect to the server itself, not to PgBouncer, Supavisor, RDS Proxy or the like")
+        pid.map(|_| {
+            Finding::warning("pooler", "the server does not know the process that answers", WHY)
+                .with_fix("connect to the server itself, not to PgBouncer, Supavisor, RDS Proxy or the like")
+        })
     })
 }
 

@@ -17,24 +17,24 @@ pub(super) async fn replication(site: &Site<'_>) -> Findings {
         |row| row.try_get(0),
     )
     .await?;
-    Ok(match site.server.replication("UTF8").await {
-        Ok((_socket, backend)) => vec![
-            Finding::good("replication", format!("{user} may replicate")),
-            pooler::look(site, backend.pid).await?,
-        ],
-        Err(_) if !entitled => vec![
-            Finding::error(
-                "replication",
-                format!("{user} may not replicate"),
-                "the log can be read only by a role with REPLICATION",
-            )
-            .with_fix(format!(
-                "ALTER ROLE {} REPLICATION; on Amazon RDS: GRANT rds_replication TO {0}",
-                escape_identifier(user)
-            )),
-        ],
-        Err(fault) => vec![failed("replication", &fault)],
-    })
+    // The session lives until the pooler has been looked for: its process is asked about.
+    let started = site.server.replication("UTF8").await;
+    let pid = started.as_ref().ok().map(|(_, backend)| backend.pid);
+    let mut findings = vec![match &started {
+        Ok(_) => Finding::good("replication", format!("{user} may replicate")),
+        Err(_) if !entitled => Finding::error(
+            "replication",
+            format!("{user} may not replicate"),
+            "the log can be read only by a role with REPLICATION",
+        )
+        .with_fix(format!(
+            "ALTER ROLE {} REPLICATION; on Amazon RDS: GRANT rds_replication TO {0}",
+            escape_identifier(user)
+        )),
+        Err(fault) => failed("replication", fault),
+    }];
+    findings.extend(pooler::look(site, pid).await?);
+    Ok(findings)
 }
 
 pub(super) async fn look(site: &Site<'_>) -> Findings {
