@@ -5,8 +5,10 @@
 mod check;
 mod connector;
 mod failure;
+mod init;
 mod paint;
 mod run;
+mod schema;
 mod source;
 mod status;
 mod tail;
@@ -33,6 +35,7 @@ A first config.toml:
   url = \"postgres://cdc:${SHOP_PASSWORD}@127.0.0.1:5432/shop\"
 
 Then:
+  headgate init postgres://…        Have it written: tables, privileges, what to fix first
   headgate check                    Will it work? What has to be fixed first?
   headgate run                      Run until Ctrl-C
   headgate tail shop.orders         Watch the events of one table
@@ -59,6 +62,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at a database, say what has to be fixed first, and write a configuration for it
+    Init(init::Init),
     /// Check the configuration, the broker and every source, and say what to fix
     Check(check::Check),
     /// Run the gateway until Ctrl-C or SIGTERM
@@ -73,6 +78,9 @@ Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
     Status(status::Status),
     /// Show events as they arrive
     Tail(tail::Tail),
+    /// Show the schemas of events, compare versions, validate events
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// Take a source away, or go on although some of its history is gone
     #[command(subcommand)]
     Source(source::Source),
@@ -98,9 +106,11 @@ impl Cli {
     pub async fn execute(self) -> Result<(), Failure> {
         match self.command {
             Command::Run => run::run(load(&self.config)?).await,
+            Command::Init(command) => Box::pin(command.execute(&self.config)).await,
             Command::Check(command) => command.execute(&self.config).await,
             Command::Status(command) => command.execute(&load(&self.config)?).await,
             Command::Tail(command) => command.execute(load(&self.config)?).await,
+            Command::Schema(command) => command.execute(load(&self.config)?).await,
             Command::Source(command) => command.execute(load(&self.config)?).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

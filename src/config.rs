@@ -10,6 +10,7 @@ mod source;
 mod units;
 
 pub use error::{ConfigError, Problem};
+pub(crate) use expand::expand;
 pub use load::load;
 pub(crate) use nearest::nearest;
 pub use shaping::{ColumnRule, Mask, Member, Outbox, Salt, SemanticEvent, Shaping};

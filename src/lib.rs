@@ -10,5 +10,6 @@ pub mod gateway;
 pub mod normalize;
 pub mod pipeline;
 pub mod publish;
+pub mod schema;
 pub mod status;
 pub mod telemetry;

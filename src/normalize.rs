@@ -31,6 +31,7 @@ use crate::{
     config::OnGap,
     event::Batch,
     publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
+    schema::Registry,
 };
 use encoder::BATCH_BYTES;
 pub use encoder::{Encoder, Look};
@@ -49,6 +50,7 @@ pub struct Normalizer {
     room: Arc<Semaphore>,
     durable: watch::Receiver<Durable>,
     checkpoints: CheckpointStore,
+    schemas: Registry,
 }
 
 impl Normalizer {
@@ -60,6 +62,7 @@ impl Normalizer {
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
         checkpoints: CheckpointStore,
+        schemas: Registry,
     ) -> Self {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
@@ -70,12 +73,14 @@ impl Normalizer {
             room: Arc::new(Semaphore::new(memory)),
             durable,
             checkpoints,
+            schemas,
         }
     }
 
     /// Hands on everything that is complete.
     async fn hand_on(&mut self) -> Result<(), Fault> {
         let Some((items, size)) = self.encoder.take() else { return Ok(()) };
+        self.schemas.register(self.encoder.take_versions()).await;
         // A batch larger than all the memory there is goes alone.
         let share = u32::try_from(size.min(self.memory)).unwrap_or(u32::MAX);
         let permit = match Arc::clone(&self.room).try_acquire_many_owned(share) {

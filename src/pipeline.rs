@@ -17,6 +17,7 @@ use crate::{
         subject::Template,
     },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
+    schema::Registry,
     status::{Phase, SourceState},
 };
 use async_nats::jetstream;
@@ -189,6 +190,7 @@ impl Pipeline {
             batch_sender,
             durable.clone(),
             checkpoints.clone(),
+            Registry::new(&self.jetstream, self.nats.stream.replicas, self.nats.stream.memory),
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
         let mut releasing =
@@ -321,6 +323,7 @@ fn held_by_stream(resume: &Resume) -> Option<Position> {
 
 /// Runs `pipeline` until shutdown: again after every fault that may pass, each time a little later.
 pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
+    let _guard = guard(&pipeline, &shutdown);
     const QUICKEST: Duration = Duration::from_millis(100);
     const STANDBY: Duration = Duration::from_secs(2);
     const SLOWEST: Duration = Duration::from_secs(30);
@@ -379,6 +382,20 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
         };
         if !sleep(wait, &shutdown).await {
             return;
+        }
+    }
+}
+
+/// Watches what the database keeps for the source while no run does: the broker is away, say, or the source is stopped.
+fn guard(pipeline: &Pipeline, shutdown: &CancellationToken) -> Task<()> {
+    let (name, vitals, shutdown) =
+        (pipeline.name.clone(), Arc::clone(&pipeline.state.vitals), shutdown.clone());
+    match &pipeline.source.connector {
+        Connector::Postgres(config) => {
+            let config = config.clone();
+            Task(tokio::spawn(
+                async move { headgate_postgres::guard(&name, &config, vitals, shutdown).await },
+            ))
         }
     }
 }

@@ -199,6 +199,7 @@ impl SourceState {
             retained_bytes: self.vitals.retained_bytes.load(Ordering::Relaxed),
             // Zero is also what it is before the connector has asked.
             safe_bytes: u64::try_from(self.vitals.safe_bytes.load(Ordering::Relaxed)).ok().filter(|b| *b > 0),
+            wal: self.wal(),
             confirmed: log(self.vitals.confirmed_log.load(Ordering::Relaxed)),
             last_commit: time_text(self.last_commit.load(Ordering::Relaxed)),
             events: self.metrics.published.get(),
@@ -209,6 +210,28 @@ impl SourceState {
             fix: detail.fix.clone().filter(|_| !self.phase().is_ready()),
             restarts: self.metrics.restarts.get(),
             snapshot: None,
+        }
+    }
+
+    fn wal(&self) -> WalReport {
+        let vitals = &self.vitals;
+        let rate = vitals.wal_rate.load(Ordering::Relaxed);
+        let left = u64::try_from(vitals.wal_left_seconds.load(Ordering::Relaxed)).ok();
+        let since = vitals.holder_since.load(Ordering::Relaxed);
+        WalReport {
+            pressure: match vitals.wal_pressure.load(Ordering::Relaxed) {
+                0 => WalPressure::None,
+                1 => WalPressure::Raised,
+                2 => WalPressure::High,
+                _ => WalPressure::Critical,
+            },
+            rate,
+            // Zero is also what it is before the connector has looked twice.
+            left_s: left.filter(|_| rate > 0),
+            holder: (since != 0).then(|| HolderReport {
+                pid: vitals.holder_pid.load(Ordering::Relaxed),
+                age_s: u64::try_from((now_micros() - since) / 1_000_000).unwrap_or(0),
+            }),
         }
     }
 
@@ -369,6 +392,9 @@ pub struct SourceReport {
     /// Bytes that may still be written before the database gives the source up; null where there is no limit
     /// or it is not known.
     pub safe_bytes: Option<u64>,
+    /// How near the database is to keeping more log for this source than it may.
+    #[serde(default)]
+    pub wal: WalReport,
     /// The position last confirmed to the database, in its own words.
     pub confirmed: Option<String>,
     /// Commit time of the last event that the stream is known to hold.
@@ -387,6 +413,44 @@ pub struct SourceReport {
     pub restarts: u64,
     /// Progress of a snapshot, if one is under way.
     pub snapshot: Option<serde_json::Value>,
+}
+
+/// How near a database is to keeping more log for a source than it may.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WalReport {
+    /// How near.
+    pub pressure: WalPressure,
+    /// Bytes of log that the database writes in a second, averaged over about a minute.
+    pub rate: u64,
+    /// Seconds until as much is kept as may be, at that rate and if nothing is released; null where there is no limit
+    /// or it is not known.
+    pub left_s: Option<u64>,
+    /// The open transaction that makes the database keep its log, if one does.
+    pub holder: Option<HolderReport>,
+}
+
+/// An open transaction.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HolderReport {
+    /// Its session; 0 for a prepared transaction, which has none.
+    pub pid: i64,
+    /// How long it is open.
+    pub age_s: u64,
+}
+
+/// How much of what may be kept is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WalPressure {
+    /// As it should be.
+    #[default]
+    None,
+    /// Half, or the rest lasts less than an hour.
+    Raised,
+    /// Three quarters, or less than 15 minutes.
+    High,
+    /// Nine tenths, or less than 5 minutes.
+    Critical,
 }
 
 #[cfg(test)]
@@ -413,6 +477,23 @@ mod tests {
         assert!((2_500..3_500).contains(&state.lag_ms()));
         state.set_oldest_pending(0);
         assert_eq!(state.lag_ms(), 0);
+    }
+
+    #[test]
+    fn report_tells_how_near_the_limit_is_and_who_holds_the_log() {
+        let state = state();
+        let wal = serde_json::to_value(state.report()).unwrap()["wal"].clone();
+        assert_eq!(wal, serde_json::json!({"pressure": "none", "rate": 0, "left_s": null, "holder": null}));
+        state.vitals.wal_rate.store(1 << 20, Ordering::Relaxed);
+        state.vitals.wal_left_seconds.store(600, Ordering::Relaxed);
+        state.vitals.wal_pressure.store(2, Ordering::Relaxed);
+        state.vitals.holder_pid.store(77, Ordering::Relaxed);
+        state.vitals.holder_since.store(now_micros() - 90_500_000, Ordering::Relaxed);
+        let wal = serde_json::to_value(state.report()).unwrap()["wal"].clone();
+        assert_eq!(
+            (&wal["pressure"], &wal["left_s"], &wal["holder"]["pid"], &wal["holder"]["age_s"]),
+            (&"high".into(), &600.into(), &77.into(), &90.into())
+        );
     }
 
     #[test]

@@ -14,7 +14,6 @@ impl Paint {
     }
 
     /// No colours.
-    #[cfg(test)]
     pub(super) fn plain() -> Self {
         Self(false)
     }

@@ -3,7 +3,7 @@
 use super::{Failure, failure::print, paint::Paint};
 use crate::{
     config::Config,
-    status::{Phase, Report, SourceReport},
+    status::{Phase, Report, SourceReport, WalPressure},
 };
 use clap::Args;
 use std::{fmt::Write as _, time::Duration};
@@ -94,6 +94,9 @@ fn table(report: &Report, paint: Paint) -> String {
         line(cells, &|column, text| if column == 1 { state(source.state, &text, paint) } else { text });
     }
     for source in &report.sources {
+        if let Some(warning) = wal_warning(source) {
+            let _ = writeln!(out, "\n{}: {}", paint.bold(&source.name), paint.yellow(&warning));
+        }
         if let Some(error) = &source.last_error {
             let _ = writeln!(out, "\n{}: {error}", paint.bold(&source.name));
             if let Some(fix) = &source.fix {
@@ -102,6 +105,33 @@ fn table(report: &Report, paint: Paint) -> String {
         }
     }
     out
+}
+
+/// What there is to say while the database keeps much log for the source.
+fn wal_warning(source: &SourceReport) -> Option<String> {
+    let wal = &source.wal;
+    if wal.pressure == WalPressure::None {
+        return None;
+    }
+    let mut text = format!("the database keeps {} of log for it", bytes(source.retained_bytes));
+    if let Some(left) = wal.left_s {
+        let _ = write!(text, "; at {}/s it may do so for {} more", bytes(wal.rate), uptime(left));
+    }
+    match &wal.holder {
+        Some(holder) if holder.pid != 0 => {
+            let _ = write!(
+                text,
+                "; held by the transaction of pid {}, open for {}",
+                holder.pid,
+                uptime(holder.age_s)
+            );
+        }
+        Some(holder) => {
+            let _ = write!(text, "; held by a prepared transaction, open for {}", uptime(holder.age_s));
+        }
+        None => {}
+    }
+    Some(text)
 }
 
 fn row(source: &SourceReport) -> [String; 10] {
@@ -127,7 +157,7 @@ fn state(phase: Phase, text: &str, paint: Paint) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
         return format!("{count} B");
@@ -157,6 +187,7 @@ mod tests {
     use crate::status::{GatewayReport, NatsReport, SourceState};
     use crate::telemetry::metrics::Metrics;
     use headgate_sdk::Fault;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn table_is_aligned_and_tells_the_fix() {
@@ -170,14 +201,26 @@ mod tests {
             &Fault::definite("the slot is gone").with_fix("headgate source accept-gap billing"),
         );
         let nats = NatsReport { connected: true, url: "nats://h:4222".to_owned() };
+        bad.vitals.retained_bytes.store(5 << 30, Ordering::Relaxed);
+        bad.vitals.wal_rate.store(1 << 20, Ordering::Relaxed);
+        bad.vitals.wal_left_seconds.store(3_700, Ordering::Relaxed);
+        bad.vitals.wal_pressure.store(1, Ordering::Relaxed);
+        bad.vitals.holder_pid.store(7, Ordering::Relaxed);
+        bad.vitals.holder_since.store(1, Ordering::Relaxed);
+        let mut bad = bad.report();
+        if let Some(holder) = &mut bad.wal.holder {
+            holder.age_s = 65;
+        }
         let gateway = GatewayReport { name: "g".to_owned(), version: "1".to_owned(), uptime_s: 3_725, nats };
-        let report = Report { gateway, sources: vec![bad.report(), good.report()] };
+        let report = Report { gateway, sources: vec![bad, good.report()] };
         assert_eq!(
             table(&report, Paint::plain()),
             "g 1, up 1h 2m, nats nats://h:4222 connected\n\n\
              SOURCE   STATE      LAG  LAG TIME  RETAINED   EVENTS  DEAD  ERRORS  RESTARTS  POSITION\n\
-             billing  stopped    0 B      0 ms       0 B        0     0       1         0  -\n\
+             billing  stopped    0 B      0 ms   5.0 GiB        0     0       1         0  -\n\
              shop     streaming  0 B      0 ms       0 B  1234567     0       0         0  -\n\n\
+             billing: the database keeps 5.0 GiB of log for it; at 1.0 MiB/s it may do so for 1h 1m more; \
+             held by the transaction of pid 7, open for 1m 5s\n\n\
              billing: the slot is gone\n  fix: headgate source accept-gap billing\n"
         );
         assert_eq!(

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     event::{DeadLetter, Event, Item},
+    schema::Version,
     telemetry::metrics::SourceMetrics,
 };
 use async_nats::Subject;
@@ -91,6 +92,8 @@ pub struct Encoder {
     resume: Option<Position>,
     transaction: OpenTransaction,
     tables: HashMap<u64, Table>,
+    /// Versions of tables that the registry has not been told of.
+    versions: Vec<Version>,
     buffer: Vec<u8>,
     items: Vec<Pending>,
     held: Option<Held>,
@@ -122,6 +125,7 @@ impl Encoder {
             resume,
             transaction: OpenTransaction::default(),
             tables: HashMap::new(),
+            versions: Vec::new(),
             buffer: Vec::with_capacity(BATCH_BYTES + (BATCH_BYTES >> 2)),
             items: Vec::with_capacity(BATCH_ITEMS),
             held: None,
@@ -558,8 +562,14 @@ impl Encoder {
             shape.as_ref().and_then(|shape| shape.view.as_ref()).map_or(relation, |view| &view.relation);
         let mut table = Table::new(Arc::clone(told), entity, &self.look.style);
         table.settings.clone_from(&shape);
+        self.versions.push(Version::new(self.source(), &table.entity, &table.dataschema, told));
         self.tables.insert(relation.id, table);
         shape
+    }
+
+    /// The versions of tables that were prepared since this was last asked.
+    pub fn take_versions(&mut self) -> Vec<Version> {
+        std::mem::take(&mut self.versions)
     }
 
     /// Encodes an event that is not a row's: a logical message, a gap.

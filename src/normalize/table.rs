@@ -72,6 +72,8 @@ pub(super) struct Table {
     pub names: Vec<Vec<u8>>,
     /// What the settings make of its rows, where that is anything.
     pub settings: Option<Arc<super::shaping::Shape>>,
+    /// The name of this version of its shape.
+    pub dataschema: String,
     spellings: [Spelling; 4],
 }
 
@@ -120,7 +122,8 @@ impl Table {
         let form = &style.form;
         let mut shape = Vec::with_capacity(160);
         form.attribute("datacontenttype", "application/json", &mut shape);
-        form.attribute("dataschema", &dataschema(&style.source, &entity, &relation), &mut shape);
+        let dataschema = dataschema(&style.source, &entity, &relation);
+        form.attribute("dataschema", &dataschema, &mut shape);
         form.begin("partitionkey", &entity, &mut shape);
         let (schema, table) = (json_string(&relation.schema), json_string(&relation.table));
         let spellings = Verb::ALL.map(|verb| {
@@ -148,7 +151,7 @@ impl Table {
                 name
             })
             .collect();
-        Self { relation, entity, shape, names, spellings, settings: None }
+        Self { relation, entity, shape, names, spellings, dataschema, settings: None }
     }
 
     /// The pieces for a verb.

@@ -44,6 +44,10 @@ pub struct Metrics {
     lag_bytes: Gauges,
     lag_ms: Gauges,
     retained_bytes: Gauges,
+    wal_rate: Gauges,
+    wal_left: Gauges,
+    wal_pressure: Gauges,
+    holder_age: Gauges,
     streaming: Gauges,
     commit_to_ack: Family<Labels, Histogram, fn() -> Histogram>,
 }
@@ -92,6 +96,20 @@ impl Metrics {
         let lag_ms =
             gauges("lag_ms", "Age in milliseconds of the oldest commit that is not in the stream yet");
         let retained_bytes = gauges("retained_bytes", "Bytes of log that the database keeps for this source");
+        let wal_rate = gauges(
+            "wal_bytes_per_second",
+            "Bytes of log that the database writes in a second, averaged over about a minute",
+        );
+        let wal_left = gauges(
+            "wal_left_seconds",
+            "Seconds until the database keeps as much log for this source as it may, if nothing is released; -1 where there is no limit",
+        );
+        let wal_pressure =
+            gauges("wal_pressure", "How near that limit is: 0 not, 1 raised, 2 high, 3 critical");
+        let holder_age = gauges(
+            "wal_holder_age_seconds",
+            "Age of the open transaction that makes the database keep its log; 0 where none does",
+        );
         let streaming = gauges("streaming", "1 while changes are being streamed");
         let commit_to_ack: Family<Labels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(COMMIT_TO_ACK_BUCKETS));
@@ -114,6 +132,10 @@ impl Metrics {
             lag_bytes,
             lag_ms,
             retained_bytes,
+            wal_rate,
+            wal_left,
+            wal_pressure,
+            holder_age,
             streaming,
             commit_to_ack,
         }
@@ -137,6 +159,10 @@ impl Metrics {
             lag_bytes: self.lag_bytes.get_or_create_owned(&labels),
             lag_ms: self.lag_ms.get_or_create_owned(&labels),
             retained_bytes: self.retained_bytes.get_or_create_owned(&labels),
+            wal_rate: self.wal_rate.get_or_create_owned(&labels),
+            wal_left: self.wal_left.get_or_create_owned(&labels),
+            wal_pressure: self.wal_pressure.get_or_create_owned(&labels),
+            holder_age: self.holder_age.get_or_create_owned(&labels),
             streaming: self.streaming.get_or_create_owned(&labels),
         }
     }
@@ -183,6 +209,10 @@ pub struct SourceMetrics {
     lag_bytes: Gauge,
     lag_ms: Gauge,
     retained_bytes: Gauge,
+    wal_rate: Gauge,
+    wal_left: Gauge,
+    wal_pressure: Gauge,
+    holder_age: Gauge,
     streaming: Gauge,
 }
 
@@ -195,6 +225,11 @@ impl SourceMetrics {
         self.lag_bytes.set(gauge(state.lag_bytes()));
         self.lag_ms.set(gauge(state.lag_ms()));
         self.retained_bytes.set(gauge(vitals.retained_bytes.load(Ordering::Relaxed)));
+        let wal = state.report().wal;
+        self.wal_rate.set(gauge(wal.rate));
+        self.wal_left.set(wal.left_s.map_or(-1, gauge));
+        self.wal_pressure.set(wal.pressure as i64);
+        self.holder_age.set(wal.holder.map_or(0, |holder| gauge(holder.age_s)));
         self.streaming.set(gauge(vitals.streaming.load(Ordering::Relaxed)));
     }
 }
@@ -227,6 +262,10 @@ mod tests {
             "headgate_lag_bytes{source=\"shop\"} 40",
             "headgate_lag_ms{source=\"shop\"} 0",
             "headgate_retained_bytes{source=\"shop\"} 0",
+            "headgate_wal_bytes_per_second{source=\"shop\"} 0",
+            "headgate_wal_left_seconds{source=\"shop\"} -1",
+            "headgate_wal_pressure{source=\"shop\"} 0",
+            "headgate_wal_holder_age_seconds{source=\"shop\"} 0",
             "headgate_streaming{source=\"shop\"} 0",
             "headgate_commit_to_ack_seconds_bucket{le=\"0.005\",source=\"shop\"} 1",
             "headgate_commit_to_ack_seconds_count{source=\"shop\"} 1",

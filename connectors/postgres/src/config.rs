@@ -28,6 +28,22 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long to wait for the slot's creation, which waits for every transaction that is open when it starts.
     pub slot_timeout: Duration,
+    /// How long the database has to keep its log for a gateway that is away; `check` measures the server by it.
+    pub outage_budget: Duration,
+    /// Bytes of log that may be kept for this source; `None` for what the server allows.
+    pub wal_limit: Option<u64>,
+    /// What to do when [`wal_limit`](Self::wal_limit) is reached.
+    pub on_wal_pressure: WalPressure,
+}
+
+/// What to do when the database keeps more log for a source than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WalPressure {
+    /// Warn, long before, and go on: the data counts more than the disk.
+    #[default]
+    Warn,
+    /// Drop the slot, which loses changes: the database counts more than the data.
+    DropSlot,
 }
 
 impl Config {
@@ -46,6 +62,9 @@ impl Config {
             max_row: 32 << 20,
             connect_timeout: Duration::from_secs(10),
             slot_timeout: Duration::from_secs(120),
+            outage_budget: Duration::from_secs(8 * 3600),
+            wal_limit: None,
+            on_wal_pressure: WalPressure::Warn,
         }
     }
 }

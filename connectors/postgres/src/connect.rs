@@ -16,7 +16,8 @@ pub(crate) use self::{
     sql::SqlSession,
     startup::Backend,
     stream::Unwatch,
-    target::Target,
+    target::{Place, Target},
+    tls::Mode,
 };
 
 use headgate_sdk::{Fault, FaultKind};

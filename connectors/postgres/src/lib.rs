@@ -1,6 +1,7 @@
 //! PostgreSQL logical replication as a Headgate source.
 
 mod apply;
+mod bytes;
 mod catalog;
 mod config;
 mod connect;
@@ -17,17 +18,24 @@ mod preflight;
 mod publication;
 mod refusal;
 mod relation;
+mod removal;
 mod replication;
 mod row_filter;
 mod shape;
 mod slot;
 mod source;
+mod survey;
 #[doc(hidden)]
 pub mod testing;
 #[doc(hidden)]
 pub mod value;
+mod wal_guard;
+mod wal_rate;
 
-pub use config::Config;
-pub use preflight::{check, drop_source};
+pub use config::{Config, WalPressure};
+pub use preflight::check;
+pub use removal::drop_source;
 pub use shape::tables;
 pub use source::Postgres;
+pub use survey::{RowIdentity, Survey, SurveyedTable, survey};
+pub use wal_guard::guard;

@@ -8,6 +8,7 @@ use crate::{
     publication::{Plan, Publications, TableName},
     refusal::sql_fault,
     slot,
+    wal_guard::WalGuard,
 };
 use headgate_sdk::{Fault, FaultKind, Vitals};
 use std::{
@@ -49,6 +50,8 @@ pub(crate) struct Watch {
     pub(crate) user: String,
     pub(crate) database: String,
     pub(crate) vitals: Arc<Vitals>,
+    /// Watches what the slot keeps.
+    pub(crate) wal: WalGuard,
 }
 
 /// The handle of the task.
@@ -95,7 +98,7 @@ struct Memory {
 }
 
 impl Watch {
-    async fn run(self, mut control: SqlSession, mut catalog: SqlSession) -> Alarm {
+    async fn run(mut self, mut control: SqlSession, mut catalog: SqlSession) -> Alarm {
         let client = Arc::clone(&control.client);
         let looks = async {
             let mut ticks = tokio::time::interval(TICK);
@@ -128,7 +131,7 @@ impl Watch {
         }
     }
 
-    async fn look(&self, client: &tokio_postgres::Client, memory: &mut Memory) -> Option<Alarm> {
+    async fn look(&mut self, client: &tokio_postgres::Client, memory: &mut Memory) -> Option<Alarm> {
         match self.look_at_slot(client, memory).await {
             Ok(None) => {}
             Ok(Some(alarm)) => return Some(alarm),
@@ -150,18 +153,17 @@ impl Watch {
     }
 
     async fn look_at_slot(
-        &self,
+        &mut self,
         client: &tokio_postgres::Client,
         memory: &mut Memory,
     ) -> Result<Option<Alarm>, Fault> {
         let Some(slot) = slot::inspect(client, &self.slot).await? else {
             return Ok(Some(Alarm::Fault(Fault::transient(format!("slot {} is gone", self.slot)))));
         };
-        let vitals = &self.vitals;
-        vitals.server_log.fetch_max(slot.server_log.0, Relaxed);
-        vitals.retained_log.store(slot.restart.unwrap_or_default().0, Relaxed);
-        vitals.retained_bytes.store(slot.retained_bytes(), Relaxed);
-        vitals.safe_bytes.store(slot.safe_bytes.unwrap_or(-1), Relaxed);
+        // The slot cannot be dropped while this run reads it: the run ends, and the guard outside of it drops the slot.
+        if let Some(fault) = self.wal.look(client, &slot).await {
+            return Ok(Some(Alarm::Fault(fault)));
+        }
         if let Some(reason) = slot.unusable {
             return Ok(Some(Alarm::Fault(Fault::transient(format!(
                 "slot {} cannot be read any more: {reason}",
@@ -234,7 +236,7 @@ impl Watch {
         {
             memory.mute = true;
             let fault = sql_fault(error, "cannot write heartbeats");
-            tracing::warn!(source = self.source, error = %fault, "heartbeats are off: GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) to the role, or set heartbeat to off");
+            tracing::warn!(source = self.source, error = %fault, "heartbeats are off: headgate check names the GRANT, or set heartbeat to off");
         }
     }
 }

@@ -22,3 +22,5 @@ mod run;
 mod server;
 #[path = "wire/slots.rs"]
 mod slots;
+#[path = "wire/wal_guard.rs"]
+mod wal_guard;

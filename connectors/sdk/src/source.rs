@@ -96,6 +96,16 @@ pub struct Vitals {
     pub retained_bytes: AtomicU64,
     /// Bytes that may still be written before the server gives the source up; -1 where there is no limit.
     pub safe_bytes: AtomicI64,
+    /// Bytes of log that the server writes in a second, averaged over about a minute.
+    pub wal_rate: AtomicU64,
+    /// How long, in seconds at that rate, until as much is kept as may be kept; -1 where there is no limit or no rate.
+    pub wal_left_seconds: AtomicI64,
+    /// How near that is: 0 calm, 1 raised, 2 high, 3 critical.
+    pub wal_pressure: AtomicU64,
+    /// The session whose open transaction makes the server keep its log; 0 where there is none, or one without a session.
+    pub holder_pid: AtomicI64,
+    /// When that transaction began, in microseconds since 1970-01-01 UTC; 0 where there is none.
+    pub holder_since: AtomicI64,
     /// Commit time of the newest transaction received, in microseconds since 1970-01-01 UTC; 0 before the first.
     pub last_commit: AtomicI64,
     /// When anything was last received from the server, in microseconds since 1970-01-01 UTC.

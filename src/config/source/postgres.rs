@@ -1,6 +1,7 @@
 //! The settings of a PostgreSQL source.
 
 use crate::config::section::{Section, did_you_mean};
+use headgate_postgres::WalPressure;
 use std::{collections::BTreeMap, time::Duration};
 
 pub(super) fn config(name: &str, section: &Section<'_, '_>) -> Option<headgate_postgres::Config> {
@@ -24,8 +25,17 @@ pub(super) fn config(name: &str, section: &Section<'_, '_>) -> Option<headgate_p
         max_row: section.size("max_row", 1024).unwrap_or(defaults.max_row),
         connect_timeout: section.duration("connect_timeout").unwrap_or(defaults.connect_timeout),
         slot_timeout: section.duration("slot_timeout").unwrap_or(defaults.slot_timeout),
+        outage_budget: section.duration("outage_budget").unwrap_or(defaults.outage_budget),
+        wal_limit: section.size("wal_limit", 16 << 20),
+        on_wal_pressure: section
+            .choice("on_wal_pressure", &[("warn", WalPressure::Warn), ("drop_slot", WalPressure::DropSlot)])
+            .unwrap_or_default(),
         url: defaults.url,
     };
+    if config.on_wal_pressure == WalPressure::DropSlot && !section.has("wal_limit") {
+        let hint = "wal_limit = \"100GiB\": at so much kept log the slot is dropped";
+        section.problem("on_wal_pressure", "needs wal_limit beside it", Some(hint.to_owned()));
+    }
     if config.tables.iter().all(|glob| glob.starts_with('!')) {
         let what = "no glob includes a table";
         section.problem("tables", what, Some("tables = [\"public.*\", \"!public.secrets\"]".to_owned()));

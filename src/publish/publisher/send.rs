@@ -3,7 +3,7 @@
 use super::{Publisher, atomic::AtomicBatch};
 use crate::{
     broker::wire::Wire,
-    config::Mode,
+    config::{Mode, Publish},
     event::Event,
     publish::{POSITION_HEADER, stream::write_position},
 };
@@ -15,8 +15,11 @@ const ASK_EVERY: usize = 256;
 impl Publisher {
     /// Writes what the window holds and the wire has room for.
     pub(super) fn send(&mut self, wire: &mut Wire) {
-        // Nothing follows soon: the last one has to ask, or nobody would know when it is stored.
-        let ends_burst = self.queue.events() == 0 || self.window.len() >= self.setting.window;
+        // Nothing follows soon: the last one has to ask, or nobody would know when it is stored. Beside atomic batches
+        // the window is filled only when it is empty.
+        let ends_burst = self.queue.events() == 0
+            || self.window.len() >= self.setting.window
+            || self.setting.publish == Publish::Atomic;
         while !wire.is_full() {
             let last = self.window.unsent() == 1;
             let Some((event, expected)) = self.window.next_unsent() else { break };

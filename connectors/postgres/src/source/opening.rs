@@ -15,6 +15,7 @@ use crate::{
     replication::{CommandError, Replication, Streaming, System},
     row_filter,
     slot::{self, Slot},
+    wal_guard::WalGuard,
 };
 use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume, TableFilter};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -114,6 +115,7 @@ impl Postgres {
             user: server.target.user.clone(),
             database: server.target.database.clone(),
             vitals: Arc::clone(&context.vitals),
+            wal: WalGuard::new(&self.source, &self.config, Arc::clone(&context.vitals)),
         };
         Ok(Stream { epoch, reader, apply, feedback, monitor: Monitor::start(watch, control, catalog) })
     }

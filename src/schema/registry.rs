@@ -1,0 +1,233 @@
+//! The key-value bucket `SCHEMAS`: one key for each version, `{source}.{entity}.{hash}`, whose value is the document.
+//!
+//! A version is created once and never changed: whoever comes second, a replay or another gateway, finds it there. So a
+//! `kill -9` at any moment leaves either the version or nothing, and no event without its version.
+
+use super::{Version, compare, document::ABOUT};
+use async_nats::jetstream::{
+    Context,
+    kv::{Config, CreateErrorKind, Store},
+    stream::StorageType,
+};
+use futures_util::TryStreamExt as _;
+use serde_json::{Value, json};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+/// The bucket's name.
+pub const BUCKET: &str = "SCHEMAS";
+
+/// How long the registry may take before events go on without it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a registry that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(30);
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// A version that the registry holds.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The source's name.
+    pub source: String,
+    /// The entity, as a token.
+    pub entity: String,
+    /// What tells it from other versions.
+    pub hash: String,
+    /// Its number among the entity's versions, from 1, in the order in which they were first seen.
+    pub number: u64,
+    /// The schema.
+    pub document: Value,
+}
+
+/// Writes one source's versions.
+#[derive(Debug)]
+pub struct Registry {
+    context: Context,
+    replicas: usize,
+    memory: bool,
+    store: Option<Store>,
+    /// Versions that are known to be there.
+    known: HashSet<String>,
+    /// Versions that could not be written yet.
+    waiting: Vec<Version>,
+    again: Option<Instant>,
+}
+
+impl Registry {
+    /// The registry of an account; the bucket is made with the first version, if it is missing.
+    #[must_use]
+    pub fn new(context: &Context, replicas: usize, memory: bool) -> Self {
+        Self {
+            context: context.clone(),
+            replicas,
+            memory,
+            store: None,
+            known: HashSet::new(),
+            waiting: Vec::new(),
+            again: None,
+        }
+    }
+
+    /// Sees that versions are in the registry before the events that name them leave. A registry that cannot be written
+    /// holds no events up: it is told of, and tried again half a minute later, with the events after.
+    pub async fn register(&mut self, versions: Vec<Version>) {
+        self.waiting.extend(versions);
+        if self.waiting.is_empty() || self.again.is_some_and(|again| Instant::now() < again) {
+            return;
+        }
+        self.again = None;
+        let failed = match tokio::time::timeout(PATIENCE, self.write()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {PATIENCE:?}"),
+        };
+        self.again = Some(Instant::now() + PAUSE);
+        tracing::warn!(
+            versions = self.waiting.len(),
+            "cannot write schemas to the bucket {BUCKET}, events name versions that nobody can look up yet: {failed}"
+        );
+    }
+
+    async fn write(&mut self) -> Result<(), Failed> {
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => {
+                self.store.insert(open_or_create(&self.context, self.replicas, self.memory).await?).clone()
+            }
+        };
+        while let Some(version) = self.waiting.first() {
+            let key = key(&version.source, &version.entity, &version.hash);
+            if !self.known.contains(&key) {
+                if store.entry(&key).await?.is_none() {
+                    create(&store, &key, version).await?;
+                }
+                self.known.insert(key);
+            }
+            self.waiting.remove(0);
+        }
+        Ok(())
+    }
+}
+
+async fn open_or_create(context: &Context, replicas: usize, memory: bool) -> Result<Store, Failed> {
+    if let Ok(store) = context.get_key_value(BUCKET).await {
+        return Ok(store);
+    }
+    let config = Config {
+        bucket: BUCKET.to_owned(),
+        description: "Headgate: versions of tables as JSON Schema".to_owned(),
+        history: 1,
+        num_replicas: replicas,
+        storage: if memory { StorageType::Memory } else { StorageType::File },
+        ..Config::default()
+    };
+    match context.create_key_value(config).await {
+        Ok(store) => Ok(store),
+        // Another source may have been quicker.
+        Err(error) => context.get_key_value(BUCKET).await.map_err(|_| error.into()),
+    }
+}
+
+/// Writes a version that is not there, numbered after those that are, and says what changed.
+async fn create(store: &Store, key: &str, version: &Version) -> Result<(), Failed> {
+    let before = read(store, Some((&version.source, &version.entity))).await?;
+    let last = before.last();
+    let mut document = version.document.clone();
+    document[ABOUT]["version"] = json!(last.map_or(1, |last| last.number + 1));
+    let changes = last.map(|last| compare::differences(&last.document, &document)).unwrap_or_default();
+    if let Some(last) = last {
+        document[ABOUT]["follows"] = json!(last.number);
+        document[ABOUT]["compatible"] = json!(changes.iter().all(compare::Difference::is_compatible));
+        document[ABOUT]["changes"] = changes.iter().map(ToString::to_string).collect();
+    }
+    match store.create(key, serde_json::to_vec(&document)?.into()).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == CreateErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let (source, entity) = (&version.source, &version.entity);
+    let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    if changes.iter().all(compare::Difference::is_compatible) {
+        tracing::info!(source, entity, version = %document[ABOUT]["version"], changes = told.join("; "), "a new version of a table");
+    } else {
+        tracing::warn!(source, entity, version = %document[ABOUT]["version"], changes = told.join("; "), "a new version of a table is not compatible with the one before");
+    }
+    Ok(())
+}
+
+/// Every version that the registry holds, by source, entity and number; `None` where there is no registry yet.
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn stored(context: &Context) -> Result<Option<Vec<Stored>>, Failed> {
+    use async_nats::jetstream::{ErrorCode, context::KeyValueErrorKind};
+    match context.get_key_value(BUCKET).await {
+        Ok(store) => read(&store, None).await.map(Some),
+        Err(error) => match error.kind() {
+            KeyValueErrorKind::GetBucket => {
+                let missing = context.get_stream(format!("KV_{BUCKET}")).await.err().is_some_and(|error| {
+                    matches!(error.kind(), async_nats::jetstream::context::GetStreamErrorKind::JetStream(inner)
+                        if inner.error_code() == ErrorCode::STREAM_NOT_FOUND)
+                });
+                if missing { Ok(None) } else { Err(error.into()) }
+            }
+            _ => Err(error.into()),
+        },
+    }
+}
+
+async fn read(store: &Store, of: Option<(&str, &str)>) -> Result<Vec<Stored>, Failed> {
+    let prefix = of.map(|(source, entity)| key(source, entity, "")).unwrap_or_default();
+    let keys: Vec<String> = store.keys().await?.try_collect().await?;
+    let mut found = Vec::new();
+    for key in keys.into_iter().filter(|key| key.starts_with(&prefix)) {
+        let Some(bytes) = store.get(&key).await? else { continue };
+        let Ok(document) = serde_json::from_slice::<Value>(&bytes) else { continue };
+        let about = &document[ABOUT];
+        let text = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
+        found.push(Stored {
+            source: text("source"),
+            entity: text("entity"),
+            hash: key.rsplit('.').next().unwrap_or_default().to_owned(),
+            number: about["version"].as_u64().unwrap_or(0),
+            document,
+        });
+    }
+    found.sort_by(|a, b| {
+        (&a.source, &a.entity, a.number, &a.hash).cmp(&(&b.source, &b.entity, b.number, &b.hash))
+    });
+    Ok(found)
+}
+
+/// Versions by the URI that events name them by.
+#[must_use]
+pub fn by_uri(versions: &[Stored]) -> HashMap<&str, &Stored> {
+    versions.iter().filter_map(|version| Some((version.document["$id"].as_str()?, version))).collect()
+}
+
+/// A key may hold letters, digits and `-/_=`; whatever else stands in an entity is `=` and two hexadecimal digits.
+fn key(source: &str, entity: &str, hash: &str) -> String {
+    let mut key = format!("{source}.");
+    for byte in entity.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => key.push(char::from(byte)),
+            byte => key.push_str(&format!("={byte:02X}")),
+        }
+    }
+    key.push('.');
+    key.push_str(hash);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_hold_any_entity_and_none_is_anothers_beginning() {
+        assert_eq!(key("shop", "order lines%2E", "ab"), "shop.order=20lines=252E.ab");
+        assert!(!key("shop", "orders2", "ab").starts_with(&key("shop", "orders", "")));
+    }
+}
