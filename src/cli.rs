@@ -7,6 +7,7 @@ mod connector;
 mod failure;
 mod paint;
 mod run;
+mod snapshot;
 mod source;
 mod status;
 mod tail;
@@ -73,6 +74,8 @@ Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
     Status(status::Status),
     /// Show events as they arrive
     Tail(tail::Tail),
+    /// Read tables, or part of one, into the stream beside the changes
+    Snapshot(snapshot::Snapshot),
     /// Take a source away, or go on although some of its history is gone
     #[command(subcommand)]
     Source(source::Source),
@@ -101,6 +104,7 @@ impl Cli {
             Command::Check(command) => command.execute(&self.config).await,
             Command::Status(command) => command.execute(&load(&self.config)?).await,
             Command::Tail(command) => command.execute(load(&self.config)?).await,
+            Command::Snapshot(command) => command.execute(&load(&self.config)?).await,
             Command::Source(command) => command.execute(load(&self.config)?).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -12,6 +12,7 @@ pub use error::{ConfigError, Problem};
 pub use load::load;
 pub(crate) use units::duration as parse_duration;
 
+use headgate_sdk::SnapshotSettings;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// The whole configuration.
@@ -222,6 +223,8 @@ pub struct Source {
     pub entities: BTreeMap<String, String>,
     /// What to do where history is gone.
     pub on_gap: OnGap,
+    /// How snapshots are made.
+    pub snapshots: SnapshotSettings,
     /// The connector and its own settings.
     pub connector: Connector,
 }
@@ -231,6 +234,8 @@ pub struct Source {
 pub enum OnGap {
     /// Stop the source until somebody accepts the gap.
     Stop,
+    /// Go on, and read everything again.
+    Snapshot,
 }
 
 /// A connector and its own settings.

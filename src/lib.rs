@@ -9,5 +9,6 @@ pub mod gateway;
 pub mod normalize;
 pub mod pipeline;
 pub mod publish;
+pub mod snapshot;
 pub mod status;
 pub mod telemetry;

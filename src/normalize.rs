@@ -25,10 +25,14 @@ use crate::{
     config::OnGap,
     event::Batch,
     publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
+    snapshot::LedgerStore,
 };
 use encoder::BATCH_BYTES;
 pub use encoder::{Encoder, Look};
-use headgate_sdk::{Change, Fault, Gap, Message, Origin, Outlet, Progress, RowFault, Transaction};
+use headgate_sdk::{
+    Change, Fault, Gap, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger, SnapshotPlace,
+    SnapshotPoint, Transaction,
+};
 use std::sync::Arc;
 pub use table::Style;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -43,6 +47,7 @@ pub struct Normalizer {
     room: Arc<Semaphore>,
     durable: watch::Receiver<Durable>,
     checkpoints: CheckpointStore,
+    ledger: LedgerStore,
 }
 
 impl Normalizer {
@@ -54,6 +59,7 @@ impl Normalizer {
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
         checkpoints: CheckpointStore,
+        ledger: LedgerStore,
     ) -> Self {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
@@ -64,6 +70,7 @@ impl Normalizer {
             room: Arc::new(Semaphore::new(memory)),
             durable,
             checkpoints,
+            ledger,
         }
     }
 
@@ -140,6 +147,22 @@ impl Outlet for Normalizer {
 
     fn progress(&mut self, progress: Progress) {
         self.encoder.progress(progress);
+    }
+
+    fn begin_snapshot(&mut self, point: SnapshotPoint) {
+        self.encoder.begin_snapshot(point);
+    }
+
+    fn end_snapshot(&mut self) -> Option<Position> {
+        self.encoder.end_snapshot()
+    }
+
+    fn places(&mut self, places: &[SnapshotPlace]) {
+        self.encoder.places(places);
+    }
+
+    async fn keep_snapshots(&mut self, ledger: &SnapshotLedger) -> Result<(), Fault> {
+        self.ledger.keep(ledger).await
     }
 
     fn is_full(&self) -> bool {

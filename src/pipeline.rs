@@ -11,10 +11,13 @@ use crate::{
     event::Batch,
     normalize::{Encoder, Look, Normalizer, Style, form::Form, gap_fault, subject::Template},
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
+    snapshot::LedgerStore,
     status::{Phase, SourceState},
 };
 use async_nats::jetstream;
-use headgate_sdk::{Checkpoint, Context, Fault, FaultKind, LastEvent, Position, Progress, Resume, Source};
+use headgate_sdk::{
+    Checkpoint, Context, Fault, FaultKind, LastEvent, Position, Progress, Resume, SnapshotStart, Source,
+};
 use std::{
     future::Future,
     sync::{Arc, atomic::Ordering},
@@ -89,7 +92,16 @@ impl Pipeline {
         if let Some(StoredCheckpoint { gap: Some(reason), .. }) = &stored {
             return Err(gap_fault(&self.name, reason));
         }
-        Ok(Opened { resume: resume(end, stored), stream, end, checkpoints })
+        let (ledger_store, ledger) = LedgerStore::open(&self.jetstream, &self.name).await?;
+        // Without a job there is nothing to be anywhere.
+        let places = if ledger.jobs.is_empty() { Vec::new() } else { stream.places(&end).await? };
+        let snapshots = SnapshotStart {
+            settings: self.source.snapshots.clone(),
+            ledger,
+            places,
+            desk: Arc::clone(&self.state.snapshots),
+        };
+        Ok(Opened { resume: resume(end, stored), stream, end, checkpoints, ledger_store, snapshots })
     }
 
     /// Brings the checkpoint down to what the stream proves, and up to a gap that the stream ends with.
@@ -141,7 +153,7 @@ impl Pipeline {
         opened: Opened,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
-        let Opened { stream, end, checkpoints, resume } = opened;
+        let Opened { stream, end, checkpoints, ledger_store, snapshots, resume } = opened;
         let (batch_sender, batches) = mpsc::channel::<Batch>(BATCHES);
         let (released_sender, released) = watch::channel(Progress::default());
         let uri = self.source.uri.clone().unwrap_or_else(|| format!("/headgate/{}", self.name));
@@ -154,7 +166,9 @@ impl Pipeline {
             Arc::clone(&self.state),
         );
         let durable = publisher.durable();
-        let encoder = Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume));
+        let last = end.last.map(|last| last.position);
+        let encoder =
+            Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume), last);
         let mut normalizer = Normalizer::new(
             encoder,
             self.source.on_gap,
@@ -162,11 +176,12 @@ impl Pipeline {
             batch_sender,
             durable.clone(),
             checkpoints.clone(),
+            ledger_store,
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
         let mut releasing =
             Task(tokio::spawn(release(durable, checkpoints, self.confirm_delay(), released_sender)));
-        let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals) };
+        let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals), snapshots };
         let outcome = tokio::select! {
             outcome = source.run(resume, &mut normalizer, context) => outcome,
             ended = &mut publishing.0 => return Err(publisher_fault(ended)),
@@ -228,6 +243,8 @@ struct Opened {
     stream: SourceStream,
     end: End,
     checkpoints: CheckpointStore,
+    ledger_store: LedgerStore,
+    snapshots: SnapshotStart,
     resume: Resume,
 }
 

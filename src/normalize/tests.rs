@@ -49,7 +49,7 @@ fn encoder(mode: Mode, template: &str, resume: Option<Position>) -> Encoder {
         partitions: 16,
     };
     let look = Look { style, entities: BTreeMap::new(), default_schema: "public".to_owned() };
-    let mut encoder = Encoder::new(look, Metrics::new().source("shop"), resume);
+    let mut encoder = Encoder::new(look, Metrics::new().source("shop"), resume, resume);
     encoder.set_epoch(1);
     encoder
 }

@@ -15,6 +15,7 @@ use crate::{
     config::{self, Mode, Publish},
     event::{Batch, Event, Item},
     normalize::time,
+    snapshot::PLACES_HEADER,
     status::SourceState,
 };
 use ack::Broken;
@@ -38,6 +39,7 @@ const HEADER_ROOM: usize = 1024;
 const EXPECTED_LAST_SEQUENCE: HeaderName = HeaderName::from_static("Nats-Expected-Last-Sequence");
 const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
 const POSITION: HeaderName = HeaderName::from_static(POSITION_HEADER);
+const PLACES: HeaderName = HeaderName::from_static(PLACES_HEADER);
 
 /// What the broker holds durably of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -304,8 +306,7 @@ impl Publisher {
 
     /// Whether the event is new to the stream and small enough to be published as it is.
     fn is_plain(&self, event: &Event) -> bool {
-        self.tail.is_none_or(|tail| event.position > tail)
-            && event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit
+        self.tail.is_none_or(|tail| event.position > tail) && weight(event) <= self.limit
     }
 
     /// Marks behind an empty window are done at once.
@@ -318,7 +319,7 @@ impl Publisher {
 
     /// The event as it can be published: over the payload limit its data goes to the object store.
     async fn fit(&mut self, event: Event) -> Result<Event, Fault> {
-        if event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit {
+        if weight(&event) <= self.limit {
             return Ok(event);
         }
         let claim_check = self.claim_check.clone();
@@ -328,6 +329,9 @@ impl Publisher {
     fn headers(&self, event: &Event) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(POSITION, position_text(event.position, event.transaction_end));
+        if !event.places.is_empty() {
+            headers.insert(PLACES, std::str::from_utf8(&event.places).unwrap_or_default());
+        }
         match self.setting.mode {
             Mode::Structured => headers.insert(CONTENT_TYPE, "application/cloudevents+json"),
             Mode::Binary => {
@@ -412,7 +416,7 @@ impl Publisher {
         self.state.metrics.in_flight.set(i64::try_from(self.window.len()).unwrap_or(i64::MAX));
         let queued = || {
             self.queue.iter().find_map(|queued| match queued {
-                Queued::Item(Item::Event(event)) => Some(event.committed_at),
+                Queued::Item(Item::Event(event)) if event.committed_at != 0 => Some(event.committed_at),
                 _ => None,
             })
         };
@@ -510,6 +514,11 @@ impl Publisher {
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
+}
+
+/// What an event's message weighs at most.
+fn weight(event: &Event) -> usize {
+    event.head.len() + event.payload.len() + event.places.len() + HEADER_ROOM
 }
 
 /// Tries until it is done: what is kept beside the stream must be kept before the stream goes on.

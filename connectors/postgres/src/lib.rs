@@ -17,6 +17,7 @@ mod refusal;
 mod relation;
 mod replication;
 mod slot;
+mod snapshot;
 mod source;
 mod tables;
 #[doc(hidden)]

@@ -32,14 +32,19 @@ use crate::{
     refusal::{Refusal, sql_fault},
     replication::{CommandError, Replication, Streaming, System, garbled, lost},
     slot::{self, Slot},
+    snapshot::{self, Snapshots},
     tables::TableFilter,
 };
-use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume, Source, Vitals};
+use headgate_sdk::{
+    Context, Fault, Gap, Origin, Outlet, Progress, Resume, SnapshotJob, SnapshotReason, SnapshotStart,
+    Source, TableName, Vitals,
+};
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
+use tokio::{sync::watch, time::sleep};
 use tokio_postgres::Client;
 
 /// Oldest server: logical messages and pgoutput's options as we use them.
@@ -190,7 +195,7 @@ impl Postgres {
             }
         }
         let publications = Publications::new(&self.source, &self.config, facilities.version);
-        let missing = self.publish(&publications, &control, &server, facilities.standby).await?;
+        let (missing, captured) = self.publish(&publications, &control, &server, facilities.standby).await?;
 
         let switches = match Identity::of(resume) {
             Some(known) if known.system == system.id && known.timeline < system.timeline => {
@@ -220,8 +225,11 @@ impl Postgres {
             control: &control,
             system: &system,
             name: &name,
+            captured: &captured,
+            snapshots: context.snapshots.clone(),
         };
         let (epoch, from) = opening.open(verdict, resume, found.as_ref(), outlet).await?;
+        let snapshots = opening.snapshots;
         self.lost = None;
 
         let streaming = match replication.start(&name, from, &publications.names()).await {
@@ -230,6 +238,28 @@ impl Postgres {
         };
         tracing::info!(source = self.source, slot = name, epoch, server = %server.address, "streaming");
         let Streaming { reader, writer } = streaming;
+        let (captured, is_captured) = watch::channel(captured);
+        let user = server.target.user.clone();
+        let database = server.target.database.clone();
+        let snapshots = Snapshots::new(
+            snapshots,
+            snapshot::Beginning {
+                source: self.source.clone(),
+                database: snapshot::Database {
+                    server,
+                    publications: publications.names(),
+                    version: facilities.version,
+                    standby: facilities.standby,
+                    raw_text: facilities.raw_text,
+                },
+                epoch,
+                last: resume.last.map(|last| last.position),
+                max_row: self.config.max_row,
+                captured: is_captured,
+                released: context.released.clone(),
+            },
+        );
+        snapshots.show_places(outlet);
         let interval = feedback::interval(facilities.wal_sender_timeout);
         let feedback =
             Feedback::start(writer, context.released.clone(), epoch, interval, Arc::clone(&context.vitals));
@@ -245,25 +275,33 @@ impl Postgres {
             publications,
             standby: facilities.standby,
             heartbeat: self.config.heartbeat,
-            user: server.target.user.clone(),
-            database: server.target.database.clone(),
+            user,
+            database,
             vitals: Arc::clone(&context.vitals),
+            captured,
         };
-        Ok(Stream { epoch, reader, apply, feedback, monitor: Monitor::start(watch, control, catalog) })
+        Ok(Stream {
+            epoch,
+            reader,
+            apply,
+            snapshots,
+            feedback,
+            monitor: Monitor::start(watch, control, catalog),
+        })
     }
 
-    /// Brings the publications up to date; gives those that did not exist.
+    /// Brings the publications up to date; gives those that did not exist, and the tables that are captured.
     async fn publish(
         &self,
         publications: &Publications,
         control: &SqlSession,
         server: &Server,
         standby: bool,
-    ) -> Result<Vec<String>, Fault> {
+    ) -> Result<(Vec<String>, BTreeSet<TableName>), Fault> {
         let plan = publications.plan(&control.client).await?;
         if !publications.are_kept() {
             return match plan.missing.first() {
-                None => Ok(Vec::new()),
+                None => Ok((Vec::new(), plan.captured())),
                 Some(name) => Err(Fault::definite(format!("publication {name} does not exist"))
                     .with_fix(format!("CREATE PUBLICATION {} FOR TABLE …; or leave publication out of the settings: Headgate then keeps its own", postgres_protocol::escape::escape_identifier(name)))),
             };
@@ -297,14 +335,15 @@ impl Postgres {
         if plan.whole.is_empty() && plan.append.is_empty() {
             tracing::warn!(source = self.source, "no table matches the globs of tables");
         }
-        Ok(plan.missing)
+        let captured = plan.captured();
+        Ok((plan.missing, captured))
     }
 }
 
 /// Another gateway reads the slot, or a session of ours that the server is about to give up: that is waited for.
 async fn read_by_another(client: &Client, name: &str, pid: i32) -> Fault {
     for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
         match slot::inspect(client, name).await {
             Ok(Some(Slot { active_pid: Some(_), .. })) => {}
             Ok(_) => {
@@ -345,6 +384,8 @@ struct Opening<'a> {
     control: &'a SqlSession,
     system: &'a System,
     name: &'a str,
+    captured: &'a BTreeSet<TableName>,
+    snapshots: SnapshotStart,
 }
 
 impl Opening<'_> {
@@ -386,12 +427,32 @@ impl Opening<'_> {
                     }
                 };
                 tracing::warn!(source = self.source.source, reason, "history is lost");
+                self.read_again(outlet).await?;
                 let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason };
                 outlet.gap(self.origin(epoch, begins), gap).await?;
                 outlet.open(self.origin(epoch, begins)).await?;
                 Ok((epoch, start))
             }
         }
+    }
+
+    /// Where that is the policy, everything is to be read again. Kept before the word of the gap: if we die in between, the next run
+    /// finds the gap again, but not this.
+    async fn read_again<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
+        let ledger = &mut self.snapshots.ledger;
+        if !self.snapshots.settings.on_gap || self.captured.is_empty() {
+            return Ok(());
+        }
+        ledger.next += 1;
+        // Jobs that were under way go up in it.
+        ledger.jobs = vec![SnapshotJob {
+            id: ledger.next,
+            reason: SnapshotReason::Gap,
+            tables: self.captured.iter().cloned().collect(),
+            condition: None,
+        }];
+        ledger.known.clone_from(self.captured);
+        outlet.keep_snapshots(ledger).await
     }
 
     async fn create(&mut self) -> Result<Lsn, Fault> {
@@ -426,11 +487,17 @@ impl From<Fault> for Ended {
     }
 }
 
+/// Batches of a snapshot's rows that are told before the log has its turn again.
+const SLICES: usize = 8;
+/// How long that turn is where the log has nothing to say: longer than its reader lets bytes gather.
+const TURN: Duration = Duration::from_millis(2);
+
 /// A running stream.
 struct Stream {
     epoch: u16,
     reader: crate::frame::Reader<tokio::io::ReadHalf<crate::connect::Socket>>,
     apply: Apply,
+    snapshots: Snapshots,
     feedback: Feedback,
     monitor: Monitor,
 }
@@ -442,12 +509,20 @@ impl Stream {
             // them, would wait for us instead.
             tokio::task::yield_now().await;
             while let Some(frame) = self.reader.next().map_err(garbled)? {
+                let outlet = &mut self.snapshots.listen(outlet);
                 read(frame, self.epoch, &mut self.apply, &self.feedback, &context.vitals, outlet).await?;
                 if outlet.is_full() {
                     flush(outlet, &mut self.feedback, &mut self.monitor).await?;
                 }
             }
             flush(outlet, &mut self.feedback, &mut self.monitor).await?;
+            for _ in 0..SLICES {
+                if !self.snapshots.is_ready() {
+                    break;
+                }
+                self.snapshots.tell(outlet);
+                flush(outlet, &mut self.feedback, &mut self.monitor).await?;
+            }
             tokio::select! {
                 biased;
                 () = context.shutdown.cancelled() => {
@@ -458,6 +533,11 @@ impl Stream {
                 filled = self.reader.fill() => {
                     filled.map_err(lost)?;
                     context.vitals.last_heard.store(feedback::now(), Relaxed);
+                }
+                // More rows wait: the log has its turn, and they go on.
+                () = sleep(TURN), if self.snapshots.is_ready() => {}
+                event = self.snapshots.event() => {
+                    self.snapshots.handle(event, outlet).await?;
                 }
             }
         }

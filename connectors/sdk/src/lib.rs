@@ -29,6 +29,7 @@ mod finding;
 mod outlet;
 mod position;
 mod relation;
+mod snapshot;
 mod source;
 pub mod testing;
 
@@ -38,4 +39,8 @@ pub use finding::{Finding, Severity};
 pub use outlet::{Gap, Origin, Outlet, RowFault};
 pub use position::{ParsePositionError, Position, Progress};
 pub use relation::{Column, Relation, Unwritable, WriteValue};
+pub use snapshot::{
+    ParseReasonError, SnapshotDesk, SnapshotJob, SnapshotLedger, SnapshotPlace, SnapshotPoint,
+    SnapshotProgress, SnapshotReason, SnapshotRequest, SnapshotSettings, SnapshotStart, TableName,
+};
 pub use source::{Checkpoint, Context, LastEvent, Resume, Source, Vitals};
