@@ -12,5 +12,6 @@ mod examples;
 mod faults;
 mod gaps;
 mod neighbours;
+mod snapshots;
 mod streaming;
 mod support_works;

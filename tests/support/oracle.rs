@@ -138,7 +138,15 @@ fn transactions(events: &[Event]) -> Vec<String> {
 
 /// The replayed stream is the database.
 fn contents(events: &[Event], database: &Tables) -> Vec<String> {
-    let mut replay = Replay { database, tables: BTreeMap::new(), moving: None, found: Vec::new() };
+    let mut replay = Replay {
+        database,
+        tables: BTreeMap::new(),
+        gone: BTreeMap::new(),
+        // Then rows may have been there before: they are changed before anybody has told them.
+        from_nothing: !events.iter().any(|event| event.data.op == "snapshot"),
+        moving: None,
+        found: Vec::new(),
+    };
     for event in events.iter().filter(|event| is_row_change(event)) {
         replay.apply(event);
     }
@@ -183,9 +191,21 @@ fn compare(name: &str, table: &Table, replayed: &BTreeMap<Row, Row>, found: &mut
     }
 }
 
+/// Rows of a table that are known not to be there.
+#[derive(Default)]
+struct Gone {
+    keys: HashSet<Row>,
+    /// Since then only rows that were created.
+    all: bool,
+}
+
 struct Replay<'a> {
     database: &'a Tables,
     tables: BTreeMap<String, BTreeMap<Row, Row>>,
+    /// What is known to be gone.
+    gone: BTreeMap<String, Gone>,
+    /// Whether the stream tells of every row from its beginning.
+    from_nothing: bool,
     /// The row that lost its key in the event before, waiting for its new one.
     moving: Option<Row>,
     found: Vec<String>,
@@ -195,9 +215,11 @@ impl Replay<'_> {
     fn apply(&mut self, event: &Event) {
         let data = &event.data;
         let rows = self.tables.entry(data.table.clone()).or_default();
+        let gone = self.gone.entry(data.table.clone()).or_default();
         let moved = self.moving.take();
         if data.op == "truncated" {
             rows.clear();
+            *gone = Gone { keys: HashSet::new(), all: true };
             return;
         }
         let at = format!("{}: {} {} {:?}", event.attribute("id"), data.op, data.table, data.key);
@@ -211,7 +233,8 @@ impl Replay<'_> {
             let types = self.database.get(&data.table).map(|table| &table.types);
             for (column, value) in before {
                 let kind = types.and_then(|types| types.get(column));
-                if !former.get(column).is_some_and(|known| same(kind, known, value)) {
+                let agrees = |known: &String| same(kind, known, value);
+                if !former.get(column).map_or(!self.from_nothing, agrees) {
                     self.found.push(format!(
                         "{at}: before, {column} was {value}; the stream left it at {:?}",
                         former.get(column)
@@ -221,12 +244,30 @@ impl Replay<'_> {
         }
         match (data.op.as_str(), former) {
             ("created", Some(_)) => self.found.push(format!("{at}: the row is there already")),
-            ("updated" | "deleted", None) => self.found.push(format!("{at}: there is no such row")),
+            ("updated" | "deleted", None) if self.from_nothing => {
+                self.found.push(format!("{at}: there is no such row"))
+            }
             _ => {}
         }
+        if data.op == "snapshot" {
+            // A row that was read is what the changes before it say that it is.
+            let types = self.database.get(&data.table).map(|table| &table.types);
+            for (column, value) in data.after.iter().flatten() {
+                let kind = types.and_then(|types| types.get(column));
+                if let Some(known) = former.and_then(|former| former.get(column))
+                    && !same(kind, known, value)
+                {
+                    self.found.push(format!("{at}: {column} is {value}, and was told to be {known} before"));
+                }
+            }
+            if former.is_none() && (gone.all || gone.keys.contains(&key)) {
+                self.found.push(format!("{at}: the row was told to be gone before"));
+            }
+        }
         if data.op == "deleted" {
-            let gone = rows.remove(&key);
-            self.moving = gone.filter(|_| data.rekeyed);
+            gone.keys.insert(key.clone());
+            let former = rows.remove(&key);
+            self.moving = former.filter(|_| data.rekeyed);
             return;
         }
         let Some(mut after) = data.after.clone() else {
@@ -242,9 +283,13 @@ impl Replay<'_> {
                 Some(value) => {
                     after.insert(column.clone(), value.clone());
                 }
-                None => self.found.push(format!("{at}: {column} is unavailable and was never told")),
+                None if self.from_nothing => {
+                    self.found.push(format!("{at}: {column} is unavailable and was never told"));
+                }
+                None => {}
             }
         }
+        gone.keys.remove(&key);
         rows.insert(key, after);
     }
 }

@@ -41,13 +41,13 @@ pub(super) enum Rows {
     All,
 }
 
-/// The table's columns as one text. `$1` or a number stands for `{oid}`.
+/// The table's shape as one text; `oid` is a number or an SQL expression.
 fn fingerprint(oid: &str) -> String {
     format!(
-        "(SELECT c.relnamespace || ' ' || c.relname || ' ' || c.relreplident || ' ' || \
-         string_agg(a.attnum || ' ' || a.attname || ' ' || a.atttypid || a.attgenerated, ',' ORDER BY a.attnum) \
-         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-         WHERE c.oid = {oid} GROUP BY c.oid, c.relnamespace, c.relname, c.relreplident)"
+        "(SELECT concat_ws(' ', f.relnamespace, f.relname, f.relreplident, \
+            string_agg(concat_ws(' ', g.attnum, g.attname, g.atttypid, g.attgenerated), ',' ORDER BY g.attnum)) \
+         FROM pg_class f JOIN pg_attribute g ON g.attrelid = f.oid AND g.attnum > 0 AND NOT g.attisdropped \
+         WHERE f.oid = {oid} GROUP BY f.oid, f.relnamespace, f.relname, f.relreplident)"
     )
 }
 
