@@ -4,7 +4,7 @@ use crate::support::{
     eventually,
     gateway::{Gateway, Settings},
     nats::Nats,
-    postgres::Version,
+    postgres::{PASSWORD, Version},
     shop::{STREAM, Shop},
     stream::{self, Event},
     workload::{self, Load},
@@ -80,7 +80,8 @@ async fn initial_under_writes(version: Version, lines: &str) {
         .filter(|event| event.data.op == "snapshot")
         .map(|event| event.data.table.as_str())
         .collect();
-    for table in ["public.orders", "public.order_lines", "public.documents", "public.labels"] {
+    // The others may have been truncated meanwhile.
+    for table in ["public.orders", "public.documents", "public.labels"] {
         assert!(tables.contains(table), "{table} is not among {tables:?}");
     }
     let event = events.iter().find(|event| event.data.table == "public.archive").unwrap();
@@ -383,7 +384,7 @@ async fn a_table_that_may_not_be_read_waits_for_the_grant() {
     let shop = Shop::open().await;
     archive(&shop, 100).await;
     shop.postgres
-        .execute("CREATE ROLE reader LOGIN REPLICATION; CREATE PUBLICATION given FOR TABLE archive, marks")
+        .execute(&format!("CREATE ROLE reader LOGIN REPLICATION PASSWORD '{PASSWORD}'; CREATE PUBLICATION given FOR TABLE archive, marks"))
         .await;
     let mut settings = initial(&shop, "publication = \"given\"\n");
     settings.source = settings.source.replacen("postgres://postgres", "postgres://reader", 1);
@@ -431,6 +432,8 @@ async fn after_a_gap_everything_is_read_again() {
     shop.postgres.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
     shop.postgres.execute("UPDATE archive SET body = 'unseen' WHERE id <= 10").await;
     gateway.start_again().await;
+    // Rows stand behind the word of the gap, so the log has to move on.
+    workload::mark(&shop.postgres.client().await).await;
     are_done(&gateway, 1).await;
     let events = stream::read(&shop.nats, STREAM).await;
     let gap = events.iter().position(|event| event.data.op == "gap").expect("it says that history is lost");

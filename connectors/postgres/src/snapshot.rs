@@ -142,7 +142,6 @@ struct Held {
     name: TableName,
     rows: Rows,
     chunk: Chunk,
-    complete: bool,
     watermark: u64,
     read_at: i64,
     /// Rows told so far.
@@ -285,7 +284,8 @@ impl Snapshots {
     pub(crate) fn tell<O: Outlet>(&mut self, outlet: &mut O) {
         while self.is_ready() && !outlet.is_full() {
             let Some(mut held) = self.held.pop_front() else { return };
-            let Some(at) = self.jobs.iter().position(|job| job.job.id == held.job) else { continue };
+            let of = |job: &Job| job.job.id == held.job && job.current() == Some(&held.name);
+            let Some(at) = self.jobs.iter().position(of) else { continue };
             outlet.begin_snapshot(SnapshotPoint { log: self.passed, read_at: held.read_at });
             let rows = self.tell_rows(at, &mut held, outlet);
             let last = outlet.end_snapshot();
@@ -360,13 +360,11 @@ impl Snapshots {
         match &held.rows {
             // Those that were not found are there no more.
             Rows::Keys(keys) => job.place.again.retain(|again| !keys.contains(again)),
-            Rows::After(..) | Rows::All => {
-                if held.complete {
-                    job.ahead = Ahead::End;
-                }
-            }
+            Rows::After(..) | Rows::All => {}
         }
-        if job.ahead == Ahead::End && job.place.again.is_empty() {
+        // Read to its end it is as soon as its last chunk has come, told only when no chunk of it waits any more.
+        let waits = self.held.iter().any(|other| other.job == held.job);
+        if job.ahead == Ahead::End && job.place.again.is_empty() && !waits {
             self.table_told(at, last);
         } else if let Some(job) = self.jobs.get_mut(at) {
             // Caught up with what was read.
@@ -627,16 +625,7 @@ impl Snapshots {
                 }
             }
         }
-        self.held.push_back(Held {
-            job: id,
-            name,
-            rows,
-            chunk,
-            complete,
-            watermark: watermark.0,
-            read_at,
-            next: 0,
-        });
+        self.held.push_back(Held { job: id, name, rows, chunk, watermark: watermark.0, read_at, next: 0 });
     }
 
     /// A table cannot be read.

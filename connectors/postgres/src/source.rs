@@ -36,8 +36,8 @@ use crate::{
     tables::TableFilter,
 };
 use headgate_sdk::{
-    Context, Fault, Gap, Origin, Outlet, Progress, Resume, SnapshotJob, SnapshotReason, SnapshotStart,
-    Source, TableName, Vitals,
+    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotJob, SnapshotReason,
+    SnapshotStart, Source, TableName, Vitals,
 };
 use std::{
     collections::BTreeSet,
@@ -227,9 +227,10 @@ impl Postgres {
             name: &name,
             captured: &captured,
             snapshots: context.snapshots.clone(),
+            gap: None,
         };
         let (epoch, from) = opening.open(verdict, resume, found.as_ref(), outlet).await?;
-        let snapshots = opening.snapshots;
+        let (snapshots, gap) = (opening.snapshots, opening.gap);
         self.lost = None;
 
         let streaming = match replication.start(&name, from, &publications.names()).await {
@@ -253,7 +254,7 @@ impl Postgres {
                     raw_text: facilities.raw_text,
                 },
                 epoch,
-                last: resume.last.map(|last| last.position),
+                last: gap.or(resume.last.map(|last| last.position)),
                 max_row: self.config.max_row,
                 captured: is_captured,
                 released: context.released.clone(),
@@ -386,6 +387,8 @@ struct Opening<'a> {
     name: &'a str,
     captured: &'a BTreeSet<TableName>,
     snapshots: SnapshotStart,
+    /// The position of the word of a gap, where one was given.
+    gap: Option<Position>,
 }
 
 impl Opening<'_> {
@@ -430,6 +433,7 @@ impl Opening<'_> {
                 self.read_again(outlet).await?;
                 let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason };
                 outlet.gap(self.origin(epoch, begins), gap).await?;
+                self.gap = Some(Position { epoch, commit: begins.0, index: 0 });
                 outlet.open(self.origin(epoch, begins)).await?;
                 Ok((epoch, start))
             }
