@@ -167,8 +167,13 @@ impl Snapshots {
         let SnapshotStart { settings, ledger, places, desk } = start;
         let at = now();
         let place = |job: &SnapshotJob| places.iter().find(|place| place.job == job.id);
-        let jobs: Vec<Job> = ledger.jobs.iter().map(|job| Job::new(job.clone(), place(job), at)).collect();
-        for job in &jobs {
+        let mut jobs: Vec<Job> =
+            ledger.jobs.iter().map(|job| Job::new(job.clone(), place(job), at)).collect();
+        for job in &mut jobs {
+            if job.current().is_none() {
+                // The stream held all of it already.
+                job.told(last.map_or(0, |last| last.commit), at, last);
+            }
             desk.show(job.progress.clone());
         }
         let mut snapshots = Self {
