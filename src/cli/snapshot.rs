@@ -102,9 +102,9 @@ impl Snapshot {
         let bar = !self.json && std::io::stderr().is_terminal();
         let last = self.watch(&client, config, job, bar).await?;
         if last.state == SnapshotState::Failed {
-            let error = last.error.clone().unwrap_or_default();
+            let error = last.error.unwrap_or_default();
             let failure = Failure::unavailable(format!("snapshot {job} failed: {error}"));
-            return Err(match last.fix.clone() {
+            return Err(match last.fix {
                 Some(fix) => failure.with_fix(fix),
                 None => failure,
             });

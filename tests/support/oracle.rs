@@ -245,7 +245,7 @@ impl Replay<'_> {
         match (data.op.as_str(), former) {
             ("created", Some(_)) => self.found.push(format!("{at}: the row is there already")),
             ("updated" | "deleted", None) if self.from_nothing => {
-                self.found.push(format!("{at}: there is no such row"))
+                self.found.push(format!("{at}: there is no such row"));
             }
             _ => {}
         }

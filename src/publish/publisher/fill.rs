@@ -71,8 +71,7 @@ impl Publisher {
 
     /// Whether the event is new to the stream and small enough to be published as it is.
     fn is_plain(&self, event: &Event) -> bool {
-        self.tail.is_none_or(|tail| event.position > tail)
-            && weight(event) <= self.limit
+        self.tail.is_none_or(|tail| event.position > tail) && weight(event) <= self.limit
     }
 
     /// Marks behind an empty window are done at once.
