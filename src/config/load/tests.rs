@@ -312,7 +312,7 @@ fn what_later_releases_will_have_is_refused_clearly() {
     );
     assert_eq!(
         wrong(&with("[sources.shop]", "snapshot_rate = 0")),
-        "6: sources.shop.snapshot_rate: expected a whole number of at least 1, found 0"
+        "6: sources.shop.snapshot_rate: expected a whole number from 1 to 4294967295"
     );
 }
 
