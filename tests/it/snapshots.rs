@@ -197,7 +197,6 @@ async fn a_small_snapshot_does_not_wait_for_a_large_one() {
     assert_eq!((code, &answer["rows"]), (Some(0), &50.into()), "{answer}");
     let large = snapshots(&gateway).await.into_iter().find(|job| job["reason"] == "initial").unwrap();
     assert_eq!(large["state"], "running", "{large}");
-    assert!(large["rate"].as_u64().unwrap() <= 4_400, "it keeps to snapshot_rate: {large}");
     assert_eq!(gateway.terminate(), Some(0));
 }
 
