@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`, and `POST /snapshot`.
 //!
 //! It reads states and never waits for the data path. The socket is bound before anything is started, so that a taken
 //! port is found in time; serving ends when the shutdown token fires.
@@ -12,11 +12,12 @@ use axum::{
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use serde::Serialize;
-use std::{io, net::SocketAddr, sync::Arc};
-use tokio::net::TcpListener;
+use headgate_sdk::{FaultKind, SnapshotRequest};
+use serde::{Deserialize, Serialize};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// The admin address cannot be listened on.
@@ -64,6 +65,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .route("/status", get(status))
+        .route("/snapshot", post(snapshot))
         .with_state(Shared { registry, metrics });
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
@@ -89,6 +91,70 @@ async fn scrape(State(shared): State<Shared>) -> Response {
 
 async fn status(State(shared): State<Shared>) -> Response {
     Json(shared.registry.report()).into_response()
+}
+
+/// What a snapshot is asked for with: the body of `POST /snapshot`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotOrder {
+    /// The source.
+    pub source: String,
+    /// Its tables; none: all that are captured.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// An SQL condition on the rows of one table.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
+/// The answer to that.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SnapshotAnswer {
+    /// It is kept, and made as soon as there is room for it.
+    Begun {
+        /// Its number, by which `/status` tells of it.
+        job: u64,
+    },
+    /// It is not made.
+    Refused {
+        /// Why.
+        error: String,
+        /// What to do next.
+        fix: Option<String>,
+    },
+}
+
+/// How long a source may take to accept a snapshot.
+const ACCEPTANCE: Duration = Duration::from_secs(20);
+
+/// Takes JSON only: a page in somebody's browser cannot send that here without being asked first.
+async fn snapshot(State(shared): State<Shared>, Json(order): Json<SnapshotOrder>) -> Response {
+    let refused = |status: StatusCode, error: String, fix: Option<&str>| {
+        (status, Json(SnapshotAnswer::Refused { error, fix: fix.map(str::to_owned) })).into_response()
+    };
+    let Some(source) = shared.registry.source(&order.source) else {
+        return refused(StatusCode::NOT_FOUND, format!("there is no source {}", order.source), None);
+    };
+    let (answer, answered) = oneshot::channel();
+    source.snapshots.ask(SnapshotRequest { tables: order.tables, condition: order.condition, answer });
+    match tokio::time::timeout(ACCEPTANCE, answered).await {
+        Ok(Ok(Ok(job))) => (StatusCode::ACCEPTED, Json(SnapshotAnswer::Begun { job })).into_response(),
+        Ok(Ok(Err(fault))) => {
+            let status = if fault.kind() == FaultKind::Definite {
+                StatusCode::UNPROCESSABLE_ENTITY
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            refused(status, fault.to_string(), fault.fix())
+        }
+        // The source was started again meanwhile, or does not run.
+        Ok(Err(_)) | Err(_) => refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("source {} is {} and takes no snapshots now", source.name(), source.phase()),
+            Some("headgate status shows why; ask again when it streams"),
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod init;
 mod paint;
 mod run;
 mod schema;
+mod snapshot;
 mod source;
 mod status;
 mod tail;
@@ -81,6 +82,8 @@ Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
     /// Show the schemas of events, compare versions, validate events
     #[command(subcommand)]
     Schema(schema::Schema),
+    /// Read tables, or part of one, into the stream beside the changes
+    Snapshot(snapshot::Snapshot),
     /// Take a source away, or go on although some of its history is gone
     #[command(subcommand)]
     Source(source::Source),
@@ -111,6 +114,7 @@ impl Cli {
             Command::Status(command) => command.execute(&load(&self.config)?).await,
             Command::Tail(command) => command.execute(load(&self.config)?).await,
             Command::Schema(command) => command.execute(load(&self.config)?).await,
+            Command::Snapshot(command) => command.execute(&load(&self.config)?).await,
             Command::Source(command) => command.execute(load(&self.config)?).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -16,6 +16,7 @@ pub(crate) use nearest::nearest;
 pub use shaping::{ColumnRule, Mask, Member, Outbox, Salt, SemanticEvent, Shaping};
 pub(crate) use units::duration as parse_duration;
 
+use headgate_sdk::SnapshotSettings;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// The whole configuration.
@@ -228,6 +229,8 @@ pub struct Source {
     pub on_gap: OnGap,
     /// What is told of its rows and messages.
     pub shaping: Shaping,
+    /// How snapshots are made.
+    pub snapshots: SnapshotSettings,
     /// The connector and its own settings.
     pub connector: Connector,
 }
@@ -237,6 +240,8 @@ pub struct Source {
 pub enum OnGap {
     /// Stop the source until somebody accepts the gap.
     Stop,
+    /// Go on, and read everything again.
+    Snapshot,
 }
 
 /// A connector and its own settings.

@@ -47,6 +47,8 @@ pub struct Event {
     pub last_of_transaction: bool,
     /// Commit time in microseconds since 1970-01-01 UTC; 0 where there is none.
     pub committed_at: i64,
+    /// How far the source's snapshots are with this event; empty where there are none.
+    pub places: Bytes,
 }
 
 /// Something that cannot be published as the event it should have been.

@@ -11,5 +11,6 @@ pub mod normalize;
 pub mod pipeline;
 pub mod publish;
 pub mod schema;
+pub mod snapshot;
 pub mod status;
 pub mod telemetry;

@@ -32,10 +32,14 @@ use crate::{
     event::Batch,
     publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
     schema::Registry,
+    snapshot::LedgerStore,
 };
 use encoder::BATCH_BYTES;
 pub use encoder::{Encoder, Look};
-use headgate_sdk::{Change, Fault, Gap, Message, Origin, Outlet, Progress, RowFault, Transaction};
+use headgate_sdk::{
+    Change, Fault, Gap, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger, SnapshotPlace,
+    SnapshotPoint, Transaction,
+};
 use std::sync::Arc;
 pub use table::Style;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -51,6 +55,18 @@ pub struct Normalizer {
     durable: watch::Receiver<Durable>,
     checkpoints: CheckpointStore,
     schemas: Registry,
+    ledger: LedgerStore,
+}
+
+/// What is kept beside the stream.
+#[derive(Debug)]
+pub struct Stores {
+    /// The source's checkpoint.
+    pub checkpoints: CheckpointStore,
+    /// Versions of tables.
+    pub schemas: Registry,
+    /// Snapshots that are under way.
+    pub ledger: LedgerStore,
 }
 
 impl Normalizer {
@@ -61,8 +77,7 @@ impl Normalizer {
         memory: usize,
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
-        checkpoints: CheckpointStore,
-        schemas: Registry,
+        Stores { checkpoints, schemas, ledger }: Stores,
     ) -> Self {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
@@ -74,6 +89,7 @@ impl Normalizer {
             durable,
             checkpoints,
             schemas,
+            ledger,
         }
     }
 
@@ -151,6 +167,22 @@ impl Outlet for Normalizer {
 
     fn progress(&mut self, progress: Progress) {
         self.encoder.progress(progress);
+    }
+
+    fn begin_snapshot(&mut self, point: SnapshotPoint) {
+        self.encoder.begin_snapshot(point);
+    }
+
+    fn end_snapshot(&mut self) -> Option<Position> {
+        self.encoder.end_snapshot()
+    }
+
+    fn places(&mut self, places: &[SnapshotPlace]) {
+        self.encoder.places(places);
+    }
+
+    async fn keep_snapshots(&mut self, ledger: &SnapshotLedger) -> Result<(), Fault> {
+        self.ledger.keep(ledger).await
     }
 
     fn is_full(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::{
     config::{self, Connector, OnGap},
     event::Batch,
     normalize::{
-        Encoder, Look, Normalizer, Style,
+        Encoder, Look, Normalizer, Stores, Style,
         form::Form,
         gap_fault,
         shaping::{self, Shaping},
@@ -18,11 +18,13 @@ use crate::{
     },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
     schema::Registry,
+    snapshot::LedgerStore,
     status::{Phase, SourceState},
 };
 use async_nats::jetstream;
 use headgate_sdk::{
-    Checkpoint, Context, Fault, FaultKind, Finding, LastEvent, Position, Progress, Resume, Severity, Source,
+    Checkpoint, Context, Fault, FaultKind, Finding, LastEvent, Position, Progress, Resume, Severity,
+    SnapshotStart, Source,
 };
 use std::{
     future::Future,
@@ -77,7 +79,7 @@ impl Pipeline {
         match &self.source.connector {
             Connector::Postgres(config) => {
                 let source = headgate_postgres::Postgres::new(&self.name, config.clone());
-                self.drive(source, opened, shutdown).await
+                Box::pin(self.drive(source, opened, shutdown)).await
             }
         }
     }
@@ -117,7 +119,16 @@ impl Pipeline {
         if let Some(StoredCheckpoint { gap: Some(reason), .. }) = &stored {
             return Err(gap_fault(&self.name, reason));
         }
-        Ok(Opened { resume: resume(end, stored), stream, end, checkpoints })
+        let (ledger_store, ledger) = LedgerStore::open(&self.jetstream, &self.name).await?;
+        // Without a job there is nothing to be anywhere.
+        let places = if ledger.jobs.is_empty() { Vec::new() } else { stream.places(&end).await? };
+        let snapshots = SnapshotStart {
+            settings: self.source.snapshots.clone(),
+            ledger,
+            places,
+            desk: Arc::clone(&self.state.snapshots),
+        };
+        Ok(Opened { resume: resume(end, stored), stream, end, checkpoints, ledger_store, snapshots })
     }
 
     /// Brings the checkpoint down to what the stream proves, and up to a gap that the stream ends with.
@@ -169,7 +180,7 @@ impl Pipeline {
         opened: Opened,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
-        let Opened { stream, end, checkpoints, resume } = opened;
+        let Opened { stream, end, checkpoints, ledger_store, snapshots, resume } = opened;
         let (batch_sender, batches) = mpsc::channel::<Batch>(BATCHES);
         let (released_sender, released) = watch::channel(Progress::default());
         let uri = self.source.uri.clone().unwrap_or_else(|| format!("/headgate/{}", self.name));
@@ -182,20 +193,25 @@ impl Pipeline {
             Arc::clone(&self.state),
         );
         let durable = publisher.durable();
-        let encoder = Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume));
+        let last = end.last.map(|last| last.position);
+        let encoder =
+            Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume), last);
         let mut normalizer = Normalizer::new(
             encoder,
             self.source.on_gap,
             self.gateway.memory,
             batch_sender,
             durable.clone(),
-            checkpoints.clone(),
-            Registry::new(&self.jetstream, self.nats.stream.replicas, self.nats.stream.memory),
+            Stores {
+                checkpoints: checkpoints.clone(),
+                schemas: Registry::new(&self.jetstream, self.nats.stream.replicas, self.nats.stream.memory),
+                ledger: ledger_store,
+            },
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
         let mut releasing =
             Task(tokio::spawn(release(durable, checkpoints, self.confirm_delay(), released_sender)));
-        let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals) };
+        let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals), snapshots };
         let outcome = tokio::select! {
             outcome = source.run(resume, &mut normalizer, context) => outcome,
             ended = &mut publishing.0 => return Err(publisher_fault(ended)),
@@ -273,6 +289,8 @@ struct Opened {
     stream: SourceStream,
     end: End,
     checkpoints: CheckpointStore,
+    ledger_store: LedgerStore,
+    snapshots: SnapshotStart,
     resume: Resume,
 }
 

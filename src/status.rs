@@ -7,9 +7,10 @@
 use crate::{
     broker::Link,
     config::{Config, Connector},
+    snapshot::SnapshotReport,
     telemetry::metrics::{Metrics, SourceMetrics},
 };
-use headgate_sdk::{Fault, Position, Vitals};
+use headgate_sdk::{Fault, Position, SnapshotDesk, Vitals};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -79,6 +80,8 @@ pub struct SourceState {
     connector: &'static str,
     /// Written by the connector.
     pub vitals: Arc<Vitals>,
+    /// Requests for snapshots, and how far they are.
+    pub snapshots: Arc<SnapshotDesk>,
     /// Counted by the pipeline and the publisher.
     pub metrics: SourceMetrics,
     phase: AtomicU8,
@@ -98,6 +101,7 @@ impl SourceState {
             name: name.to_owned(),
             connector,
             vitals: Arc::default(),
+            snapshots: Arc::default(),
             metrics,
             phase: AtomicU8::new(Phase::Starting as u8),
             sequence: AtomicU64::new(0),
@@ -187,6 +191,7 @@ impl SourceState {
     #[must_use]
     pub fn report(&self) -> SourceReport {
         let log = |value: u64| (value != 0).then(|| log_text(self.connector, value));
+        let snapshots = self.snapshots();
         let detail = self.detail();
         SourceReport {
             name: self.name.clone(),
@@ -209,7 +214,8 @@ impl SourceState {
             // The last error stays for people to see; its fix is no longer wanted once the source streams.
             fix: detail.fix.clone().filter(|_| !self.phase().is_ready()),
             restarts: self.metrics.restarts.get(),
-            snapshot: None,
+            snapshot: snapshots.iter().find(|job| !job.has_ended()).cloned(),
+            snapshots,
         }
     }
 
@@ -233,6 +239,14 @@ impl SourceState {
                 age_s: u64::try_from((now_micros() - since) / 1_000_000).unwrap_or(0),
             }),
         }
+    }
+
+    /// How far its snapshots are: those under way, and the last that ended.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<SnapshotReport> {
+        let (held, now) = (self.detail().position, now_micros());
+        let all = self.snapshots.progress().into_iter();
+        all.map(|progress| SnapshotReport::new(progress, held, now)).collect()
     }
 
     fn detail(&self) -> MutexGuard<'_, Detail> {
@@ -411,8 +425,10 @@ pub struct SourceReport {
     pub fix: Option<String>,
     /// Times that the source was started again.
     pub restarts: u64,
-    /// Progress of a snapshot, if one is under way.
-    pub snapshot: Option<serde_json::Value>,
+    /// The first snapshot that is under way.
+    pub snapshot: Option<SnapshotReport>,
+    /// All that are under way, and the last ones that ended.
+    pub snapshots: Vec<SnapshotReport>,
 }
 
 /// How near a database is to keeping more log for a source than it may.

@@ -11,10 +11,14 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-struct Run {
-    rate: f64,
-    cpu_micros: f64,
-    memory: u64,
+/// What a run of the gateway took.
+pub(crate) struct Run {
+    /// Events a second.
+    pub(crate) rate: f64,
+    /// CPU time of the gateway for one event.
+    pub(crate) cpu_micros: f64,
+    /// Peak memory in MiB.
+    pub(crate) memory: u64,
 }
 
 /// Runs all loads against one version.
@@ -86,7 +90,12 @@ async fn headgate(postgres: &Postgres, slot: &str, rows: u64) -> Run {
     let nats = Nats::start().await;
     let mut settings = Settings::new(&nats, postgres.url());
     settings.source_lines = format!("publication = \"bench\"\nslot = \"{slot}\"\n");
-    let mut gateway = Gateway::configure(&settings);
+    measure(&settings, &nats, rows).await
+}
+
+/// Runs a gateway until its stream holds `rows` events.
+pub(crate) async fn measure(settings: &Settings, nats: &Nats, rows: u64) -> Run {
+    let mut gateway = Gateway::configure(settings);
     let jetstream = nats.jetstream().await;
     let began = Instant::now();
     gateway.launch();

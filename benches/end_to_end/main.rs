@@ -14,6 +14,7 @@ mod latency;
 mod load;
 mod process;
 mod raw_reader;
+mod snapshot;
 mod stalled;
 #[path = "../../tests/support/mod.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports)]
@@ -29,7 +30,7 @@ fn setting(name: &str, default: &str) -> String {
 async fn main() {
     let rows: u64 = setting("HEADGATE_BENCH_ROWS", "500000").parse().unwrap();
     let rounds: usize = setting("HEADGATE_BENCH_ROUNDS", "3").parse().unwrap();
-    let only = setting("HEADGATE_BENCH_ONLY", "backlog,latency,stalled");
+    let only = setting("HEADGATE_BENCH_ONLY", "backlog,latency,stalled,snapshot");
     for version in setting("HEADGATE_BENCH_POSTGRES", "15,18").split(',') {
         let version = match version {
             "15" => Version::Pg15,
@@ -38,6 +39,9 @@ async fn main() {
         };
         if only.contains("backlog") {
             backlog::run(version, rows, rounds).await;
+        }
+        if only.contains("snapshot") {
+            snapshot::run(version, rows, rounds).await;
         }
         if only.contains("latency") {
             latency::run(version).await;

@@ -4,7 +4,7 @@ use super::{Failure, connector, failure::print};
 use crate::{
     broker::{self, Patience},
     config::{self, Config},
-    publish,
+    publish, snapshot,
 };
 use async_nats::jetstream::{self, Context};
 use clap::Subcommand;
@@ -54,6 +54,7 @@ impl Source {
                 let context = connect(&config).await?;
                 let removed = connector::drop_source(&name, source).await.map_err(|fault| failure(&fault))?;
                 publish::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
+                snapshot::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
                 let mut text: String = removed.iter().map(|what| format!("dropped {what}\n")).collect();
                 text.push_str(&format!(
                     "forgot the checkpoint of {name}; the stream {} stays\n",

@@ -8,6 +8,7 @@ use super::{
     nearest::nearest,
     section::{Section, did_you_mean},
 };
+use headgate_sdk::SnapshotSettings;
 use std::collections::BTreeMap;
 
 /// The stream `EVENTS_dlq` is the dead letters'.
@@ -95,26 +96,36 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
     }
     let entities = entities(&section.section("entities"));
     let shaping = shaping::shaping(section);
-    if section.choice("on_gap", &[("stop", false), ("snapshot", true)]) == Some(true) {
-        not_yet(section, "on_gap", "snapshot", "stop");
-    }
-    if section.choice("snapshot", &[("never", false), ("initial", true)]) == Some(true) {
-        not_yet(section, "snapshot", "initial", "never");
-    }
+    let on_gap = section
+        .choice("on_gap", &[("stop", OnGap::Stop), ("snapshot", OnGap::Snapshot)])
+        .unwrap_or(OnGap::Stop);
+    let snapshots = snapshots(section, on_gap);
     let postgres = postgres::config(name, section).filter(|_| connector.as_deref() == Some("postgres"));
     Ok(postgres.map(|config| Source {
         uri,
         type_prefix,
         entities,
-        on_gap: OnGap::Stop,
+        on_gap,
         shaping,
+        snapshots,
         connector: Connector::Postgres(config),
     }))
 }
 
-fn not_yet(section: &Section<'_, '_>, key: &'static str, wanted: &str, instead: &str) {
-    let what = format!("\"{wanted}\" is not in this release yet");
-    section.problem(key, what, Some(format!("this release has \"{instead}\"")));
+fn snapshots(section: &Section<'_, '_>, on_gap: OnGap) -> SnapshotSettings {
+    let defaults = SnapshotSettings::default();
+    let settings = SnapshotSettings {
+        initial: section.choice("snapshot", &[("initial", true), ("never", false)]).unwrap_or(true),
+        on_gap: on_gap == OnGap::Snapshot,
+        rate: section
+            .integer("snapshot_rate", 1..=u64::from(u32::MAX))
+            .and_then(|rate| u32::try_from(rate).ok()),
+        chunk: section.duration("snapshot_chunk").unwrap_or(defaults.chunk),
+    };
+    if settings.chunk.is_zero() {
+        section.problem("snapshot_chunk", "must be more than zero", None);
+    }
+    settings
 }
 
 fn is_uri_reference(text: &str) -> bool {

@@ -21,12 +21,13 @@ use crate::{
 use async_nats::Subject;
 use bytes::Bytes;
 use headgate_sdk::{
-    CONTEXT_PREFIX, Change, Fault, Gap, Message, Op, Position, Progress, Relation, RowFault, Transaction,
-    Unwritable,
+    CONTEXT_PREFIX, Change, Fault, Gap, Message, Op, Position, Progress, Relation, RowFault, SnapshotPlace,
+    SnapshotPoint, Transaction, Unwritable,
 };
 use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Write as _,
     sync::Arc,
 };
 
@@ -80,6 +81,7 @@ struct Held {
     subject: Subject,
     position: Position,
     committed_at: i64,
+    places: Bytes,
 }
 
 /// Encodes one source's events.
@@ -90,6 +92,12 @@ pub struct Encoder {
     epoch: u16,
     /// The last event that the stream held when the run began.
     resume: Option<Position>,
+    /// The last event that got a position, here or in the stream.
+    last: Option<Position>,
+    /// Where rows of a snapshot are being told.
+    snapshot: Option<SnapshotPoint>,
+    /// How far the snapshots are.
+    places: Bytes,
     transaction: OpenTransaction,
     tables: HashMap<u64, Table>,
     /// Versions of tables that the registry has not been told of.
@@ -113,8 +121,8 @@ enum Pending {
 }
 
 impl Encoder {
-    /// An encoder that drops events up to `resume`.
-    pub fn new(look: Look, metrics: SourceMetrics, resume: Option<Position>) -> Self {
+    /// An encoder that drops events up to `resume`, for a stream that ends with `last`.
+    pub fn new(look: Look, metrics: SourceMetrics, resume: Option<Position>, last: Option<Position>) -> Self {
         let source = look.style.source.as_bytes();
         let source_hash =
             u64::from(encode::fnv1a(&[source])) << 32 | u64::from(encode::fnv1a(&[source, &[0]]));
@@ -123,6 +131,9 @@ impl Encoder {
             metrics,
             epoch: resume.map_or(0, |position| position.epoch),
             resume,
+            last,
+            snapshot: None,
+            places: Bytes::new(),
             transaction: OpenTransaction::default(),
             tables: HashMap::new(),
             versions: Vec::new(),
@@ -189,6 +200,7 @@ impl Encoder {
             "to": { "epoch": gap.to.epoch, "log": format!("{:016x}", gap.to.log) },
             "bytes": gap.from.filter(|from| from.log <= gap.to.log).map(|from| gap.to.log - from.log),
         });
+        self.last = Some(position);
         self.encode_plain("headgate", "gap", position, data.to_string().as_bytes());
         self.close(Some(gap.to.log));
         position
@@ -212,7 +224,11 @@ impl Encoder {
         if self.refusal.is_some() {
             return;
         }
-        self.metrics.received.inc();
+        if self.snapshot.is_some() {
+            self.metrics.snapshot_rows.inc();
+        } else {
+            self.metrics.received.inc();
+        }
         match self.prepare(change.relation) {
             Some(shape) => self.shaped(&shape, change),
             None if self.refusal.is_none() => self.row(change),
@@ -257,6 +273,47 @@ impl Encoder {
         } else {
             self.encode(relation, verb, images, None);
         }
+        if let Some(point) = self.snapshot {
+            // No later row belongs to it: each stands for itself.
+            self.close(Some(point.log));
+        }
+    }
+
+    /// Begins to tell rows of a snapshot.
+    ///
+    /// They stand on the last byte before the point, which no transaction commits at: everything told lies at or before it,
+    /// everything to come behind it. A message that stands alone may have it too, with index 0, as may rows told there before.
+    pub fn begin_snapshot(&mut self, point: SnapshotPoint) {
+        let commit = point.log.saturating_sub(1);
+        let before = self.last.filter(|last| (last.epoch, last.commit) == (self.epoch, commit));
+        self.transaction = OpenTransaction {
+            commit,
+            committed_at: point.read_at,
+            next_index: before.map_or(1, |last| last.index.saturating_add(1)),
+            ..OpenTransaction::default()
+        };
+        self.snapshot = Some(point);
+    }
+
+    /// Ends that; gives the last event's position.
+    pub fn end_snapshot(&mut self) -> Option<Position> {
+        self.snapshot = None;
+        self.last
+    }
+
+    /// How far the snapshots are, with the next event.
+    pub fn places(&mut self, places: &[SnapshotPlace]) {
+        if places.is_empty() {
+            self.places.clear();
+            return;
+        }
+        let mut text = String::with_capacity(32 * places.len());
+        for (nth, place) in places.iter().enumerate() {
+            let separator = if nth == 0 { "" } else { " " };
+            // Writing to a string does not fail.
+            let _ = write!(text, "{separator}{place}");
+        }
+        self.places = Bytes::from(text);
     }
 
     /// A logical message, inside the open transaction or standing alone.
@@ -359,11 +416,13 @@ impl Encoder {
             commit: self.transaction.commit,
             index: self.transaction.next_index,
         };
-        self.transaction.next_index += 1;
-        if self.resume.is_some_and(|resume| position <= resume) {
+        self.transaction.next_index = self.transaction.next_index.saturating_add(1);
+        // What a snapshot read is new whatever the stream holds: it never comes twice.
+        if self.snapshot.is_none() && self.resume.is_some_and(|resume| position <= resume) {
             self.metrics.deduplicated.inc();
             return None;
         }
+        self.last = self.last.max(Some(position));
         Some(position)
     }
 
@@ -467,9 +526,13 @@ impl Encoder {
         style.form.key(&self.key.text, out);
         out.extend_from_slice(style.form.sequence);
         out.extend_from_slice(&text);
-        out.extend_from_slice(style.form.txindex);
-        out.extend_from_slice(itoa::Buffer::new().format(self.transaction.events).as_bytes());
-        out.extend_from_slice(style.form.number_end);
+        if self.snapshot.is_none() {
+            out.extend_from_slice(style.form.txindex);
+            out.extend_from_slice(itoa::Buffer::new().format(self.transaction.events).as_bytes());
+            out.extend_from_slice(style.form.number_end);
+        } else {
+            out.extend_from_slice(style.form.close);
+        }
         let data_start = out.len();
         out.extend_from_slice(&spelling.data);
         out.extend_from_slice(&self.key.json);
@@ -485,8 +548,10 @@ impl Encoder {
                 out.push(b'}');
                 self.transaction.events += 1;
                 let data_end = out.len();
-                let committed_at = self.transaction.committed_at;
-                let event = Held { start, data_start, data_end, subject, position, committed_at };
+                // A row that was only read has no commit whose delay could be told.
+                let committed_at = if self.snapshot.is_none() { self.transaction.committed_at } else { 0 };
+                let places = self.places.clone();
+                let event = Held { start, data_start, data_end, subject, position, committed_at, places };
                 if let Some(held) = self.held.replace(event) {
                     self.items.push(Pending::Event { held, end: start, transaction_end: None, last: false });
                 }
@@ -613,6 +678,7 @@ impl Encoder {
             subject: Subject::from(subject),
             position,
             committed_at: self.transaction.committed_at,
+            places: self.places.clone(),
         });
     }
 }
@@ -636,6 +702,7 @@ impl Pending {
                     transaction_end,
                     last_of_transaction: last,
                     committed_at: held.committed_at,
+                    places: held.places,
                 })
             }
             Self::DeadLetter(letter) => Item::DeadLetter(letter),

@@ -108,8 +108,8 @@ impl Semantic {
             Op::Created => "created",
             Op::Updated => "updated",
             Op::Deleted => "deleted",
-            // No row is told of.
-            Op::Truncated => return Ok(false),
+            // A row that is read tells of no change, and a truncation of no row.
+            Op::Snapshot | Op::Truncated => return Ok(false),
         };
         if let Some(broken) = &self.broken {
             return Err(broken.clone());

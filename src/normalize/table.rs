@@ -21,10 +21,12 @@ pub(super) enum Verb {
     Deleted,
     /// All rows of a table are gone.
     Truncated,
+    /// A row as a snapshot read it.
+    Snapshot,
 }
 
 impl Verb {
-    const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Truncated];
+    const ALL: [Self; 5] = [Self::Created, Self::Updated, Self::Deleted, Self::Truncated, Self::Snapshot];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl Verb {
             Self::Updated => "updated",
             Self::Deleted => "deleted",
             Self::Truncated => "truncated",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -43,6 +46,7 @@ impl From<Op> for Verb {
             Op::Updated => Self::Updated,
             Op::Deleted => Self::Deleted,
             Op::Truncated => Self::Truncated,
+            Op::Snapshot => Self::Snapshot,
         }
     }
 }
@@ -74,7 +78,7 @@ pub(super) struct Table {
     pub settings: Option<Arc<super::shaping::Shape>>,
     /// The name of this version of its shape.
     pub dataschema: String,
-    spellings: [Spelling; 4],
+    spellings: [Spelling; 5],
 }
 
 /// What the spelling of a table depends on beside the table.

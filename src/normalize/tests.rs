@@ -65,7 +65,7 @@ fn shaping_encoder(
         default_schema: "public".to_owned(),
         shaping: shaping::Shaping::new(settings),
     };
-    let mut encoder = Encoder::new(look, Metrics::new().source("shop"), resume);
+    let mut encoder = Encoder::new(look, Metrics::new().source("shop"), resume, resume);
     encoder.set_epoch(1);
     encoder
 }

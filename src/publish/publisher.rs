@@ -239,7 +239,7 @@ impl Publisher {
     /// Shows what is under way.
     fn show_pending(&self) {
         self.state.metrics.in_flight.set(i64::try_from(self.window.len()).unwrap_or(i64::MAX));
-        let queued = || self.queue.first_event().map(|event| event.committed_at);
+        let queued = || self.queue.first_event().map(|event| event.committed_at).filter(|at| *at != 0);
         self.state.set_oldest_pending(self.window.oldest_commit().or_else(queued).unwrap_or(0));
     }
 }

@@ -1,13 +1,13 @@
 //! A source's stream: made if it is missing, refused if it would lose or reorder events, read where it ends.
 
 use super::POSITION_HEADER;
-use crate::config;
+use crate::{config, snapshot::PLACES_HEADER};
 use async_nats::jetstream::{
     Context, ErrorCode,
     context::GetStreamErrorKind,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
-use headgate_sdk::{Fault, Finding, LastEvent, Position};
+use headgate_sdk::{Fault, Finding, LastEvent, Position, SnapshotPlace};
 
 /// How many messages that are not Headgate's are passed over at the stream's end before giving up.
 const MAX_FOREIGN: u64 = 1000;
@@ -96,6 +96,28 @@ impl SourceStream {
                 .with_fix("let nobody but the gateway publish on the stream's subjects, and delete the foreign messages"));
         }
         Ok(Some(End { sequence: state.last_sequence, last: None }))
+    }
+
+    /// How far the source's snapshots are with the stream's last event, as [`end`](Self::end) found it.
+    ///
+    /// # Errors
+    /// Transient where the broker does not answer.
+    pub async fn places(&self, end: &End) -> Result<Vec<SnapshotPlace>, Fault> {
+        if end.last.is_none() {
+            return Ok(Vec::new());
+        }
+        for sequence in (end.sequence.saturating_sub(MAX_FOREIGN).max(1)..=end.sequence).rev() {
+            let message = match self.stream.get_raw_message(sequence).await {
+                Ok(message) => message,
+                Err(error) if is_no_message(&error) => continue,
+                Err(error) => return Err(unreadable(&self.name, error)),
+            };
+            if message.headers.get(POSITION_HEADER).is_some() {
+                let places = message.headers.get(PLACES_HEADER).map(|places| places.as_str());
+                return Ok(places.map(SnapshotPlace::parse_all).unwrap_or_default());
+            }
+        }
+        Ok(Vec::new())
     }
 }
 

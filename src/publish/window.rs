@@ -70,7 +70,8 @@ impl Window {
     /// Commit time of the oldest event under way.
     pub(super) fn oldest_commit(&self) -> Option<i64> {
         self.entries.iter().find_map(|entry| match entry {
-            Entry::Message { event, .. } => Some(event.committed_at),
+            // What a snapshot read has no commit.
+            Entry::Message { event, .. } => (event.committed_at != 0).then_some(event.committed_at),
             Entry::Mark(_) | Entry::BatchEnd(_) => None,
         })
     }
@@ -124,7 +125,9 @@ impl Window {
                     acked.position = Some(event.position);
                     if let Some(log) = event.transaction_end {
                         acked.streamed = Some(Progress { epoch: event.position.epoch, log });
-                        acked.commits.push(event.committed_at);
+                        if event.committed_at != 0 {
+                            acked.commits.push(event.committed_at);
+                        }
                     }
                     self.messages -= 1;
                     if self.sent == 0 {
@@ -187,6 +190,7 @@ mod tests {
             transaction_end: end,
             last_of_transaction: end.is_some(),
             committed_at: 5,
+            places: Bytes::new(),
         }
     }
 

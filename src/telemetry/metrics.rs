@@ -40,6 +40,9 @@ pub struct Metrics {
     published_bytes: Counters,
     restarts: Counters,
     resyncs: Counters,
+    snapshot_rows: Counters,
+    snapshot_jobs: Gauges,
+    snapshot_rows_left: Gauges,
     in_flight: Gauges,
     lag_bytes: Gauges,
     lag_ms: Gauges,
@@ -85,6 +88,7 @@ impl Metrics {
             "resyncs",
             "Times that the publisher asked the stream where it ends and went on from there",
         );
+        let snapshot_rows = counters("snapshot_rows", "Rows that snapshots read and told");
         let mut gauges = |name: &str, help: &str| {
             let family = Gauges::default();
             registry.register(name, help, family.clone());
@@ -110,6 +114,9 @@ impl Metrics {
             "wal_holder_age_seconds",
             "Age of the open transaction that makes the database keep its log; 0 where none does",
         );
+        let snapshot_jobs = gauges("snapshot_jobs", "Snapshots under way");
+        let snapshot_rows_left =
+            gauges("snapshot_rows_left", "Rows that are left to snapshot, as the database guesses");
         let streaming = gauges("streaming", "1 while changes are being streamed");
         let commit_to_ack: Family<Labels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(COMMIT_TO_ACK_BUCKETS));
@@ -128,6 +135,9 @@ impl Metrics {
             published_bytes,
             restarts,
             resyncs,
+            snapshot_rows,
+            snapshot_jobs,
+            snapshot_rows_left,
             in_flight,
             lag_bytes,
             lag_ms,
@@ -153,6 +163,9 @@ impl Metrics {
             published_bytes: self.published_bytes.get_or_create_owned(&labels),
             restarts: self.restarts.get_or_create_owned(&labels),
             resyncs: self.resyncs.get_or_create_owned(&labels),
+            snapshot_rows: self.snapshot_rows.get_or_create_owned(&labels),
+            snapshot_jobs: self.snapshot_jobs.get_or_create_owned(&labels),
+            snapshot_rows_left: self.snapshot_rows_left.get_or_create_owned(&labels),
             in_flight: self.in_flight.get_or_create_owned(&labels),
             commit_to_ack: self.commit_to_ack.get_or_create_owned(&labels),
             received_bytes: self.received_bytes.get_or_create_owned(&labels),
@@ -201,10 +214,14 @@ pub struct SourceMetrics {
     pub restarts: Counter,
     /// Times that the publisher asked the stream where it ends.
     pub resyncs: Counter,
+    /// Rows that snapshots read and told.
+    pub snapshot_rows: Counter,
     /// Messages published and not yet acknowledged.
     pub in_flight: Gauge,
     /// Seconds from commit to acknowledgement; observed once for each transaction, by its last event.
     pub commit_to_ack: Histogram,
+    snapshot_jobs: Gauge,
+    snapshot_rows_left: Gauge,
     received_bytes: Counter,
     lag_bytes: Gauge,
     lag_ms: Gauge,
@@ -230,6 +247,11 @@ impl SourceMetrics {
         self.wal_left.set(wal.left_s.map_or(-1, gauge));
         self.wal_pressure.set(wal.pressure as i64);
         self.holder_age.set(wal.holder.map_or(0, |holder| gauge(holder.age_s)));
+        let snapshots = state.snapshots();
+        let under_way = || snapshots.iter().filter(|job| !job.has_ended());
+        self.snapshot_jobs.set(gauge(under_way().count() as u64));
+        self.snapshot_rows_left
+            .set(gauge(under_way().filter_map(|job| Some(job.expected?.saturating_sub(job.rows))).sum()));
         self.streaming.set(gauge(vitals.streaming.load(Ordering::Relaxed)));
     }
 }
@@ -258,6 +280,9 @@ mod tests {
             "headgate_published_bytes_total{source=\"shop\"} 0",
             "headgate_restarts_total{source=\"shop\"} 0",
             "headgate_resyncs_total{source=\"shop\"} 0",
+            "headgate_snapshot_rows_total{source=\"shop\"} 0",
+            "headgate_snapshot_jobs{source=\"shop\"} 0",
+            "headgate_snapshot_rows_left{source=\"shop\"} 0",
             "headgate_in_flight{source=\"shop\"} 0",
             "headgate_lag_bytes{source=\"shop\"} 40",
             "headgate_lag_ms{source=\"shop\"} 0",

@@ -16,6 +16,7 @@ mod init;
 mod neighbours;
 mod schemas;
 mod shaping;
+mod snapshots;
 mod streaming;
 mod support_works;
 mod tls;

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) stream_lines: String,
     /// URL of the source named `shop`.
     pub(crate) source: String,
+    /// The source's `snapshot`: most tests are about the log, and begin with empty tables.
+    pub(crate) snapshot: &'static str,
     /// More lines of `[sources.shop]`.
     pub(crate) source_lines: String,
 }
@@ -36,6 +38,7 @@ impl Settings {
             nats_lines: String::new(),
             stream_lines: String::new(),
             source: source.into(),
+            snapshot: "never",
             source_lines: String::new(),
         }
     }
@@ -68,7 +71,7 @@ impl Gateway {
             "[gateway]\ndata_dir = \"{data}\"\nshutdown_grace = \"10s\"\n{gateway_lines}\n\
              [nats]\nurl = \"{nats}\"\n{nats_lines}\n[nats.stream]\n{stream_lines}\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\n\
-             [sources.shop]\nconnector = \"postgres\"\nurl = \"{source}\"\n{source_lines}",
+             [sources.shop]\nconnector = \"postgres\"\nurl = \"{source}\"\nsnapshot = \"{snapshot}\"\n{source_lines}",
             data = dir.path().join("data").display(),
             gateway_lines = settings.gateway_lines,
             nats = settings.nats.join(","),
@@ -77,6 +80,7 @@ impl Gateway {
             http = http.number(),
             admin = admin.number(),
             source = settings.source,
+            snapshot = settings.snapshot,
             source_lines = settings.source_lines,
         );
         std::fs::write(dir.path().join("config.toml"), text).unwrap();

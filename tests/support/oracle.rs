@@ -223,10 +223,24 @@ fn compare(name: &str, table: &Table, replayed: &BTreeMap<Row, Row>, found: &mut
     }
 }
 
+/// Rows of a table that are known not to be there.
+#[derive(Clone, Debug, Default)]
+struct Gone {
+    keys: HashSet<Row>,
+    /// Since then only rows that were created.
+    all: bool,
+}
+
 /// The stream replayed from empty tables.
 #[derive(Clone, Debug, Default)]
 struct Replay {
     tables: BTreeMap<String, BTreeMap<Row, Row>>,
+    /// What is known to be gone.
+    gone: BTreeMap<String, Gone>,
+    /// Whether rows were told that a snapshot read: then they may have been there, and changed, before anybody told them.
+    read: bool,
+    /// What is wrong where every row was told from its beginning.
+    unheard: Vec<String>,
     /// The row that lost its key in the event before, waiting for its new one.
     moving: Option<Row>,
     found: Vec<String>,
@@ -236,6 +250,9 @@ impl Replay {
     /// What is wrong so far, and where the tables differ from the database's.
     fn violations(&self, database: &Tables) -> Vec<String> {
         let (mut found, empty) = (self.found.clone(), BTreeMap::new());
+        if !self.read {
+            found.extend(self.unheard.iter().cloned());
+        }
         for (name, table) in database {
             compare(name, table, self.tables.get(name).unwrap_or(&empty), &mut found);
         }
@@ -253,9 +270,11 @@ impl Replay {
     fn apply(&mut self, event: &Event, database: &Tables) {
         let data = &event.data;
         let rows = self.tables.entry(data.table.clone()).or_default();
+        let gone = self.gone.entry(data.table.clone()).or_default();
         let moved = self.moving.take();
         if data.op == "truncated" {
             rows.clear();
+            *gone = Gone { keys: HashSet::new(), all: true };
             return;
         }
         let at = format!("{}: {} {} {:?}", event.attribute("id"), data.op, data.table, data.key);
@@ -269,8 +288,10 @@ impl Replay {
             let types = database.get(&data.table).map(|table| &table.types);
             for (column, value) in before {
                 let kind = types.and_then(|types| types.get(column));
-                if !former.get(column).is_some_and(|known| same(kind, known, value)) {
-                    self.found.push(format!(
+                let known = former.get(column);
+                if !known.is_some_and(|known| same(kind, known, value)) {
+                    let found = if known.is_some() { &mut self.found } else { &mut self.unheard };
+                    found.push(format!(
                         "{at}: before, {column} was {value}; the stream left it at {:?}",
                         former.get(column)
                     ));
@@ -279,12 +300,31 @@ impl Replay {
         }
         match (data.op.as_str(), former) {
             ("created", Some(_)) => self.found.push(format!("{at}: the row is there already")),
-            ("updated" | "deleted", None) => self.found.push(format!("{at}: there is no such row")),
+            ("updated" | "deleted", None) => {
+                self.unheard.push(format!("{at}: there is no such row"));
+            }
             _ => {}
         }
+        if data.op == "snapshot" {
+            self.read = true;
+            // A row that was read is what the changes before it say that it is.
+            let types = database.get(&data.table).map(|table| &table.types);
+            for (column, value) in data.after.iter().flatten() {
+                let kind = types.and_then(|types| types.get(column));
+                if let Some(known) = former.and_then(|former| former.get(column))
+                    && !same(kind, known, value)
+                {
+                    self.found.push(format!("{at}: {column} is {value}, and was told to be {known} before"));
+                }
+            }
+            if former.is_none() && (gone.all || gone.keys.contains(&key)) {
+                self.found.push(format!("{at}: the row was told to be gone before"));
+            }
+        }
         if data.op == "deleted" {
-            let gone = rows.remove(&key);
-            self.moving = gone.filter(|_| data.rekeyed);
+            gone.keys.insert(key.clone());
+            let former = rows.remove(&key);
+            self.moving = former.filter(|_| data.rekeyed);
             return;
         }
         let Some(mut after) = data.after.clone() else {
@@ -300,9 +340,10 @@ impl Replay {
                 Some(value) => {
                     after.insert(column.clone(), value.clone());
                 }
-                None => self.found.push(format!("{at}: {column} is unavailable and was never told")),
+                None => self.unheard.push(format!("{at}: {column} is unavailable and was never told")),
             }
         }
+        gone.keys.remove(&key);
         rows.insert(key, after);
     }
 }

@@ -14,7 +14,7 @@ pub(crate) struct Facilities {
     pub(crate) standby: bool,
     pub(crate) wal_sender_timeout: Duration,
     /// Whether the database keeps text as bytes of no known encoding (SQL_ASCII).
-    raw_text: bool,
+    pub(crate) raw_text: bool,
 }
 
 impl Facilities {

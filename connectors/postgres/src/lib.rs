@@ -23,6 +23,7 @@ mod replication;
 mod row_filter;
 mod shape;
 mod slot;
+mod snapshot;
 mod source;
 mod survey;
 #[doc(hidden)]

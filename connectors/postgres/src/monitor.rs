@@ -10,14 +10,14 @@ use crate::{
     slot,
     wal_guard::WalGuard,
 };
-use headgate_sdk::{Fault, FaultKind, Vitals};
+use headgate_sdk::{Fault, FaultKind, TableName as CapturedTable, Vitals};
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
@@ -52,6 +52,8 @@ pub(crate) struct Watch {
     pub(crate) vitals: Arc<Vitals>,
     /// Watches what the slot keeps.
     pub(crate) wal: WalGuard,
+    /// Told of the tables that are captured, whenever that changes.
+    pub(crate) captured: watch::Sender<BTreeSet<CapturedTable>>,
 }
 
 /// The handle of the task.
@@ -191,6 +193,7 @@ impl Watch {
             return Ok(Some(Alarm::HistoryLost(lost(&plan.missing))));
         }
         if !self.publications.are_kept() {
+            self.tell_captured(&plan);
             return Ok(None);
         }
         memory.foreign.retain(|table| plan.foreign.iter().any(|(foreign, _)| foreign == table));
@@ -201,6 +204,9 @@ impl Watch {
         }
         warn_of_append(&self.source, &plan, &mut memory.append);
         if self.standby {
+            if plan.statements.is_empty() {
+                self.tell_captured(&plan);
+            }
             return Ok(None);
         }
         match self.publications.carry_out(client, &plan, &self.user, &self.database).await {
@@ -208,6 +214,7 @@ impl Watch {
                 for change in &plan.changes {
                     tracing::info!(source = self.source, change, "publications changed");
                 }
+                self.tell_captured(&plan);
                 Ok(None)
             }
             // A lock that was not to be had, a table that went: next time.
@@ -217,6 +224,15 @@ impl Watch {
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    fn tell_captured(&self, plan: &Plan) {
+        let captured = plan.captured();
+        self.captured.send_if_modified(|known| {
+            let changed = *known != captured;
+            *known = captured;
+            changed
+        });
     }
 
     /// Writes into a log that says nothing, so that the way through it is seen to work.

@@ -85,6 +85,16 @@ struct Member {
     filter: Option<String>,
 }
 
+impl Plan {
+    /// The tables that are captured once the plan is carried out.
+    pub(crate) fn captured(&self) -> BTreeSet<headgate_sdk::TableName> {
+        let all = self.whole.union(&self.append);
+        let ours = all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table));
+        ours.map(|table| headgate_sdk::TableName { schema: table.schema.clone(), table: table.table.clone() })
+            .collect()
+    }
+}
+
 /// A table that could be captured.
 struct Candidate {
     oid: u32,

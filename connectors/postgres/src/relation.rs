@@ -89,7 +89,7 @@ impl Relations {
 }
 
 impl Known {
-    fn new(shape: Shape) -> Self {
+    pub(crate) fn new(shape: Shape) -> Self {
         let column = |column: &ShapeColumn| Column {
             name: column.name.clone(),
             type_name: column.type_name.clone(),

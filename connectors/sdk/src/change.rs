@@ -25,6 +25,8 @@ pub enum Op {
     Deleted,
     /// All rows of a table went at once.
     Truncated,
+    /// A row as a snapshot read it. Told between transactions only; see [`SnapshotPoint`](crate::SnapshotPoint).
+    Snapshot,
 }
 
 /// One column's value in one row image: value, null and unavailable are three states, never two.

@@ -31,6 +31,7 @@ mod outlet;
 mod position;
 mod relation;
 mod shape;
+mod snapshot;
 mod source;
 pub mod testing;
 
@@ -42,4 +43,8 @@ pub use outlet::{Gap, Origin, Outlet, RowFault};
 pub use position::{ParsePositionError, Position, Progress};
 pub use relation::{Column, Relation, Unwritable, WriteValue};
 pub use shape::TableShape;
+pub use snapshot::{
+    ParseReasonError, SnapshotDesk, SnapshotJob, SnapshotLedger, SnapshotPlace, SnapshotPoint,
+    SnapshotProgress, SnapshotReason, SnapshotRequest, SnapshotSettings, SnapshotStart, TableName,
+};
 pub use source::{Checkpoint, Context, LastEvent, Resume, Source, Vitals};

@@ -1,6 +1,8 @@
 //! Where a connector tells what it read.
 
-use crate::{Change, Fault, Message, Progress, Transaction};
+use crate::{
+    Change, Fault, Message, Position, Progress, SnapshotLedger, SnapshotPlace, SnapshotPoint, Transaction,
+};
 use std::future::Future;
 
 /// The history that the positions to come count in, bound to the server and slot they were read from.
@@ -39,8 +41,9 @@ pub struct RowFault {
 /// [`testing::Recorder`](crate::testing::Recorder).
 ///
 /// Calls come in this order: [`open`](Self::open) once, then any number of transactions
-/// (`begin`, changes and transactional messages, `commit`), messages that stand alone, and `progress`, the last three
-/// only between transactions. Only `open`, `gap` and `flush` wait.
+/// (`begin`, changes and transactional messages, `commit`), rows of snapshots (`begin_snapshot`, changes,
+/// `end_snapshot`), messages that stand alone, and `progress`, the last four only between transactions. Only `open`, `gap`,
+/// `keep_snapshots` and `flush` wait.
 pub trait Outlet: Send {
     /// Binds the positions to come to a history, durably, before anything of it is told.
     ///
@@ -72,6 +75,22 @@ pub trait Outlet: Send {
 
     /// Everything before `progress.log` has been told, although nothing was published for it.
     fn progress(&mut self, progress: Progress);
+
+    /// Begins to tell rows that a snapshot read: changes with [`Op::Snapshot`](crate::Op::Snapshot), and rejected rows.
+    fn begin_snapshot(&mut self, point: SnapshotPoint);
+
+    /// Ends that. Gives the position of the last event that was told, of whatever kind.
+    fn end_snapshot(&mut self) -> Option<Position>;
+
+    /// How far all unfinished snapshot jobs are, from the next event on: every event carries it until this is called again. Empty:
+    /// nothing is carried.
+    fn places(&mut self, places: &[SnapshotPlace]);
+
+    /// Keeps what has to be snapshotted, durably, before this returns.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn keep_snapshots(&mut self, ledger: &SnapshotLedger) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Whether enough has gathered that [`flush`](Self::flush) should come before the next change.
     fn is_full(&self) -> bool;

@@ -1,6 +1,6 @@
 //! What a connector is, and what it is given to run with.
 
-use crate::{Fault, Outlet, Position, Progress};
+use crate::{Fault, Outlet, Position, Progress, SnapshotStart};
 use std::{
     future::Future,
     sync::{
@@ -74,6 +74,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Where the connector writes how it is.
     pub vitals: Arc<Vitals>,
+    /// The snapshots to be made.
+    pub snapshots: SnapshotStart,
 }
 
 /// How a running source is, written by its connector and read by status and metrics. Plain numbers, each on its own: a

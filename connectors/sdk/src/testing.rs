@@ -1,6 +1,9 @@
 //! A recording outlet, for tests of connectors.
 
-use crate::{Cell, Change, Fault, Gap, Message, Op, Origin, Outlet, Progress, RowFault, Transaction};
+use crate::{
+    Cell, Change, Fault, Gap, Message, Op, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger,
+    SnapshotPlace, SnapshotPoint, Transaction,
+};
 
 /// One call that a connector made, with everything it borrowed copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,14 @@ pub enum Told {
     Commit(Progress),
     /// [`Outlet::progress`].
     Progress(Progress),
+    /// [`Outlet::begin_snapshot`].
+    BeginSnapshot(SnapshotPoint),
+    /// [`Outlet::end_snapshot`].
+    EndSnapshot,
+    /// [`Outlet::places`].
+    Places(Vec<SnapshotPlace>),
+    /// [`Outlet::keep_snapshots`].
+    KeepSnapshots(SnapshotLedger),
 }
 
 /// An outlet that keeps what it is told. Values are written by the columns' own writers; one that cannot be written
@@ -105,6 +116,24 @@ impl Outlet for Recorder {
 
     fn progress(&mut self, progress: Progress) {
         self.told.push(Told::Progress(progress));
+    }
+
+    fn begin_snapshot(&mut self, point: SnapshotPoint) {
+        self.told.push(Told::BeginSnapshot(point));
+    }
+
+    fn end_snapshot(&mut self) -> Option<Position> {
+        self.told.push(Told::EndSnapshot);
+        None
+    }
+
+    fn places(&mut self, places: &[SnapshotPlace]) {
+        self.told.push(Told::Places(places.to_vec()));
+    }
+
+    async fn keep_snapshots(&mut self, ledger: &SnapshotLedger) -> Result<(), Fault> {
+        self.told.push(Told::KeepSnapshots(ledger.clone()));
+        Ok(())
     }
 
     fn is_full(&self) -> bool {

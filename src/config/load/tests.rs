@@ -307,12 +307,12 @@ fn what_later_releases_will_have_is_refused_clearly() {
         "6: sources.shop.connector: unknown connector; did you mean \"postgres\"?"
     );
     assert_eq!(
-        wrong(&with("[sources.shop]", "snapshot = \"initial\"")),
-        "6: sources.shop.snapshot: \"initial\" is not in this release yet; this release has \"never\""
+        wrong(&with("[sources.shop]", "snapshot = \"always\"")),
+        "6: sources.shop.snapshot: expected \"initial\" or \"never\", found \"always\""
     );
     assert_eq!(
-        wrong(&with("[sources.shop]", "on_gap = \"snapshot\"")),
-        "6: sources.shop.on_gap: \"snapshot\" is not in this release yet; this release has \"stop\""
+        wrong(&with("[sources.shop]", "snapshot_rate = 0")),
+        "6: sources.shop.snapshot_rate: expected a whole number from 1 to 4294967295"
     );
 }
 

@@ -71,8 +71,7 @@ impl Publisher {
 
     /// Whether the event is new to the stream and small enough to be published as it is.
     fn is_plain(&self, event: &Event) -> bool {
-        self.tail.is_none_or(|tail| event.position > tail)
-            && event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit
+        self.tail.is_none_or(|tail| event.position > tail) && weight(event) <= self.limit
     }
 
     /// Marks behind an empty window are done at once.
@@ -85,7 +84,7 @@ impl Publisher {
 
     /// The event as it can be published: over the payload limit its data goes to the object store.
     async fn fit(&mut self, event: Event) -> Result<Event, Fault> {
-        if event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit {
+        if weight(&event) <= self.limit {
             return Ok(event);
         }
         let claim_check = self.claim_check.clone();
@@ -107,4 +106,9 @@ where
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }
+}
+
+/// What an event's message weighs at most.
+fn weight(event: &Event) -> usize {
+    event.head.len() + event.payload.len() + event.places.len() + HEADER_ROOM
 }

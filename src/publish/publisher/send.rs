@@ -6,6 +6,7 @@ use crate::{
     config::{Mode, Publish},
     event::Event,
     publish::{POSITION_HEADER, stream::write_position},
+    snapshot::PLACES_HEADER,
 };
 use tokio::time::Instant;
 
@@ -52,12 +53,15 @@ fn chain(headers: &mut Vec<u8>, batch: Option<&AtomicBatch>, expected: u64) {
     }
 }
 
-/// What the message is: its position, and how the event is spelled.
+/// What the message is: its position, how far snapshots are with it, and how the event is spelled.
 fn describe(headers: &mut Vec<u8>, event: &Event, mode: Mode) {
     headers.extend_from_slice(POSITION_HEADER.as_bytes());
     headers.extend_from_slice(b": ");
     write_position(event.position, event.transaction_end, headers);
     headers.extend_from_slice(b"\r\n");
+    if !event.places.is_empty() {
+        line(headers, PLACES_HEADER, &event.places);
+    }
     match mode {
         Mode::Structured => line(headers, "Content-Type", b"application/cloudevents+json"),
         Mode::Binary => {

@@ -15,10 +15,15 @@ use crate::{
     replication::{CommandError, Replication, Streaming, System},
     row_filter,
     slot::{self, Slot},
+    snapshot::{self, Snapshots},
     wal_guard::WalGuard,
 };
-use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume, TableFilter};
+use headgate_sdk::{
+    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotJob, SnapshotReason,
+    SnapshotStart, TableFilter, TableName,
+};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_postgres::Client;
 
 impl Postgres {
@@ -49,7 +54,7 @@ impl Postgres {
         }
         let mut publications = Publications::new(&self.source, &self.config, facilities.version);
         publications.try_row_filters(&control.client, facilities.standby).await?;
-        let missing = self.publish(&publications, &control, &server, facilities.standby).await?;
+        let (missing, captured) = self.publish(&publications, &control, &server, facilities.standby).await?;
 
         let switches = match Identity::of(resume) {
             Some(known) if known.system == system.id && known.timeline < system.timeline => {
@@ -80,8 +85,12 @@ impl Postgres {
             system: &system,
             name: &name,
             standby: facilities.standby,
+            captured: &captured,
+            snapshots: context.snapshots.clone(),
+            gap: None,
         };
         let (epoch, from) = opening.open(verdict, resume, found.as_ref(), outlet).await?;
+        let (snapshots, gap) = (opening.snapshots, opening.gap);
         self.lost = None;
         if self.config.failover && found.is_some_and(|slot| !slot.failover) && !facilities.standby {
             replication
@@ -97,6 +106,28 @@ impl Postgres {
         };
         tracing::info!(source = self.source, slot = name, epoch, server = %server.address, "streaming");
         let Streaming { reader, writer } = streaming;
+        let (captured, is_captured) = watch::channel(captured);
+        let user = server.target.user.clone();
+        let database = server.target.database.clone();
+        let snapshots = Snapshots::new(
+            snapshots,
+            snapshot::Beginning {
+                source: self.source.clone(),
+                database: snapshot::Database {
+                    server,
+                    publications: publications.names(),
+                    version: facilities.version,
+                    standby: facilities.standby,
+                    raw_text: facilities.raw_text,
+                },
+                epoch,
+                last: gap.or(resume.last.map(|last| last.position)),
+                max_row: self.config.max_row,
+                captured: is_captured,
+                released: context.released.clone(),
+            },
+        );
+        snapshots.show_places(outlet);
         let interval = feedback::interval(facilities.wal_sender_timeout);
         let feedback =
             Feedback::start(writer, context.released.clone(), epoch, interval, Arc::clone(&context.vitals));
@@ -112,26 +143,34 @@ impl Postgres {
             publications,
             standby: facilities.standby,
             heartbeat: self.config.heartbeat,
-            user: server.target.user.clone(),
-            database: server.target.database.clone(),
+            user,
+            database,
             vitals: Arc::clone(&context.vitals),
             wal: WalGuard::new(&self.source, &self.config, Arc::clone(&context.vitals)),
+            captured,
         };
-        Ok(Stream { epoch, reader, apply, feedback, monitor: Monitor::start(watch, control, catalog) })
+        Ok(Stream {
+            epoch,
+            reader,
+            apply,
+            snapshots,
+            feedback,
+            monitor: Monitor::start(watch, control, catalog),
+        })
     }
 
-    /// Brings the publications up to date; gives those that did not exist.
+    /// Brings the publications up to date; gives those that did not exist, and the tables that are captured.
     async fn publish(
         &self,
         publications: &Publications,
         control: &SqlSession,
         server: &Server,
         standby: bool,
-    ) -> Result<Vec<String>, Fault> {
+    ) -> Result<(Vec<String>, BTreeSet<TableName>), Fault> {
         let plan = publications.plan(&control.client).await?;
         if !publications.are_kept() {
             return match plan.missing.first() {
-                None => Ok(Vec::new()),
+                None => Ok((Vec::new(), plan.captured())),
                 Some(name) => Err(Fault::definite(format!("publication {name} does not exist"))
                     .with_fix(format!("CREATE PUBLICATION {} FOR TABLE …; or leave publication out of the settings: Headgate then keeps its own", postgres_protocol::escape::escape_identifier(name)))),
             };
@@ -177,7 +216,8 @@ impl Postgres {
         if plan.whole.is_empty() && plan.append.is_empty() {
             tracing::warn!(source = self.source, "no table matches the globs of tables");
         }
-        Ok(plan.missing)
+        let captured = plan.captured();
+        Ok((plan.missing, captured))
     }
 }
 
@@ -226,6 +266,10 @@ struct Opening<'a> {
     system: &'a System,
     name: &'a str,
     standby: bool,
+    captured: &'a BTreeSet<TableName>,
+    snapshots: SnapshotStart,
+    /// The position of the word of a gap, where one was given.
+    gap: Option<Position>,
 }
 
 impl Opening<'_> {
@@ -267,12 +311,33 @@ impl Opening<'_> {
                     }
                 };
                 tracing::warn!(source = self.source.source, reason, "history is lost");
+                self.read_again(outlet).await?;
                 let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason };
                 outlet.gap(self.origin(epoch, begins), gap).await?;
+                self.gap = Some(Position { epoch, commit: begins.0, index: 0 });
                 outlet.open(self.origin(epoch, begins)).await?;
                 Ok((epoch, start))
             }
         }
+    }
+
+    /// Where that is the policy, everything is to be read again. Kept before the word of the gap: if we die in between, the next run
+    /// finds the gap again, but not this.
+    async fn read_again<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
+        let ledger = &mut self.snapshots.ledger;
+        if !self.snapshots.settings.on_gap || self.captured.is_empty() {
+            return Ok(());
+        }
+        ledger.next += 1;
+        // Jobs that were under way go up in it.
+        ledger.jobs = vec![SnapshotJob {
+            id: ledger.next,
+            reason: SnapshotReason::Gap,
+            tables: self.captured.iter().cloned().collect(),
+            condition: None,
+        }];
+        ledger.known.clone_from(self.captured);
+        outlet.keep_snapshots(ledger).await
     }
 
     async fn create(&mut self) -> Result<Lsn, Fault> {

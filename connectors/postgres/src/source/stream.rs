@@ -12,10 +12,11 @@ use crate::{
     monitor::{Alarm, Monitor},
     refusal::Refusal,
     replication::{garbled, lost},
+    snapshot::Snapshots,
 };
 use headgate_sdk::{Context, Fault, Outlet, Progress, Vitals};
-use std::sync::atomic::Ordering::Relaxed;
-use tokio::io::ReadHalf;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use tokio::{io::ReadHalf, time::sleep};
 
 /// Why a stream ended.
 pub(super) enum Ended {
@@ -29,11 +30,17 @@ impl From<Fault> for Ended {
     }
 }
 
+/// Batches of a snapshot's rows that are told before the log has its turn again.
+const SLICES: usize = 8;
+/// How long that turn is where the log has nothing to say: longer than its reader lets bytes gather.
+const TURN: Duration = Duration::from_millis(2);
+
 /// A running stream.
 pub(super) struct Stream {
     pub(super) epoch: u16,
     pub(super) reader: Reader<ReadHalf<Socket>>,
     pub(super) apply: Apply,
+    pub(super) snapshots: Snapshots,
     pub(super) feedback: Feedback,
     pub(super) monitor: Monitor,
 }
@@ -52,6 +59,7 @@ impl Stream {
                     Ahead::Context(message) => Some((message.content.to_vec(), message.end_lsn)),
                 };
                 let Some(frame) = self.reader.next().map_err(garbled)? else { break };
+                let outlet = &mut self.snapshots.listen(outlet);
                 read(frame, self.epoch, &mut self.apply, &self.feedback, &context.vitals, outlet).await?;
                 if let Some((content, position)) = attributes {
                     self.apply.context(&content, position, outlet);
@@ -61,6 +69,13 @@ impl Stream {
                 }
             }
             flush(outlet, &mut self.feedback, &mut self.monitor).await?;
+            for _ in 0..SLICES {
+                if !self.snapshots.is_ready() {
+                    break;
+                }
+                self.snapshots.tell(outlet);
+                flush(outlet, &mut self.feedback, &mut self.monitor).await?;
+            }
             tokio::select! {
                 biased;
                 () = context.shutdown.cancelled() => {
@@ -71,6 +86,11 @@ impl Stream {
                 filled = self.reader.fill() => {
                     filled.map_err(lost)?;
                     context.vitals.last_heard.store(feedback::now(), Relaxed);
+                }
+                // More rows wait: the log has its turn, and they go on.
+                () = sleep(TURN), if self.snapshots.is_ready() => {}
+                event = self.snapshots.event() => {
+                    self.snapshots.handle(event, outlet).await?;
                 }
             }
         }

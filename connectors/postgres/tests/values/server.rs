@@ -152,6 +152,14 @@ impl Outlet for Notes {
     fn progress(&mut self, progress: Progress) {
         self.recorder.progress(progress);
     }
+    fn begin_snapshot(&mut self, _: headgate_sdk::SnapshotPoint) {}
+    fn end_snapshot(&mut self) -> Option<headgate_sdk::Position> {
+        None
+    }
+    fn places(&mut self, _: &[headgate_sdk::SnapshotPlace]) {}
+    async fn keep_snapshots(&mut self, _: &headgate_sdk::SnapshotLedger) -> Result<(), Fault> {
+        Ok(())
+    }
     fn is_full(&self) -> bool {
         self.recorder.is_full()
     }

@@ -2,8 +2,8 @@
 
 use headgate_postgres::{Config, Postgres};
 use headgate_sdk::{
-    Change, Checkpoint, Context, Fault, Gap, Message, Origin, Outlet, Progress, Resume, RowFault, Source,
-    Transaction, Vitals,
+    Change, Checkpoint, Context, Fault, Gap, Message, Origin, Outlet, Position, Progress, Resume, RowFault,
+    SnapshotLedger, SnapshotPlace, SnapshotPoint, SnapshotStart, Source, Transaction, Vitals,
     testing::{Recorder, Told},
 };
 use std::{
@@ -63,6 +63,17 @@ impl Outlet for Tape {
             self.manner.release && std::mem::replace(released, progress) != progress
         });
     }
+    fn begin_snapshot(&mut self, point: SnapshotPoint) {
+        self.recorder.lock().unwrap().begin_snapshot(point);
+    }
+    fn end_snapshot(&mut self) -> Option<Position> {
+        self.recorder.lock().unwrap().end_snapshot()
+    }
+    fn places(&mut self, _: &[SnapshotPlace]) {}
+    async fn keep_snapshots(&mut self, ledger: &SnapshotLedger) -> Result<(), Fault> {
+        self.recorder.lock().unwrap().told.push(Told::KeepSnapshots(ledger.clone()));
+        Ok(())
+    }
     fn is_full(&self) -> bool {
         *self.manner.stuck.borrow()
     }
@@ -92,7 +103,12 @@ impl Run {
         let shutdown = CancellationToken::new();
         let (released, receiver) = watch::channel(Progress::default());
         let (stuck, is_stuck) = watch::channel(false);
-        let context = Context { released: receiver, shutdown: shutdown.clone(), vitals: Arc::clone(&vitals) };
+        let context = Context {
+            released: receiver,
+            shutdown: shutdown.clone(),
+            vitals: Arc::clone(&vitals),
+            snapshots: SnapshotStart::default(),
+        };
         let mut tape = Tape {
             recorder: Arc::clone(&recorder),
             released,

@@ -1,0 +1,427 @@
+//! Rows that were read and are not told yet, kept up to date by what the log tells meanwhile. Pure.
+//!
+//! # Order
+//! A chunk was read at one moment, and may be told only when the log has been told beyond that moment. Whatever the log told
+//! from before the read until then goes over the chunk: new values replace old ones, deleted rows fall out. A value that an event of
+//! the log could not carry has not changed, so the chunk's own stays, and the row that is told in the end is whole.
+//!
+//! # Memory
+//! One buffer for all values. New values are appended to it; a chunk that grows too much is given up, to be read again.
+
+use super::{
+    copy::{self, NotCopy, Span},
+    pace::CHUNK_BYTES,
+    place::{self, Key},
+};
+use headgate_sdk::{Cell, Change, Op, Relation};
+use std::{collections::HashMap, sync::Arc};
+
+/// A chunk may grow to this, by new values from the log; and what is noted before a chunk has come, too.
+const MOST_BYTES: usize = 2 * CHUNK_BYTES;
+
+/// Rows of one table.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// The shape of the rows.
+    pub(super) relation: Arc<Relation>,
+    data: Vec<u8>,
+    spans: Vec<Span>,
+    /// The keys that the rows had when they were read, one after the other, and where each ends. Nothing where there is no key.
+    keys: String,
+    key_ends: Vec<usize>,
+    /// Rows that are there no more.
+    gone: Vec<bool>,
+    /// Rows by the key that they have now; made when the log first tells of this table.
+    places: Option<HashMap<Key, usize>>,
+    /// What `data` may grow to.
+    room: usize,
+}
+
+/// What a change of the log means for the rows that are not told yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing more to do.
+    None,
+    /// A row that is not in the chunk moved to this key, and its event could not carry every column.
+    Moved(Key),
+    /// The chunk is of no use any more and has to be read again.
+    Void,
+}
+
+/// A change of the log, kept until the chunk has come that it may belong to.
+#[derive(Debug)]
+struct Noted {
+    relation: Arc<Relation>,
+    op: Op,
+    before: Option<Vec<Owned>>,
+    after: Option<Vec<Owned>>,
+}
+
+#[derive(Debug)]
+enum Owned {
+    Null,
+    Unavailable,
+    Value(Box<[u8]>),
+}
+
+/// The changes of one table that the log told while a chunk of it was being read.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    changes: Vec<Noted>,
+    bytes: usize,
+}
+
+impl Notes {
+    /// Keeps a change.
+    pub(super) fn note(&mut self, change: &Change<'_>) {
+        if self.overflowed() {
+            return;
+        }
+        let own = |row: &[Cell<'_>], bytes: &mut usize| -> Vec<Owned> {
+            row.iter()
+                .map(|cell| {
+                    *bytes += size_of::<Owned>();
+                    match cell {
+                        Cell::Null => Owned::Null,
+                        Cell::Unavailable => Owned::Unavailable,
+                        Cell::Value(raw) => {
+                            *bytes += raw.len();
+                            Owned::Value((*raw).into())
+                        }
+                    }
+                })
+                .collect()
+        };
+        self.bytes += size_of::<Noted>();
+        let before = change.before.map(|row| own(row, &mut self.bytes));
+        let after = change.after.map(|row| own(row, &mut self.bytes));
+        self.changes.push(Noted { relation: Arc::clone(change.relation), op: change.op, before, after });
+        if self.overflowed() {
+            self.changes = Vec::new();
+        }
+    }
+
+    /// Whether there were too many to keep.
+    pub(super) fn overflowed(&self) -> bool {
+        self.bytes > MOST_BYTES
+    }
+
+    /// Puts the changes over the chunk that has come. Gives the keys that rows outside of it moved to; `None` where the chunk is
+    /// of no use.
+    pub(super) fn apply(self, chunk: &mut Chunk) -> Option<Vec<Key>> {
+        if self.overflowed() {
+            return None;
+        }
+        let mut moved = Vec::new();
+        for noted in &self.changes {
+            let (before, after) = (noted.before.as_deref().map(borrow), noted.after.as_deref().map(borrow));
+            let effect = chunk.changed(&Change {
+                relation: &noted.relation,
+                op: noted.op,
+                before: before.as_deref(),
+                after: after.as_deref(),
+            });
+            match effect {
+                Effect::None => {}
+                Effect::Moved(key) => moved.push(key),
+                Effect::Void => return None,
+            }
+        }
+        Some(moved)
+    }
+}
+
+fn borrow(row: &[Owned]) -> Vec<Cell<'_>> {
+    row.iter()
+        .map(|owned| match owned {
+            Owned::Null => Cell::Null,
+            Owned::Unavailable => Cell::Unavailable,
+            Owned::Value(raw) => Cell::Value(raw),
+        })
+        .collect()
+}
+
+impl Chunk {
+    pub(super) fn new(relation: Arc<Relation>) -> Self {
+        Self {
+            relation,
+            data: Vec::new(),
+            spans: Vec::new(),
+            keys: String::new(),
+            key_ends: Vec::new(),
+            gone: Vec::new(),
+            places: None,
+            room: 0,
+        }
+    }
+
+    /// Adds a row, as COPY sent it.
+    pub(super) fn push(&mut self, line: &[u8]) -> Result<(), NotCopy> {
+        copy::row(line, self.relation.columns.len(), &mut self.data, &mut self.spans)?;
+        let row = self.gone.len();
+        self.gone.push(false);
+        let mut cells = Vec::new();
+        self.cells(row, &mut cells);
+        let key = place::key(&self.relation, &cells, None);
+        if let Some(key) = key {
+            self.keys.push_str(&key);
+        }
+        self.key_ends.push(self.keys.len());
+        self.room = self.data.len() + MOST_BYTES;
+        Ok(())
+    }
+
+    /// Rows, those that are gone included.
+    pub(super) fn len(&self) -> usize {
+        self.gone.len()
+    }
+
+    /// What the values weigh.
+    pub(super) fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Puts the row's values into `cells`; `false` if it is gone.
+    pub(super) fn row<'a>(&'a self, row: usize, cells: &mut Vec<Cell<'a>>) -> bool {
+        self.cells(row, cells);
+        self.gone.get(row) == Some(&false)
+    }
+
+    fn cells<'a>(&'a self, row: usize, cells: &mut Vec<Cell<'a>>) {
+        let columns = self.relation.columns.len();
+        let spans = self.spans.get(row * columns..(row + 1) * columns).unwrap_or_default();
+        cells.clear();
+        cells.extend(spans.iter().map(|span| match span.and_then(|(from, to)| self.data.get(from..to)) {
+            Some(value) => Cell::Value(value),
+            None => Cell::Null,
+        }));
+    }
+
+    /// The key that a row had when it was read; `None` where the table has no key.
+    pub(super) fn read_key(&self, row: usize) -> Option<&str> {
+        let start = row.checked_sub(1).map_or(Some(0), |former| self.key_ends.get(former).copied())?;
+        self.keys.get(start..*self.key_ends.get(row)?).filter(|key| !key.is_empty())
+    }
+
+    /// Puts a change over the rows. From now on they are of the log's own `Relation`, so that the same preparations serve both.
+    pub(super) fn changed(&mut self, change: &Change<'_>) -> Effect {
+        if change.op == Op::Truncated {
+            self.gone.fill(true);
+            self.places = Some(HashMap::new());
+            return Effect::None;
+        }
+        if !Arc::ptr_eq(&self.relation, change.relation) {
+            if !same_shape(&self.relation, change.relation) {
+                return Effect::Void;
+            }
+            self.relation = Arc::clone(change.relation);
+        }
+        let relation = Arc::clone(&self.relation);
+        let Some(image) = change.after.or(change.before) else { return Effect::None };
+        let Some(key) = place::key(&relation, image, change.before) else { return Effect::None };
+        let mut places = match self.places.take() {
+            Some(places) => places,
+            None => (0..self.len()).filter_map(|row| Some((self.read_key(row)?.to_owned(), row))).collect(),
+        };
+        let effect = self.changed_row(change, key, &mut places);
+        self.places = Some(places);
+        effect
+    }
+
+    fn changed_row(&mut self, change: &Change<'_>, key: Key, places: &mut HashMap<Key, usize>) -> Effect {
+        let Some(after) = change.after else {
+            if let Some(gone) = places.remove(&key).and_then(|row| self.gone.get_mut(row)) {
+                *gone = true;
+            }
+            return Effect::None;
+        };
+        let old = change
+            .before
+            .filter(|_| change.op == Op::Updated)
+            .and_then(|before| place::key(&self.relation, before, Some(after)))
+            .filter(|old| *old != key);
+        let row = match &old {
+            Some(old) => places.remove(old),
+            None => places.get(&key).copied(),
+        };
+        let Some(row) = row else {
+            // What it was before may have been told or not: its chunk may be far off.
+            let partial = old.is_some() && after.contains(&Cell::Unavailable);
+            return if partial { Effect::Moved(key) } else { Effect::None };
+        };
+        let columns = self.relation.columns.len();
+        for (span, cell) in self.spans.iter_mut().skip(row * columns).take(columns).zip(after) {
+            match cell {
+                Cell::Unavailable => {}
+                Cell::Null => *span = None,
+                Cell::Value(raw) => {
+                    let start = self.data.len();
+                    self.data.extend_from_slice(raw);
+                    *span = Some((start, self.data.len()));
+                }
+            }
+        }
+        if let Some(gone) = self.gone.get_mut(row) {
+            *gone = false;
+        }
+        if old.is_some() {
+            places.insert(key, row);
+        }
+        if self.data.len() > self.room { Effect::Void } else { Effect::None }
+    }
+}
+
+/// Whether rows of one may be told as rows of the other.
+pub(super) fn same_shape(one: &Relation, other: &Relation) -> bool {
+    one.schema == other.schema
+        && one.table == other.table
+        && one.key == other.key
+        && one.columns.len() == other.columns.len()
+        && one
+            .columns
+            .iter()
+            .zip(&other.columns)
+            .all(|(one, other)| one.name == other.name && one.type_name == other.type_name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::value::Kind;
+    use headgate_sdk::Column;
+
+    fn relation(columns: &[&str]) -> Arc<Relation> {
+        let column = |name: &&str| Column {
+            name: (*name).to_owned(),
+            type_name: "text".to_owned(),
+            writer: Box::new(Kind::Text),
+        };
+        Arc::new(Relation {
+            id: 0,
+            schema: "public".to_owned(),
+            table: "t".to_owned(),
+            columns: columns.iter().map(column).collect(),
+            key: vec![0],
+        })
+    }
+
+    /// Three rows, told as `key=a,b`.
+    fn chunk() -> Chunk {
+        let mut chunk = Chunk::new(relation(&["id", "a", "b"]));
+        for line in [&b"1\tone\tbig1\n"[..], b"2\ttwo\tbig2\n", b"3\t\\N\tbig3\n"] {
+            chunk.push(line).unwrap();
+        }
+        chunk
+    }
+
+    fn told(chunk: &Chunk) -> String {
+        let mut cells = Vec::new();
+        let text = |cell: &Cell<'_>| match cell {
+            Cell::Value(raw) => String::from_utf8_lossy(raw).into_owned(),
+            Cell::Null => "null".to_owned(),
+            Cell::Unavailable => "?".to_owned(),
+        };
+        let rows = (0..chunk.len()).filter_map(|row| {
+            let there = chunk.row(row, &mut cells);
+            there.then(|| cells.iter().map(text).collect::<Vec<_>>().join(","))
+        });
+        rows.collect::<Vec<_>>().join(" ")
+    }
+
+    const UNCHANGED: Cell<'_> = Cell::Unavailable;
+
+    fn value(text: &str) -> Cell<'_> {
+        Cell::Value(text.as_bytes())
+    }
+
+    fn change(chunk: &mut Chunk, op: Op, before: Option<&[Cell<'_>]>, after: Option<&[Cell<'_>]>) -> Effect {
+        let relation = relation(&["id", "a", "b"]);
+        chunk.changed(&Change { relation: &relation, op, before, after })
+    }
+
+    #[test]
+    fn the_log_goes_over_the_chunk() {
+        let mut chunk = chunk();
+        assert_eq!(told(&chunk), "1,one,big1 2,two,big2 3,null,big3");
+        let update = [value("2"), Cell::Null, UNCHANGED];
+        assert_eq!(change(&mut chunk, Op::Updated, None, Some(&update)), Effect::None);
+        let gone = [value("1"), UNCHANGED, UNCHANGED];
+        assert_eq!(change(&mut chunk, Op::Deleted, Some(&gone), None), Effect::None);
+        let unknown = [value("9"), value("nine"), UNCHANGED];
+        assert_eq!(change(&mut chunk, Op::Updated, None, Some(&unknown)), Effect::None);
+        assert_eq!(told(&chunk), "2,null,big2 3,null,big3");
+        assert_eq!(chunk.read_key(0), Some("1"));
+        assert_eq!(chunk.read_key(2), Some("3"));
+    }
+
+    #[test]
+    fn a_row_that_moves_takes_its_values_along() {
+        let mut chunk = chunk();
+        let (old, new) = ([value("2"), UNCHANGED, UNCHANGED], [value("8"), value("two"), UNCHANGED]);
+        assert_eq!(change(&mut chunk, Op::Updated, Some(&old), Some(&new)), Effect::None);
+        let update = [value("8"), value("again"), UNCHANGED];
+        assert_eq!(change(&mut chunk, Op::Updated, None, Some(&update)), Effect::None);
+        assert_eq!(told(&chunk), "1,one,big1 8,again,big2 3,null,big3");
+        assert_eq!(chunk.read_key(1), Some("2"), "the place in the table stays");
+        let (old, new) = ([value("8"), UNCHANGED, UNCHANGED], [value("7"), value("two"), value("whole")]);
+        assert_eq!(change(&mut chunk, Op::Updated, Some(&old), Some(&new)), Effect::None);
+        assert_eq!(told(&chunk), "1,one,big1 7,two,whole 3,null,big3");
+    }
+
+    #[test]
+    fn a_row_from_elsewhere_that_lacks_a_column_is_read_again() {
+        let mut chunk = chunk();
+        let (old, new) = ([value("50"), UNCHANGED, UNCHANGED], [value("0"), value("x"), UNCHANGED]);
+        assert_eq!(change(&mut chunk, Op::Updated, Some(&old), Some(&new)), Effect::Moved("0".to_owned()));
+        let whole = [value("0"), value("x"), value("y")];
+        assert_eq!(change(&mut chunk, Op::Updated, Some(&old), Some(&whole)), Effect::None);
+    }
+
+    #[test]
+    fn a_truncate_empties_it_and_what_comes_after_stays_out() {
+        let mut chunk = chunk();
+        assert_eq!(change(&mut chunk, Op::Truncated, None, None), Effect::None);
+        let row = [value("1"), value("new"), value("row")];
+        assert_eq!(change(&mut chunk, Op::Created, None, Some(&row)), Effect::None);
+        assert_eq!(told(&chunk), "");
+    }
+
+    #[test]
+    fn a_deleted_row_that_comes_back_was_told_by_the_log() {
+        let mut chunk = chunk();
+        let gone = [value("1"), UNCHANGED, UNCHANGED];
+        change(&mut chunk, Op::Deleted, Some(&gone), None);
+        let row = [value("1"), value("new"), value("row")];
+        change(&mut chunk, Op::Created, None, Some(&row));
+        assert_eq!(told(&chunk), "2,two,big2 3,null,big3");
+    }
+
+    #[test]
+    fn another_shape_voids_it() {
+        let mut chunk = chunk();
+        let relation = relation(&["id", "a"]);
+        let row = [value("1"), value("new")];
+        let change = Change { relation: &relation, op: Op::Created, before: None, after: Some(&row) };
+        assert_eq!(chunk.changed(&change), Effect::Void);
+    }
+
+    #[test]
+    fn what_is_noted_while_it_is_read_goes_over_it_in_order() {
+        let relation = relation(&["id", "a", "b"]);
+        let mut notes = Notes::default();
+        let (old, new) = ([value("50"), UNCHANGED, UNCHANGED], [value("0"), value("x"), UNCHANGED]);
+        for after in [&[value("1"), value("first"), UNCHANGED], &[value("1"), value("second"), UNCHANGED]] {
+            notes.note(&Change { relation: &relation, op: Op::Updated, before: None, after: Some(after) });
+        }
+        notes.note(&Change { relation: &relation, op: Op::Updated, before: Some(&old), after: Some(&new) });
+        let mut chunk = chunk();
+        assert_eq!(notes.apply(&mut chunk).unwrap(), ["0"]);
+        assert_eq!(told(&chunk), "1,second,big1 2,two,big2 3,null,big3");
+        let mut notes = Notes::default();
+        let large = vec![b'x'; MOST_BYTES];
+        let row = [value("1"), Cell::Value(&large), UNCHANGED];
+        notes.note(&Change { relation: &relation, op: Op::Updated, before: None, after: Some(&row) });
+        assert!(notes.apply(&mut chunk).is_none(), "too much to keep");
+    }
+}

@@ -1,0 +1,164 @@
+//! How far the snapshot of a table is, as the text that events carry. Pure.
+//!
+//! ```text
+//! -              nothing is told yet
+//! +42,a%20b      everything up to this key is told
+//! +42!7;9        the same, but the rows 7 and 9 have to be told again
+//! ```
+
+use headgate_sdk::{Cell, Relation};
+
+/// Rows that may wait to be told again; a table that would have more of them is read from its beginning.
+const MOST_AGAIN: usize = 32;
+/// Their size likewise, in bytes of text.
+const MOST_AGAIN_BYTES: usize = 2048;
+
+/// A row's key: its columns' texts, percent-encoded and joined by commas.
+pub(super) type Key = String;
+
+/// How far the snapshot of a table is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The last key that was told; `None` before the first.
+    pub(super) after: Option<Key>,
+    /// Rows that moved to another key while the table was read. Their events could not carry every column, and whether anybody
+    /// had been told those before is not known.
+    pub(super) again: Vec<Key>,
+}
+
+impl Place {
+    /// Reads the text back. What is not such a text is the beginning.
+    pub(super) fn parse(text: &str) -> Self {
+        let Some(text) = text.strip_prefix('+') else { return Self::default() };
+        let (after, again) = text.split_once('!').unwrap_or((text, ""));
+        Self {
+            after: (!after.is_empty()).then(|| after.to_owned()),
+            again: again.split(';').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+        }
+    }
+
+    /// Writes the text over what `out` holds.
+    pub(super) fn write(&self, out: &mut String) {
+        out.clear();
+        if self.after.is_none() && self.again.is_empty() {
+            out.push('-');
+            return;
+        }
+        out.push('+');
+        out.push_str(self.after.as_deref().unwrap_or_default());
+        for (nth, key) in self.again.iter().enumerate() {
+            out.push(if nth == 0 { '!' } else { ';' });
+            out.push_str(key);
+        }
+    }
+
+    /// Notes a row that has to be told again; `false` where there are too many of them.
+    pub(super) fn repeat(&mut self, key: Key) -> bool {
+        if !self.again.contains(&key) {
+            self.again.push(key);
+        }
+        self.again.len() <= MOST_AGAIN
+            && self.again.iter().map(String::len).sum::<usize>() <= MOST_AGAIN_BYTES
+    }
+}
+
+/// The key of a row; from `other` what `row` does not carry. `None` where the table has no key, or the row does not tell all of it.
+pub(super) fn key(relation: &Relation, row: &[Cell<'_>], other: Option<&[Cell<'_>]>) -> Option<Key> {
+    let mut text = Key::new();
+    for (nth, &column) in relation.key.iter().enumerate() {
+        let cell = match row.get(column) {
+            Some(Cell::Unavailable) | None => other.and_then(|other| other.get(column)),
+            cell => cell,
+        };
+        let Some(Cell::Value(raw)) = cell else { return None };
+        if nth > 0 {
+            text.push(',');
+        }
+        encode(raw, &mut text);
+    }
+    (!relation.key.is_empty()).then_some(text)
+}
+
+/// Appends a key column's text.
+fn encode(raw: &[u8], out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in raw {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+/// The texts of a key's columns; `None` where it is not a key of `columns` columns, or not UTF-8.
+pub(super) fn columns(key: &str, columns: usize) -> Option<Vec<String>> {
+    let decode = |part: &str| {
+        let mut bytes = Vec::with_capacity(part.len());
+        let mut rest = part.bytes();
+        while let Some(byte) = rest.next() {
+            if byte == b'%' {
+                let high = char::from(rest.next()?).to_digit(16)?;
+                let low = char::from(rest.next()?).to_digit(16)?;
+                bytes.push(u8::try_from(high * 16 + low).ok()?);
+            } else {
+                bytes.push(byte);
+            }
+        }
+        String::from_utf8(bytes).ok()
+    };
+    let parts: Vec<String> = key.split(',').map(decode).collect::<Option<_>>()?;
+    (parts.len() == columns).then_some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn text(place: &Place) -> String {
+        let mut text = String::new();
+        place.write(&mut text);
+        text
+    }
+
+    #[test]
+    fn places_read_back() {
+        let key = |text: &str| {
+            let mut key = String::new();
+            encode(text.as_bytes(), &mut key);
+            key
+        };
+        let mut place = Place::default();
+        assert_eq!((text(&place).as_str(), Place::parse("-")), ("-", place.clone()));
+        place.after = Some(format!("{},{}", key("4,2 !;\u{2603}"), key("x")));
+        assert_eq!(text(&place), "+4%2C2%20%21%3B%E2%98%83,x");
+        assert_eq!(Place::parse(&text(&place)), place);
+        assert!(place.repeat("7".to_owned()) && place.repeat("9".to_owned()) && place.repeat("7".to_owned()));
+        assert!(text(&place).ends_with(",x!7;9"));
+        assert_eq!(Place::parse(&text(&place)), place);
+        place.after = None;
+        assert_eq!(Place::parse(&text(&place)), place);
+        assert_eq!(columns("4%2C2%20%21%3B%E2%98%83,x", 2).unwrap(), ["4,2 !;\u{2603}", "x"]);
+    }
+
+    #[test]
+    fn hostile_text_is_refused() {
+        for text in ["", "%", "%4", "%zz,1", "%C0%A0,1", "1,2,3"] {
+            assert_eq!(columns(text, 2), None, "{text}");
+        }
+        for text in ["", "x", "42"] {
+            assert_eq!(Place::parse(text), Place::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut place = Place::default();
+        assert!((0..MOST_AGAIN).all(|key| place.repeat(key.to_string())));
+        assert!(!place.repeat("one more".to_owned()));
+        assert!(!Place::default().repeat("x".repeat(MOST_AGAIN_BYTES + 1)));
+    }
+}

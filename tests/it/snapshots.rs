@@ -1,0 +1,441 @@
+//! Rows that were there before are told in the stream, between the changes, and the stream gives the tables exactly.
+
+use crate::support::{
+    eventually,
+    gateway::{Gateway, Settings},
+    nats::Nats,
+    postgres::{PASSWORD, Version},
+    shop::{STREAM, Shop},
+    stream::{self, Event},
+    workload::{self, Load},
+};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::sleep;
+
+/// Settings with an initial snapshot, and more lines of the source.
+fn initial(shop: &Shop, lines: &str) -> Settings {
+    Settings { snapshot: "initial", source_lines: lines.to_owned(), ..shop.settings() }
+}
+
+/// The snapshots in `/status`.
+async fn snapshots(gateway: &Gateway) -> Vec<Value> {
+    gateway.status().await["sources"][0]["snapshots"].as_array().cloned().unwrap_or_default()
+}
+
+/// Waits until `count` snapshots are done and none is left.
+async fn are_done(gateway: &Gateway, count: usize) {
+    eventually("the snapshots are done", Duration::from_secs(30), || async {
+        let all = snapshots(gateway).await;
+        let done = all.iter().filter(|job| job["state"] == "done").count();
+        if done >= count && done == all.len() { Ok(()) } else { Err(format!("{all:?}")) }
+    })
+    .await;
+}
+
+/// How often each row of a table was told by a snapshot.
+fn told(events: &[Event], table: &str) -> BTreeMap<String, usize> {
+    let mut told = BTreeMap::new();
+    for event in events.iter().filter(|event| event.data.op == "snapshot" && event.data.table == table) {
+        *told.entry(format!("{:?}", event.data.key)).or_insert(0) += 1;
+    }
+    told
+}
+
+fn each_once(events: &[Event], table: &str, rows: usize) {
+    let told = told(events, table);
+    assert_eq!(told.len(), rows, "rows of {table}");
+    let repeated: Vec<_> = told.iter().filter(|(_, times)| **times > 1).take(5).collect();
+    assert!(repeated.is_empty(), "told more than once: {repeated:?}");
+}
+
+/// A table that nobody writes to, large enough to be read in many chunks.
+async fn archive(shop: &Shop, rows: usize) {
+    shop.postgres
+        .execute(&format!(
+            "CREATE TABLE archive (id integer PRIMARY KEY, body text);
+             INSERT INTO archive SELECT n, repeat('x', 20) || n FROM generate_series(1, {rows}) n"
+        ))
+        .await;
+}
+
+async fn initial_under_writes(version: Version, lines: &str) {
+    let shop = Shop::with(version, Nats::start().await).await;
+    workload::start(&Load::new(shop.postgres.url(), 11)).finish().await;
+    archive(&shop, 3_000).await;
+    // Not so quick that the writers have no time to interfere.
+    let writing = workload::start(&Load::steady(shop.postgres.url(), 12));
+    let mut settings = initial(&shop, "snapshot_rate = 2000\n");
+    settings.nats_lines = lines.to_owned();
+    let mut gateway = shop.gateway_with(&settings).await;
+    are_done(&gateway, 1).await;
+    writing.stop().await;
+    let events = shop.assert_faithful().await;
+    each_once(&events, "public.archive", 3_000);
+    let tables: BTreeSet<&str> = events
+        .iter()
+        .filter(|event| event.data.op == "snapshot")
+        .map(|event| event.data.table.as_str())
+        .collect();
+    // The others may have been truncated meanwhile.
+    for table in ["public.orders", "public.documents", "public.labels"] {
+        assert!(tables.contains(table), "{table} is not among {tables:?}");
+    }
+    let event = events.iter().find(|event| event.data.table == "public.archive").unwrap();
+    assert_eq!(event.attribute("type"), "shop.archive.snapshot");
+    assert_eq!((event.attribute("txid"), event.attribute("txindex")), ("", ""));
+    assert!(
+        event.data.before.is_none()
+            && event.data.unavailable.is_empty()
+            && !event.attribute("time").is_empty()
+    );
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn what_was_there_is_told_while_others_write_15() {
+    initial_under_writes(Version::Pg15, "").await;
+}
+
+#[tokio::test]
+async fn what_was_there_is_told_while_others_write_18() {
+    initial_under_writes(Version::Pg18, "").await;
+}
+
+#[tokio::test]
+async fn binary_mode_and_atomic_batches_tell_it_too() {
+    initial_under_writes(Version::Pg18, "mode = \"binary\"\npublish = \"atomic\"\n").await;
+}
+
+#[tokio::test]
+async fn a_killed_gateway_goes_on_behind_the_last_row() {
+    let shop = Shop::open().await;
+    workload::start(&Load::new(shop.postgres.url(), 21)).finish().await;
+    archive(&shop, 20_000).await;
+    let writing = workload::start(&Load::steady(shop.postgres.url(), 22));
+    let mut gateway = shop.gateway_with(&initial(&shop, "snapshot_rate = 8000\n")).await;
+    for round in 0..5 {
+        sleep(Duration::from_millis(300 + 170 * round)).await;
+        gateway.kill9();
+        gateway.start_again().await;
+    }
+    eventually("the snapshot is done", Duration::from_secs(60), || async {
+        let rows = told(&stream::read(&shop.nats, STREAM).await, "public.archive").len();
+        if rows == 20_000 { Ok(()) } else { Err(rows.to_string()) }
+    })
+    .await;
+    are_done(&gateway, 1).await;
+    writing.stop().await;
+    each_once(&shop.assert_faithful().await, "public.archive", 20_000);
+}
+
+#[tokio::test]
+async fn a_killed_broker_and_a_killed_database_lose_and_repeat_nothing() {
+    let mut shop = Shop::open().await;
+    archive(&shop, 20_000).await;
+    let gateway = shop.gateway_with(&initial(&shop, "snapshot_rate = 8000\n")).await;
+    let writing = workload::start(&Load::steady(shop.postgres.url(), 32));
+    sleep(Duration::from_millis(500)).await;
+    shop.nats.kill9(0);
+    sleep(Duration::from_millis(300)).await;
+    shop.nats.start_again(0).await;
+    sleep(Duration::from_millis(700)).await;
+    shop.postgres.kill9();
+    shop.postgres.start_again().await;
+    are_done(&gateway, 1).await;
+    writing.stop().await;
+    each_once(&shop.assert_faithful().await, "public.archive", 20_000);
+}
+
+fn ask(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let output = gateway.command().args(["snapshot", "--json", "shop"]).args(arguments).output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code(), answer, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn somebody_asks_for_a_table_or_a_part_of_one() {
+    let shop = Shop::open().await;
+    archive(&shop, 2_000).await;
+    let gateway = shop.gateway().await;
+    let (code, answer, _) = ask(&gateway, &["archive", "--where", "id % 100 = 7 -- some"]);
+    assert_eq!((code, &answer["rows"], &answer["state"]), (Some(0), &20.into(), &"done".into()), "{answer}");
+    let (code, answer, _) = ask(&gateway, &["public.archive"]);
+    assert_eq!(
+        (code, &answer["rows"], &answer["expected"]),
+        (Some(0), &2_000.into(), &Value::Null),
+        "{answer}"
+    );
+    let events = shop.assert_faithful().await;
+    assert_eq!(told(&events, "public.archive").values().sum::<usize>(), 2_020);
+    for (arguments, what) in [
+        (&["nothing"][..], "no table nothing"),
+        (&["archive", "orders", "--where", "true"], "one table"),
+        (&["archive", "--where", "nonsense = 1"], "nonsense"),
+        (&["archive", "--where", "true); DROP TABLE archive; SELECT (true"], "condition"),
+    ] {
+        let (code, _, error) = ask(&gateway, arguments);
+        assert_eq!(code, Some(64), "{error}");
+        assert!(error.contains(what), "{error}");
+    }
+    let unknown = gateway.command().args(["snapshot", "elsewhere"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(64));
+}
+
+#[tokio::test]
+async fn a_small_snapshot_does_not_wait_for_a_large_one() {
+    let shop = Shop::open().await;
+    archive(&shop, 100_000).await;
+    shop.postgres
+        .execute("INSERT INTO orders (id, status) SELECT n, 'new' FROM generate_series(1, 50) n")
+        .await;
+    let mut gateway = shop.gateway_with(&initial(&shop, "snapshot_rate = 4000\n")).await;
+    let (code, answer, _) = ask(&gateway, &["orders"]);
+    assert_eq!((code, &answer["rows"]), (Some(0), &50.into()), "{answer}");
+    let large = snapshots(&gateway).await.into_iter().find(|job| job["reason"] == "initial").unwrap();
+    assert_eq!(large["state"], "running", "{large}");
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn tables_that_join_later_are_told_too() {
+    let shop = Shop::open().await;
+    let mut gateway = shop.gateway_with(&initial(&shop, "")).await;
+    // A writer that began before the table was published, and ends after.
+    shop.postgres.execute("CREATE TABLE late (id integer PRIMARY KEY, value text)").await;
+    let client = shop.postgres.client().await;
+    client
+        .batch_execute("BEGIN; INSERT INTO late SELECT n, 'early' FROM generate_series(1, 500) n")
+        .await
+        .unwrap();
+    let publishes = || async {
+        let row = shop.postgres.client().await;
+        let row =
+            row.query_one("SELECT count(*) FROM pg_publication_tables WHERE tablename = 'late'", &[]).await;
+        if row.unwrap().get::<_, i64>(0) == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+    };
+    eventually("the table is published", Duration::from_secs(30), publishes).await;
+    sleep(Duration::from_millis(500)).await;
+    client.batch_execute("COMMIT; UPDATE late SET value = 'later' WHERE id < 100").await.unwrap();
+    are_done(&gateway, 1).await;
+    eventually("the rows are told", Duration::from_secs(30), || async {
+        let rows = told(&stream::read(&shop.nats, STREAM).await, "public.late").len();
+        if rows == 500 { Ok(()) } else { Err(rows.to_string()) }
+    })
+    .await;
+    shop.assert_faithful().await;
+    // A restart knows it.
+    assert_eq!(gateway.terminate(), Some(0));
+    gateway.start_again().await;
+    sleep(Duration::from_secs(1)).await;
+    each_once(&shop.assert_faithful().await, "public.late", 500);
+}
+
+/// Keys whose order, equality or text is not the obvious one.
+const KEYS: &str = "
+CREATE TYPE mood AS ENUM ('so-so', 'bad', 'good');
+CREATE TABLE by_pair (a text COLLATE \"C\", b integer, PRIMARY KEY (b, a));
+INSERT INTO by_pair SELECT 'k' || n % 40, n / 40 FROM generate_series(1, 300) n;
+CREATE TABLE by_text (k text PRIMARY KEY);
+INSERT INTO by_text SELECT chr(33 + n % 90) || chr(200 + n) || n FROM generate_series(1, 300) n;
+INSERT INTO by_text VALUES (''), (' '), ('a,b'), ('100%'), (E'\\\\ back'), (E'tab\\tnew\\nline'), ('''quoted'''), ('+!;:/'), ('\u{1F600}');
+CREATE TABLE by_uuid (k uuid PRIMARY KEY);
+INSERT INTO by_uuid SELECT gen_random_uuid() FROM generate_series(1, 300);
+CREATE TABLE by_number (k numeric PRIMARY KEY);
+INSERT INTO by_number SELECT (n - 150) * 1.50 FROM generate_series(1, 300) n;
+INSERT INTO by_number VALUES ('NaN'), ('Infinity'), ('-Infinity'), (1e40), (0.00000001);
+CREATE TABLE by_float (k double precision PRIMARY KEY);
+INSERT INTO by_float SELECT (n - 150) / 7.0 FROM generate_series(1, 300) n;
+INSERT INTO by_float VALUES ('NaN'), ('Infinity'), ('-Infinity'), (1e300);
+CREATE TABLE by_time (k timestamptz PRIMARY KEY);
+INSERT INTO by_time SELECT TIMESTAMPTZ '2026-03-29 00:00+00' + n * INTERVAL '7 min 0.000001 s' FROM generate_series(1, 300) n;
+INSERT INTO by_time VALUES ('infinity'), ('-infinity'), ('0044-03-15 12:00 BC');
+CREATE TABLE by_mood (k mood, n integer, PRIMARY KEY (k, n));
+INSERT INTO by_mood SELECT (ENUM_RANGE(NULL::mood))[1 + n % 3], n FROM generate_series(1, 300) n;
+CREATE TABLE by_char (k char(8) PRIMARY KEY);
+INSERT INTO by_char SELECT 'c' || n FROM generate_series(1, 300) n;
+CREATE TABLE by_bytes (k bytea PRIMARY KEY);
+INSERT INTO by_bytes SELECT decode(md5(n::text), 'hex') FROM generate_series(1, 300) n;
+CREATE TABLE by_index (v text, k integer NOT NULL);
+CREATE UNIQUE INDEX by_index_k ON by_index (k DESC);
+ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_k;
+INSERT INTO by_index SELECT 'v', n FROM generate_series(1, 300) n;
+CREATE TABLE \"By Quote\"\"d\" (\"the Key\" integer PRIMARY KEY, twice integer GENERATED ALWAYS AS (\"the Key\" * 2) STORED);
+INSERT INTO \"By Quote\"\"d\" SELECT n FROM generate_series(1, 300) n;
+CREATE TABLE by_part (id integer, region text, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+CREATE TABLE by_part_eu PARTITION OF by_part FOR VALUES IN ('eu');
+CREATE TABLE by_part_us PARTITION OF by_part FOR VALUES IN ('us');
+INSERT INTO by_part SELECT n, CASE WHEN n % 2 = 0 THEN 'eu' ELSE 'us' END FROM generate_series(1, 300) n;
+";
+
+#[tokio::test]
+async fn keys_of_all_kinds_are_walked_once() {
+    let shop = Shop::open().await;
+    shop.postgres.execute("DROP TABLE orders, order_lines, documents, labels, scratch").await;
+    shop.postgres.execute(KEYS).await;
+    let mut gateway = shop.gateway_with(&initial(&shop, "snapshot_rate = 20000\n")).await;
+    are_done(&gateway, 1).await;
+    let client = shop.postgres.client().await;
+    let events = stream::read(&shop.nats, STREAM).await;
+    for table in [
+        "by_pair",
+        "by_text",
+        "by_uuid",
+        "by_number",
+        "by_float",
+        "by_time",
+        "by_mood",
+        "by_char",
+        "by_bytes",
+        "by_index",
+        "By Quote\"d",
+        "by_part",
+    ] {
+        let quoted = table.replace('"', "\"\"");
+        let count = client.query_one(&format!("SELECT count(*) FROM \"{quoted}\""), &[]).await.unwrap();
+        each_once(&events, &format!("public.{table}"), count.get::<_, i64>(0) as usize);
+    }
+    // The log tells a row as the snapshot did.
+    for statement in [
+        "UPDATE by_index SET v = 'v' WHERE k = 7",
+        "UPDATE \"By Quote\"\"d\" SET \"the Key\" = 7 WHERE \"the Key\" = 7",
+        "UPDATE by_number SET k = k WHERE k = 'NaN'",
+        "UPDATE by_part SET id = id WHERE id = 8",
+    ] {
+        shop.postgres.execute(statement).await;
+    }
+    workload::mark(&client).await;
+    eventually("the updates are told", Duration::from_secs(30), || async {
+        let events = stream::read(&shop.nats, STREAM).await;
+        if events.last().is_some_and(|event| event.data.table == "public.marks") {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    })
+    .await;
+    let events = stream::read(&shop.nats, STREAM).await;
+    let updated: Vec<&Event> = events.iter().filter(|event| event.data.op == "updated").collect();
+    assert_eq!(updated.len(), 4);
+    for update in updated {
+        let read = events.iter().find(|event| {
+            event.data.op == "snapshot"
+                && event.data.key == update.data.key
+                && event.data.table == update.data.table
+        });
+        let read = read.unwrap_or_else(|| panic!("no snapshot of {update:?}"));
+        assert_eq!(read.data.after, update.data.after);
+        for name in ["dataschema", "subject", "partitionkey"] {
+            assert_eq!(read.attribute(name), update.attribute(name), "{name}");
+        }
+    }
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn a_table_without_a_key_is_read_as_a_whole() {
+    let shop = Shop::open().await;
+    shop.postgres
+        .execute("CREATE TABLE loose (a integer, body text); INSERT INTO loose SELECT n % 1000, repeat('y', 2000) FROM generate_series(1, 6000) n")
+        .await;
+    let mut gateway = shop.gateway_with(&initial(&shop, "")).await;
+    // Another snapshot in the middle of it.
+    shop.postgres.execute("INSERT INTO orders (id, status) VALUES (1, 'new')").await;
+    assert_eq!(ask(&gateway, &["orders"]).0, Some(0));
+    are_done(&gateway, 2).await;
+    let events = stream::read(&shop.nats, STREAM).await;
+    let rows = events.iter().filter(|event| event.data.table == "public.loose").count();
+    assert_eq!(rows, 6_000);
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn a_shape_that_changes_and_a_table_that_goes_end_well() {
+    let shop = Shop::open().await;
+    archive(&shop, 6_000).await;
+    shop.postgres.execute("CREATE TABLE doomed (id integer PRIMARY KEY); INSERT INTO doomed SELECT generate_series(1, 6000)").await;
+    let mut gateway = shop.gateway_with(&initial(&shop, "snapshot_rate = 3000\n")).await;
+    let begun = || async {
+        let rows = told(&stream::read(&shop.nats, STREAM).await, "public.archive").len();
+        if rows > 300 { Ok(()) } else { Err(rows.to_string()) }
+    };
+    eventually("the snapshot has begun", Duration::from_secs(30), begun).await;
+    shop.postgres
+        .execute("ALTER TABLE archive ADD extra integer DEFAULT 7; UPDATE archive SET extra = 8 WHERE id % 1000 = 1; ALTER TABLE archive DROP body; DROP TABLE doomed")
+        .await;
+    are_done(&gateway, 1).await;
+    let events = stream::read(&shop.nats, STREAM).await;
+    each_once(&events, "public.archive", 6_000);
+    let last = events
+        .iter()
+        .rfind(|event| event.data.op == "snapshot" && event.data.table == "public.archive")
+        .unwrap();
+    let columns: Vec<&String> = last.data.after.as_ref().unwrap().keys().collect();
+    assert_eq!(columns, ["extra", "id"]);
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn a_table_that_may_not_be_read_waits_for_the_grant() {
+    let shop = Shop::open().await;
+    archive(&shop, 100).await;
+    shop.postgres
+        .execute(&format!("CREATE ROLE reader LOGIN REPLICATION PASSWORD '{PASSWORD}'; CREATE PUBLICATION given FOR TABLE archive, marks"))
+        .await;
+    let mut settings = initial(&shop, "publication = \"given\"\n");
+    settings.source = settings.source.replacen("postgres://postgres", "postgres://reader", 1);
+    let mut gateway = shop.gateway_with(&settings).await;
+    eventually("it says what is missing", Duration::from_secs(30), || async {
+        let all = snapshots(&gateway).await;
+        let fix = all.first().map(|job| job["fix"].to_string()).unwrap_or_default();
+        if fix.contains("GRANT SELECT ON public.archive TO reader") {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
+    })
+    .await;
+    assert!(gateway.says_ready().await, "the changes go on");
+    let (code, _, error) = ask(&gateway, &["marks"]);
+    assert_eq!(code, Some(69), "{error}");
+    shop.postgres.execute("GRANT SELECT ON archive, marks TO reader").await;
+    eventually("it is done", Duration::from_secs(30), || async {
+        let all = snapshots(&gateway).await;
+        if all.iter().any(|job| job["reason"] == "initial" && job["state"] == "done") {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
+    })
+    .await;
+    each_once(&stream::read(&shop.nats, STREAM).await, "public.archive", 100);
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn after_a_gap_everything_is_read_again() {
+    let shop = Shop::open().await;
+    archive(&shop, 500).await;
+    let settings = Settings { source_lines: "on_gap = \"snapshot\"\n".to_owned(), ..shop.settings() };
+    let mut gateway = shop.gateway_with(&settings).await;
+    workload::mark(&shop.postgres.client().await).await;
+    eventually("the mark is told", Duration::from_secs(30), || async {
+        let events = stream::read(&shop.nats, STREAM).await;
+        if events.is_empty() { Err("no event".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    gateway.kill9();
+    shop.postgres.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
+    shop.postgres.execute("UPDATE archive SET body = 'unseen' WHERE id <= 10").await;
+    gateway.start_again().await;
+    // Rows stand behind the word of the gap, so the log has to move on.
+    workload::mark(&shop.postgres.client().await).await;
+    are_done(&gateway, 1).await;
+    let events = stream::read(&shop.nats, STREAM).await;
+    let gap = events.iter().position(|event| event.data.op == "gap").expect("it says that history is lost");
+    each_once(&events[gap..], "public.archive", 500);
+    assert_eq!(gateway.terminate(), Some(0));
+}
