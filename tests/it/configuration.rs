@@ -44,6 +44,8 @@ fn the_reference_configuration_shows_the_defaults() {
         "type_prefix",
         "publication",
         "mask_salt",
+        "snapshot_rate",
+        "wal_limit",
         "\"public.tbl_orders_v2\"",
     ];
     let shown: Vec<&str> = text
