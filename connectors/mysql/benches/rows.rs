@@ -55,7 +55,7 @@ fn rows() -> Vec<u8> {
         body.push((row % 2) as u8);
         // {"sku": "A-0000", "tags": ["new", 1]}
         let doc =
-            b"\x00\x02\x00\x2a\x00\x12\x00\x03\x00\x15\x00\x04\x00\x0c\x19\x00\x02\x20\x00skutags\x06A-0000\
+            b"\x00\x02\x00\x2e\x00\x12\x00\x03\x00\x15\x00\x04\x00\x0c\x19\x00\x02\x20\x00skutags\x06A-0000\
             \x02\x00\x0e\x00\x0c\x0a\x00\x05\x01\x00\x03new";
         body.extend((doc.len() as u32).to_le_bytes());
         body.extend(doc);
