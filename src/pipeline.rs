@@ -12,6 +12,7 @@ use crate::{
     normalize::{Encoder, Look, Normalizer, Style, form::Form, gap_fault, subject::Template},
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
     status::{Phase, SourceState},
+    witness::Witness,
 };
 use async_nats::jetstream;
 use headgate_sdk::{Checkpoint, Context, Fault, FaultKind, LastEvent, Position, Progress, Resume, Source};
@@ -64,6 +65,10 @@ impl Pipeline {
         match &self.source.connector {
             Connector::Postgres(config) => {
                 let source = headgate_postgres::Postgres::new(&self.name, config.clone());
+                self.drive(source, opened, shutdown).await
+            }
+            Connector::MySql(config) => {
+                let source = headgate_mysql::MySql::new(&self.name, config.clone());
                 self.drive(source, opened, shutdown).await
             }
         }
@@ -162,6 +167,7 @@ impl Pipeline {
             batch_sender,
             durable.clone(),
             checkpoints.clone(),
+            Witness::new(self.jetstream.clone(), &self.name),
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
         let mut releasing =
@@ -204,6 +210,7 @@ impl Pipeline {
             entities: self.source.entities.clone(),
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
+                Connector::MySql(config) => config::mysql_default_schema(config),
             },
         })
     }

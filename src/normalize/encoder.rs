@@ -52,6 +52,8 @@ struct OpenTransaction {
     committed_at: i64,
     id: String,
     next_index: u32,
+    /// Events before this index are in the stream under an earlier epoch.
+    held: u32,
     /// Spelled from the end of `subject`'s key to the last attribute that the transaction decides.
     attributes: Vec<u8>,
     /// Whether `attributes` has been spelled: it is not, for a transaction that is dropped whole.
@@ -180,9 +182,15 @@ impl Encoder {
         open.committed_at = transaction.committed_at;
         open.id.clone_from(&transaction.id);
         open.next_index = 0;
+        open.held = 0;
         open.spelled = false;
         open.context.clear();
         open.is_open = true;
+    }
+
+    /// The first events of the open transaction are in the stream already, under an earlier epoch.
+    pub fn skip(&mut self, events: u32) {
+        self.transaction.held = events;
     }
 
     /// One change of the open transaction.
@@ -310,7 +318,7 @@ impl Encoder {
             index: self.transaction.next_index,
         };
         self.transaction.next_index += 1;
-        if self.resume.is_some_and(|resume| position <= resume) {
+        if position.index < self.transaction.held || self.resume.is_some_and(|resume| position <= resume) {
             self.metrics.deduplicated.inc();
             return None;
         }

@@ -18,7 +18,6 @@ mod relation;
 mod replication;
 mod slot;
 mod source;
-mod tables;
 #[doc(hidden)]
 pub mod testing;
 #[doc(hidden)]

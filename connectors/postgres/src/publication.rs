@@ -4,8 +4,8 @@
 //! So there are two: `headgate_{source}` for tables with a usable identity, and `headgate_{source}_append` for the
 //! others, which publishes what needs none. Never FOR ALL TABLES.
 
-use crate::{Config, refusal::Refusal, refusal::sql_fault, slot::bounded, tables::TableFilter};
-use headgate_sdk::Fault;
+use crate::{Config, refusal::Refusal, refusal::sql_fault, slot::bounded};
+use headgate_sdk::{Fault, TableFilter};
 use postgres_protocol::escape::escape_identifier;
 use std::collections::BTreeSet;
 use tokio_postgres::Client;

@@ -32,9 +32,8 @@ use crate::{
     refusal::{Refusal, sql_fault},
     replication::{CommandError, Replication, Streaming, System, garbled, lost},
     slot::{self, Slot},
-    tables::TableFilter,
 };
-use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume, Source, Vitals};
+use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume, Source, TableFilter, Vitals};
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},

@@ -1,7 +1,7 @@
 //! A door for this crate's own integration tests. Not part of its interface.
 
-use crate::{apply::Apply, catalog::Catalog, tables::TableFilter};
-use headgate_sdk::{Fault, Outlet};
+use crate::{apply::Apply, catalog::Catalog};
+use headgate_sdk::{Fault, Outlet, TableFilter};
 use std::sync::Arc;
 use tokio_postgres::Client;
 

@@ -30,12 +30,14 @@ mod outlet;
 mod position;
 mod relation;
 mod source;
+mod tables;
 pub mod testing;
 
 pub use change::{Cell, Change, Message, Op, Transaction};
 pub use fault::{Fault, FaultKind};
 pub use finding::{Finding, Severity};
-pub use outlet::{Gap, Origin, Outlet, RowFault};
+pub use outlet::{Gap, Held, Origin, Outlet, RowFault};
 pub use position::{ParsePositionError, Position, Progress};
 pub use relation::{Column, Relation, Unwritable, WriteValue};
 pub use source::{Checkpoint, Context, LastEvent, Resume, Source, Vitals};
+pub use tables::TableFilter;

@@ -1,19 +1,19 @@
-//! Which tables are captured: globs on `schema.table`, pure and in one place, so that the publication and the decoder
-//! cannot disagree.
+//! Which tables are captured: globs on `schema.table`, pure and in one place, so that what a connector asks the database
+//! for and what it tells cannot disagree.
 
 /// Globs on `schema.table`. A table is captured when at least one glob includes it and none excludes it.
 ///
 /// `*` stands for any run of characters (a dot too), `?` for one; a leading `!` makes a glob exclude. Names are
 /// compared as the catalog has them, case and all.
 #[derive(Clone, Debug)]
-pub(crate) struct TableFilter {
+pub struct TableFilter {
     include: Vec<Vec<char>>,
     exclude: Vec<Vec<char>>,
 }
 
 impl TableFilter {
-    /// Reads the globs of [`Config::tables`](crate::Config::tables).
-    pub(crate) fn new<S: AsRef<str>>(globs: &[S]) -> Self {
+    /// Reads the globs, in any order.
+    pub fn new<S: AsRef<str>>(globs: &[S]) -> Self {
         let (mut include, mut exclude) = (Vec::new(), Vec::new());
         for glob in globs {
             let glob = glob.as_ref().trim();
@@ -26,7 +26,8 @@ impl TableFilter {
     }
 
     /// Whether `schema.table` is captured.
-    pub(crate) fn matches(&self, schema: &str, table: &str) -> bool {
+    #[must_use]
+    pub fn matches(&self, schema: &str, table: &str) -> bool {
         let name: Vec<char> = schema.chars().chain(['.']).chain(table.chars()).collect();
         let any = |globs: &[Vec<char>]| globs.iter().any(|glob| glob_matches(glob, &name));
         any(&self.include) && !any(&self.exclude)
