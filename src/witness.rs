@@ -87,7 +87,12 @@ impl Witness {
                     )));
                 }
             };
-            sequence = message.info().map_err(|error| Fault::transient("a message without its place in the stream").with_cause(error))?.stream_sequence;
+            sequence = message
+                .info()
+                .map_err(|error| {
+                    Fault::transient("a message without its place in the stream").with_cause(error)
+                })?
+                .stream_sequence;
             let Some((position, ended)) = message.headers.as_ref().and_then(position) else { continue };
             if position < from || position.epoch != from.epoch {
                 continue;
@@ -108,7 +113,13 @@ impl Witness {
 
     /// The first sequence whose event is not before `from`, and whether there is one before it: positions rise with
     /// sequences.
-    async fn first_at(&self, stream: &Stream, from: Position, first: u64, last: u64) -> Result<(u64, bool), Fault> {
+    async fn first_at(
+        &self,
+        stream: &Stream,
+        from: Position,
+        first: u64,
+        last: u64,
+    ) -> Result<(u64, bool), Fault> {
         let (mut low, mut high) = (first, last);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -121,7 +132,12 @@ impl Witness {
     }
 
     /// The position of the first of Headgate's messages from `sequence` on, as some may have been deleted.
-    async fn position_at_or_after(&self, stream: &Stream, sequence: u64, last: u64) -> Result<Option<Position>, Fault> {
+    async fn position_at_or_after(
+        &self,
+        stream: &Stream,
+        sequence: u64,
+        last: u64,
+    ) -> Result<Option<Position>, Fault> {
         for sequence in sequence..=last {
             match stream.get_raw_message(sequence).await {
                 Ok(message) => {

@@ -33,7 +33,9 @@ pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
         };
         let (reader, key, what) = match &source.connector {
             Connector::Postgres(config) => (postgres::slot_of(name, config), "slot", "replication slot"),
-            Connector::MySql(config) => (mysql::reader_of(name, config), "server_id", "log under the same server_id"),
+            Connector::MySql(config) => {
+                (mysql::reader_of(name, config), "server_id", "log under the same server_id")
+            }
         };
         if let Some(other) = slots.insert(reader, name.to_owned()) {
             let what = format!("would read the same {what} as [sources.{other}]");
@@ -79,7 +81,11 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
         Some("postgres" | "mysql") => {}
         Some(later @ "webhook") => {
             let what = format!("the {later} connector is not in this release yet");
-            section.problem("connector", what, Some("this release has \"postgres\" and \"mysql\"".to_owned()));
+            section.problem(
+                "connector",
+                what,
+                Some("this release has \"postgres\" and \"mysql\"".to_owned()),
+            );
             return Err(NotYet);
         }
         Some(other) => {
@@ -107,9 +113,9 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
     }
     let connector = match connector.as_deref() {
         Some("mysql") => mysql::config(section).map(Connector::MySql),
-        known => postgres::config(name, section)
-            .filter(|_| known == Some("postgres"))
-            .map(Connector::Postgres),
+        known => {
+            postgres::config(name, section).filter(|_| known == Some("postgres")).map(Connector::Postgres)
+        }
     };
     Ok(connector.map(|connector| Source { uri, type_prefix, entities, on_gap: OnGap::Stop, connector }))
 }

@@ -216,7 +216,9 @@ impl Apply {
             Event::MariaGtid(gtid) => {
                 let begun = !gtid.standalone && !gtid.prepared_xa && !gtid.completed_xa;
                 self.named(Some(gtid.id.to_string()), None, header, begun, outlet)?;
-                if gtid.prepared_xa && let Some(open) = &mut self.open {
+                if gtid.prepared_xa
+                    && let Some(open) = &mut self.open
+                {
                     open.stage = Stage::Preparing;
                 }
             }
@@ -314,7 +316,10 @@ impl Apply {
                 .filter(|(log, _)| *log == self.opening.log)
                 .and_then(|(_, file)| Place::new(file, rotate.position));
             let Some(place) = place else {
-                return Err(Halt::Foreign(format!("the log goes on in {name}, which is not of {}", self.opening.log)));
+                return Err(Halt::Foreign(format!(
+                    "the log goes on in {name}, which is not of {}",
+                    self.opening.log
+                )));
             };
             if place < self.place {
                 return Err(Halt::Foreign(format!("the log went back from {} to {place}", self.place)));
@@ -331,7 +336,10 @@ impl Apply {
             _ => header.size,
         };
         self.place = self.place.after(size, header.log_pos).ok_or_else(|| {
-            Fault::definite(format!("the log file {} is larger than any that is supported", self.place.file()))
+            Fault::definite(format!(
+                "the log file {} is larger than any that is supported",
+                self.place.file()
+            ))
         })?;
         Ok(())
     }
@@ -340,7 +348,9 @@ impl Apply {
         self.born = header.timestamp;
         self.numbers.clear();
         match self.opening.expected {
-            Some((place, born)) if born != 0 && place.file() == self.place.file() && born != header.timestamp => {
+            Some((place, born))
+                if born != 0 && place.file() == self.place.file() && born != header.timestamp =>
+            {
                 Err(Halt::Foreign(format!(
                     "the log file {} was begun anew since it was read: {} instead of {born}",
                     place.file(),
@@ -405,14 +415,23 @@ impl Apply {
     /// Ends the transaction.
     fn commit<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Halt> {
         let Some(open) = self.open.take() else {
-            return Err(Fault::definite(format!("the log at {}.{} ends a transaction that did not begin", self.opening.log, self.place)).into());
+            return Err(Fault::definite(format!(
+                "the log at {}.{} ends a transaction that did not begin",
+                self.opening.log, self.place
+            ))
+            .into());
         };
         self.done = self.place;
         self.last_commit = open.transaction.committed_at;
         if let (Some(executed), Some(gtid)) = (&mut self.opening.executed, &open.gtid) {
             executed.add(gtid);
         }
-        if self.opening.partial.as_ref().is_some_and(|partial| open.gtid.as_ref() == Some(&partial.transaction)) {
+        if self
+            .opening
+            .partial
+            .as_ref()
+            .is_some_and(|partial| open.gtid.as_ref() == Some(&partial.transaction))
+        {
             self.opening.partial = None;
         }
         let progress = Progress { epoch: self.opening.epoch, log: self.done.0 };
@@ -459,7 +478,11 @@ impl Apply {
         let Some(stage) = self.open.as_ref().map(|open| open.stage) else {
             return match statement {
                 Statement::Empty => Ok(None),
-                _ => Err(Fault::definite(format!("the log at {}.{} has a statement outside any transaction", self.opening.log, self.place)).into()),
+                _ => Err(Fault::definite(format!(
+                    "the log at {}.{} has a statement outside any transaction",
+                    self.opening.log, self.place
+                ))
+                .into()),
             };
         };
         match statement {
@@ -506,7 +529,8 @@ impl Apply {
                     self.opening.tables.captures(name.schema.as_deref().unwrap_or(&schema), &name.table)
                 });
                 if captured {
-                    let table = name.map_or("tables that are captured, perhaps".to_owned(), |name| name.table);
+                    let table =
+                        name.map_or("tables that are captured, perhaps".to_owned(), |name| name.table);
                     self.lose(format!(
                         "a session changed {table} in statement format (binlog_format), which logs the statement and not the rows"
                     ));
@@ -538,9 +562,11 @@ impl Apply {
             return Ok(Some(Replay { name, prepared }));
         }
         if self.opening.prepared.len() >= MAX_PREPARED {
-            return Err(Fault::definite(format!("more than {MAX_PREPARED} distributed transactions are prepared and not ended"))
-                .with_fix("end them: XA RECOVER; then XA COMMIT or XA ROLLBACK")
-                .into());
+            return Err(Fault::definite(format!(
+                "more than {MAX_PREPARED} distributed transactions are prepared and not ended"
+            ))
+            .with_fix("end them: XA RECOVER; then XA COMMIT or XA ROLLBACK")
+            .into());
         }
         self.opening.prepared.insert(name, prepared);
         self.commit(outlet)?;
@@ -554,13 +580,15 @@ impl Apply {
         }
         let known = self.shapes.get(&(schema.to_owned(), name.table.clone()));
         let relation = known.map_or_else(
-            || Arc::new(Relation {
-                id: crate::table::next_id(),
-                schema: schema.to_owned(),
-                table: name.table.clone(),
-                columns: Vec::new(),
-                key: Vec::new(),
-            }),
+            || {
+                Arc::new(Relation {
+                    id: crate::table::next_id(),
+                    schema: schema.to_owned(),
+                    table: name.table.clone(),
+                    columns: Vec::new(),
+                    key: Vec::new(),
+                })
+            },
             |table| Arc::clone(table.relation()),
         );
         outlet.change(&Change { relation: &relation, op: Op::Truncated, before: None, after: None });
@@ -572,7 +600,8 @@ impl Apply {
         {
             return Ok(());
         }
-        let table = if self.opening.tables.captures(map.schema, map.table) { self.shape(map).await? } else { None };
+        let table =
+            if self.opening.tables.captures(map.schema, map.table) { self.shape(map).await? } else { None };
         if self.numbers.len() >= MAX_TABLES {
             self.numbers.clear();
         }
@@ -616,7 +645,11 @@ impl Apply {
             Some(Stage::Begun) => {}
             Some(Stage::Preparing) => return Ok(()),
             Some(Stage::Named) | None => {
-                return Err(Fault::definite(format!("the log at {}.{} has rows outside any transaction", self.opening.log, self.place)).into());
+                return Err(Fault::definite(format!(
+                    "the log at {}.{} has rows outside any transaction",
+                    self.opening.log, self.place
+                ))
+                .into());
             }
         }
         if rows.is_empty() {

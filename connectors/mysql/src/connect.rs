@@ -43,7 +43,10 @@ pub(crate) struct Target {
 /// Without the password.
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Target").field("address", &self.address()).field("tls", &self.tls).finish_non_exhaustive()
+        f.debug_struct("Target")
+            .field("address", &self.address())
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,14 +127,22 @@ impl Target {
                         "required" | "require" => Tls::Required,
                         "verify_ca" => Tls::VerifyCa,
                         "verify_identity" | "verify_full" => Tls::VerifyIdentity,
-                        _ => return Err(UrlError("has an ssl-mode that is none of disabled, preferred, required, verify_ca, verify_identity")),
+                        _ => {
+                            return Err(UrlError(
+                                "has an ssl-mode that is none of disabled, preferred, required, verify_ca, verify_identity",
+                            ));
+                        }
                     };
                 }
                 "ssl-ca" => self.authority = Some(value.into()),
                 "ssl-cert" => certificate = Some(PathBuf::from(value)),
                 "ssl-key" => key = Some(PathBuf::from(value)),
                 "socket" => self.socket = Some(value),
-                _ => return Err(UrlError("has an option that is none of ssl-mode, ssl-ca, ssl-cert, ssl-key, socket")),
+                _ => {
+                    return Err(UrlError(
+                        "has an option that is none of ssl-mode, ssl-ca, ssl-cert, ssl-key, socket",
+                    ));
+                }
             }
         }
         self.identity = match (certificate, key) {
@@ -230,7 +241,8 @@ fn decode(text: &str) -> Result<String, UrlError> {
             continue;
         }
         let (digits, after) = rest.split_first_chunk::<2>().ok_or(BROKEN)?;
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(BROKEN);
+        let digit =
+            |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(BROKEN);
         bytes.push(digit(digits[0])? << 4 | digit(digits[1])?);
         rest = after;
     }

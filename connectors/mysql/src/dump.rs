@@ -105,7 +105,13 @@ impl Dump {
             session.query_drop(setting).await.map_err(failed)?;
         }
         let stream = ask(session, request).await?;
-        Ok(Self { stream, silence: request.heartbeat * PATIENCE, waiting: None, first: true, flavor: request.flavor })
+        Ok(Self {
+            stream,
+            silence: request.heartbeat * PATIENCE,
+            waiting: None,
+            first: true,
+            flavor: request.flavor,
+        })
     }
 
     /// The next event, if it is there already.
@@ -154,7 +160,10 @@ impl Dump {
         if self.first {
             self.first = false;
             // MariaDB's has a checksum before any event could say so; the driver takes it for part of the file's name.
-            if self.flavor == Flavor::MariaDb && header.kind == crate::event::kind::ROTATE && !ends_in_digit(&event) {
+            if self.flavor == Flavor::MariaDb
+                && header.kind == crate::event::kind::ROTATE
+                && !ends_in_digit(&event)
+            {
                 surplus = 4;
             }
         } else if !inside {
@@ -169,14 +178,16 @@ fn ends_in_digit(event: &events::Event) -> bool {
     let data = event.data();
     let name = data.get(8..).unwrap_or_default();
     let digits = |name: &[u8]| {
-        name.iter().rposition(|byte| *byte == b'.').is_some_and(|dot| {
-            dot + 1 < name.len() && name[dot + 1..].iter().all(u8::is_ascii_digit)
-        })
+        name.iter()
+            .rposition(|byte| *byte == b'.')
+            .is_some_and(|dot| dot + 1 < name.len() && name[dot + 1..].iter().all(u8::is_ascii_digit))
     };
     // Four bytes of a checksum may be digits by chance: a server's numbers have six.
-    digits(name) && !name.len().checked_sub(4).is_some_and(|cut| {
-        digits(&name[..cut]) && name[..cut].iter().rev().take_while(|byte| byte.is_ascii_digit()).count() >= 6
-    })
+    digits(name)
+        && !name.len().checked_sub(4).is_some_and(|cut| {
+            digits(&name[..cut])
+                && name[..cut].iter().rev().take_while(|byte| byte.is_ascii_digit()).count() >= 6
+        })
 }
 
 /// Compares the event with its checksum.
@@ -235,7 +246,9 @@ fn sids(set: &crate::gtid::mysql::GtidSet) -> Result<Vec<Sid<'static>>, Broken> 
                     // The driver's type for a tag has no name outside of it; its text form has.
                     let text = format!("{source}:{first}-{last}");
                     let sid = text.parse::<Sid<'_>>().map_err(|error| {
-                        Broken::Fault(Fault::definite(format!("cannot ask for the GTIDs {text}")).with_cause(error))
+                        Broken::Fault(
+                            Fault::definite(format!("cannot ask for the GTIDs {text}")).with_cause(error),
+                        )
                     })?;
                     sids.push((source, sid));
                     continue;

@@ -150,8 +150,9 @@ fn doubt(resume: &Resume, known: &Identity, proven: Progress) -> Option<String> 
     let relied: Position = known.relies_on.as_ref()?.parse().ok()?;
     let last = resume.last.map(|last| last.position);
     // With events of the newer epoch behind them, those before may have aged out.
-    (!told && last.is_none_or(|last| last < relied))
-        .then(|| format!("the stream ends before event {relied}, which it held when another server took over"))
+    (!told && last.is_none_or(|last| last < relied)).then(|| {
+        format!("the stream ends before event {relied}, which it held when another server took over")
+    })
 }
 
 /// Compares what is proven with what the server shows. `lost`: why the server refused to go on where we asked it to.
@@ -171,7 +172,10 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts, lost: Option<&str>, foreign:
         reason,
     };
     let Some(known) = known else {
-        return gap("the checkpoint that says where to go on is missing or unreadable".to_owned(), facts.all());
+        return gap(
+            "the checkpoint that says where to go on is missing or unreadable".to_owned(),
+            facts.all(),
+        );
     };
     if let Some(reason) = doubt(resume, &known, proven) {
         return gap(reason, facts.all());
@@ -189,7 +193,10 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts, lost: Option<&str>, foreign:
     let (Some(done), Some(executed)) = (done, &facts.executed) else {
         if !same {
             return gap(
-                format!("the server is another one: {} instead of {}, and its transactions have no names (GTIDs) to go on by", facts.server, known.server),
+                format!(
+                    "the server is another one: {} instead of {}, and its transactions have no names (GTIDs) to go on by",
+                    facts.server, known.server
+                ),
                 facts.all(),
             );
         }
@@ -197,7 +204,10 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts, lost: Option<&str>, foreign:
         if facts.holds(start) && (facts.holds(place) || place.offset() <= 4) {
             return Verdict::Continue { epoch, start: Start::At(start) };
         }
-        return gap(format!("the server's log does not have {place} any more: purged, or reset"), facts.all());
+        return gap(
+            format!("the server's log does not have {place} any more: purged, or reset"),
+            facts.all(),
+        );
     };
     if same { compare(&done, executed, facts, epoch, &gap) } else { Verdict::Failover { done } }
 }
@@ -243,7 +253,9 @@ fn compare(
         return Verdict::Behind { missing };
     }
     gap(
-        format!("the server lacks transactions that were read ({missing}): it was reset, restored, or took over too early"),
+        format!(
+            "the server lacks transactions that were read ({missing}): it was reset, restored, or took over too early"
+        ),
         facts.all(),
     )
 }
@@ -310,8 +322,14 @@ mod tests {
             judge(&old, &facts("a", "1-20", "1-5"), None, false),
             Verdict::Continue { epoch: 2, start: Start::After(set("1-10")) }
         );
-        assert_eq!(judge(&old, &facts("b", "1-20", "1-10"), None, false), Verdict::Failover { done: set("1-10") });
-        assert_eq!(judge(&old, &facts("a", "1-20", "1-5"), None, true), Verdict::Failover { done: set("1-10") });
+        assert_eq!(
+            judge(&old, &facts("b", "1-20", "1-10"), None, false),
+            Verdict::Failover { done: set("1-10") }
+        );
+        assert_eq!(
+            judge(&old, &facts("a", "1-20", "1-5"), None, true),
+            Verdict::Failover { done: set("1-10") }
+        );
         let go_on = Verdict::Continue { epoch: 3, start: Start::After(set("1-12")) };
         assert_eq!(judge_failover(&old, &facts("b", "1-20", "1-12"), &set("1-12")), go_on);
         assert_eq!(
@@ -357,6 +375,9 @@ mod tests {
         checkpoint.identity = identity.to_string();
         assert!(reason(judge(&old, &facts("a", "1-20", ""), None, false)).contains("took over"));
         old.last = Some(LastEvent { position: held, transaction_end: None });
-        assert!(matches!(judge(&old, &facts("a", "1-20", ""), None, false), Verdict::Continue { epoch: 2, .. }));
+        assert!(matches!(
+            judge(&old, &facts("a", "1-20", ""), None, false),
+            Verdict::Continue { epoch: 2, .. }
+        ));
     }
 }

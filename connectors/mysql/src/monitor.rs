@@ -84,7 +84,9 @@ impl Watch {
         let files = server::files(session).await?;
         let vitals = &self.vitals;
         vitals.server_log.fetch_max(end.place.0, Relaxed);
-        vitals.log_file_bytes.store(self.server.setting("max_binlog_size").parse().unwrap_or(1 << 30), Relaxed);
+        vitals
+            .log_file_bytes
+            .store(self.server.setting("max_binlog_size").parse().unwrap_or(1 << 30), Relaxed);
         let confirmed = Place(vitals.confirmed_log.load(Relaxed));
         let oldest = files.first().and_then(|(file, _)| Place::new(*file, 4)).unwrap_or(end.place);
         vitals.retained_log.store(oldest.0, Relaxed);
@@ -92,7 +94,11 @@ impl Watch {
         let needed: u64 = files
             .iter()
             .filter(|(file, _)| *file >= confirmed.file())
-            .map(|(file, size)| if *file == confirmed.file() { size.saturating_sub(confirmed.offset()) } else { *size })
+            .map(
+                |(file, size)| {
+                    if *file == confirmed.file() { size.saturating_sub(confirmed.offset()) } else { *size }
+                },
+            )
             .sum();
         vitals.retained_bytes.store(if confirmed.0 == 0 { 0 } else { needed }, Relaxed);
         // The file that is being written is never purged. An older one goes when its last change is as old as the

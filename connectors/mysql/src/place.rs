@@ -61,7 +61,9 @@ pub fn log_distance(from: u64, to: u64, file_size: u64) -> u64 {
     }
     match to.file() - from.file() {
         0 => to.offset() - from.offset(),
-        files => file_size.saturating_sub(from.offset()) + (files - 1).saturating_mul(file_size) + to.offset(),
+        files => {
+            file_size.saturating_sub(from.offset()) + (files - 1).saturating_mul(file_size) + to.offset()
+        }
     }
 }
 
@@ -85,7 +87,8 @@ mod tests {
 
     #[test]
     fn places_rise_with_the_log() {
-        let places = [(1, 4), (1, u64::from(u32::MAX) + 5), (2, 4), (1_000_000, 4)].map(|(f, o)| Place::new(f, o).unwrap());
+        let places = [(1, 4), (1, u64::from(u32::MAX) + 5), (2, 4), (1_000_000, 4)]
+            .map(|(f, o)| Place::new(f, o).unwrap());
         assert!(places.is_sorted());
         assert_eq!((places[1].file(), places[1].offset()), (1, 4_294_967_300));
         assert_eq!(Place::new(1 << 24, 0), None);

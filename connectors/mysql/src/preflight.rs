@@ -76,7 +76,11 @@ fn version(server: &Server) -> Finding {
             .with_fix("upgrade to MySQL 8.0 or MariaDB 10.5 at least");
     }
     if newest.is_some_and(|newest| (major, minor) > newest) {
-        return Finding::warning("version", server.name(), "Headgate is tested up to MySQL 9.7 and MariaDB 11.8; a newer one should work");
+        return Finding::warning(
+            "version",
+            server.name(),
+            "Headgate is tested up to MySQL 9.7 and MariaDB 11.8; a newer one should work",
+        );
     }
     Finding::good("version", server.name())
 }
@@ -89,16 +93,35 @@ fn log_format(server: &Server, findings: &mut Vec<Finding>) {
             Finding::good(name, wanted)
         } else {
             let finding = if error { Finding::error } else { Finding::warning };
-            finding(name.to_owned(), found.to_owned(), why.to_owned())
-                .with_fix(format!("SET GLOBAL {name} = '{wanted}'; and {name} = {wanted} in the server's configuration"))
+            finding(name.to_owned(), found.to_owned(), why.to_owned()).with_fix(format!(
+                "SET GLOBAL {name} = '{wanted}'; and {name} = {wanted} in the server's configuration"
+            ))
         });
     };
-    setting("binlog_format", "ROW", true, "the log holds statements, not the rows that they changed; sessions that are open keep the format that they have");
-    setting("binlog_row_image", "FULL", false, "events lack the columns that a statement did not change: they are named in `unavailable`, and `before` has the key alone");
-    setting("binlog_row_metadata", "FULL", false, "the log does not tell the columns' names, keys and labels: they are taken from the table as it is now, and a table that was altered since is refused");
+    setting(
+        "binlog_format",
+        "ROW",
+        true,
+        "the log holds statements, not the rows that they changed; sessions that are open keep the format that they have",
+    );
+    setting(
+        "binlog_row_image",
+        "FULL",
+        false,
+        "events lack the columns that a statement did not change: they are named in `unavailable`, and `before` has the key alone",
+    );
+    setting(
+        "binlog_row_metadata",
+        "FULL",
+        false,
+        "the log does not tell the columns' names, keys and labels: they are taken from the table as it is now, and a table that was altered since is refused",
+    );
     let partial = server.setting("binlog_row_value_options");
     if !partial.is_empty() {
-        findings.push(Finding::good("binlog_row_value_options", format!("{partial}: partial updates of JSON are applied")));
+        findings.push(Finding::good(
+            "binlog_row_value_options",
+            format!("{partial}: partial updates of JSON are applied"),
+        ));
     }
     if server.flavor == Flavor::MySql && !server.is_on("binlog_rows_query_log_events") {
         findings.push(Finding::good(
@@ -125,7 +148,11 @@ fn names(server: &Server, findings: &mut Vec<Finding>) {
             ),
         );
     }
-    let updates = if server.setting("log_replica_updates").is_empty() { "log_slave_updates" } else { "log_replica_updates" };
+    let updates = if server.setting("log_replica_updates").is_empty() {
+        "log_slave_updates"
+    } else {
+        "log_replica_updates"
+    };
     findings.push(if server.is_on(updates) {
         Finding::good(updates, "ON")
     } else {
@@ -140,15 +167,27 @@ fn names(server: &Server, findings: &mut Vec<Finding>) {
 
 fn retention(server: &Server, budget: Duration, findings: &mut Vec<Finding>) {
     findings.push(match server.retention() {
-        None => Finding::warning("retention", "log files are kept for ever", "the disk fills up, whether they were read or not")
-            .with_fix("SET PERSIST binlog_expire_logs_seconds = 604800 -- MariaDB: SET GLOBAL"),
+        None => Finding::warning(
+            "retention",
+            "log files are kept for ever",
+            "the disk fills up, whether they were read or not",
+        )
+        .with_fix("SET PERSIST binlog_expire_logs_seconds = 604800 -- MariaDB: SET GLOBAL"),
         Some(kept) if kept < budget => Finding::warning(
             "retention",
             format!("log files are kept for {} hours", kept.as_secs() / 3600),
-            format!("an outage longer than that loses changes; outage_budget is {} hours", budget.as_secs() / 3600),
+            format!(
+                "an outage longer than that loses changes; outage_budget is {} hours",
+                budget.as_secs() / 3600
+            ),
         )
-        .with_fix(format!("SET PERSIST binlog_expire_logs_seconds = {} -- MariaDB: SET GLOBAL, and in its configuration", budget.as_secs().max(259_200))),
-        Some(kept) => Finding::good("retention", format!("log files are kept for {} hours", kept.as_secs() / 3600)),
+        .with_fix(format!(
+            "SET PERSIST binlog_expire_logs_seconds = {} -- MariaDB: SET GLOBAL, and in its configuration",
+            budget.as_secs().max(259_200)
+        )),
+        Some(kept) => {
+            Finding::good("retention", format!("log files are kept for {} hours", kept.as_secs() / 3600))
+        }
     });
 }
 
@@ -165,25 +204,41 @@ async fn replication(server: &Server, server_id: u32, session: &mut Conn, findin
     };
     let replicas: Vec<Row> = session.query(listing).await.unwrap_or_default();
     let ours = server_id.to_string();
-    let taken = replicas.iter().any(|row| row.get_opt::<String, _>(0).is_some_and(|id| id.is_ok_and(|id| id == ours)));
+    let taken = replicas
+        .iter()
+        .any(|row| row.get_opt::<String, _>(0).is_some_and(|id| id.is_ok_and(|id| id == ours)));
     findings.push(if server.setting("server_id") == ours {
-        Finding::error("reader's id", format!("the server itself has the id {ours}"), "a server does not send its log to itself")
-            .with_fix("give the source another server_id")
+        Finding::error(
+            "reader's id",
+            format!("the server itself has the id {ours}"),
+            "a server does not send its log to itself",
+        )
+        .with_fix("give the source another server_id")
     } else if taken {
-        Finding::warning("reader's id", format!("{ours} is reading already"), "the gateway itself, if it runs; two readers with one id end each other's connections")
-            .with_fix("give the source a server_id of its own")
+        Finding::warning(
+            "reader's id",
+            format!("{ours} is reading already"),
+            "the gateway itself, if it runs; two readers with one id end each other's connections",
+        )
+        .with_fix("give the source a server_id of its own")
     } else {
         Finding::good("reader's id", format!("{ours} is free"))
     });
     let timeout: u64 = server.setting("net_write_timeout").parse().unwrap_or(60);
     findings.push(Finding::good(
         "net_write_timeout",
-        format!("{timeout} s; the reader's own session asks for a day, so that a slow broker costs no connection"),
+        format!(
+            "{timeout} s; the reader's own session asks for a day, so that a slow broker costs no connection"
+        ),
     ));
     if server.setting("max_allowed_packet").parse().is_ok_and(|bytes: u64| bytes < 16 << 20) {
         findings.push(
-            Finding::warning("max_allowed_packet", server.setting("max_allowed_packet"), "some servers refuse to send an event of their own log that is larger")
-                .with_fix("SET GLOBAL max_allowed_packet = 1073741824"),
+            Finding::warning(
+                "max_allowed_packet",
+                server.setting("max_allowed_packet"),
+                "some servers refuse to send an event of their own log that is larger",
+            )
+            .with_fix("SET GLOBAL max_allowed_packet = 1073741824"),
         );
     }
 }
@@ -199,10 +254,9 @@ async fn privileges(server: &Server, session: &mut Conn, findings: &mut Vec<Find
     let grants = grants.join("\n").to_ascii_uppercase();
     let all = grants.contains("ALL PRIVILEGES ON *.*");
     let wanted: [(&str, &[&str]); 2] = match server.flavor {
-        Flavor::MySql => [
-            ("REPLICATION SLAVE", &["REPLICATION SLAVE"]),
-            ("REPLICATION CLIENT", &["REPLICATION CLIENT"]),
-        ],
+        Flavor::MySql => {
+            [("REPLICATION SLAVE", &["REPLICATION SLAVE"]), ("REPLICATION CLIENT", &["REPLICATION CLIENT"])]
+        }
         Flavor::MariaDb => [
             ("REPLICATION SLAVE", &["REPLICATION SLAVE", "REPLICATION REPLICA"]),
             ("BINLOG MONITOR", &["BINLOG MONITOR", "REPLICATION CLIENT"]),
@@ -212,8 +266,14 @@ async fn privileges(server: &Server, session: &mut Conn, findings: &mut Vec<Find
         findings.push(if all || names.iter().any(|name| grants.contains(name)) {
             Finding::good("privilege", privilege)
         } else {
-            Finding::error("privilege", format!("{privilege} is missing"), "the log can be read only by an account that has it")
-                .with_fix(format!("GRANT {privilege} ON *.* TO CURRENT_USER -- by an administrator, with the account's name"))
+            Finding::error(
+                "privilege",
+                format!("{privilege} is missing"),
+                "the log can be read only by an account that has it",
+            )
+            .with_fix(format!(
+                "GRANT {privilege} ON *.* TO CURRENT_USER -- by an administrator, with the account's name"
+            ))
         });
     }
 }
@@ -268,8 +328,13 @@ async fn tables(
             )
             .with_fix(format!("ALTER TABLE `{}`.`{}` ADD COLUMN id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY", table.0, table.1))
         });
-        for (_, _, column) in compressed.iter().filter(|(schema, name, _)| *schema == table.0 && *name == table.1) {
-            findings.push(Finding::good(format!("column {name}.{column}"), "compressed by MariaDB; it is decompressed"));
+        for (_, _, column) in
+            compressed.iter().filter(|(schema, name, _)| *schema == table.0 && *name == table.1)
+        {
+            findings.push(Finding::good(
+                format!("column {name}.{column}"),
+                "compressed by MariaDB; it is decompressed",
+            ));
         }
     }
     Ok(())

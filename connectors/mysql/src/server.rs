@@ -27,8 +27,10 @@ impl Server {
             .query("SHOW GLOBAL VARIABLES")
             .await
             .map_err(|error| sql_fault(error, "cannot ask the server for its settings"))?;
-        let variables: HashMap<String, String> =
-            rows.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value.unwrap_or_default())).collect();
+        let variables: HashMap<String, String> = rows
+            .into_iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.unwrap_or_default()))
+            .collect();
         let version = variables.get("version").cloned().unwrap_or_default();
         let flavor =
             if version.to_ascii_lowercase().contains("mariadb") { Flavor::MariaDb } else { Flavor::MySql };
@@ -91,10 +93,13 @@ impl Server {
                 .with_fix("upgrade the server: MySQL 8.0 or MariaDB 10.5 at least"));
         }
         if !self.is_on("log_bin") {
-            return Err(Fault::definite("the server writes no binary log (log_bin is off)")
-                .with_fix("set log_bin = binlog and a server_id in the server's configuration, and restart it"));
+            return Err(Fault::definite("the server writes no binary log (log_bin is off)").with_fix(
+                "set log_bin = binlog and a server_id in the server's configuration, and restart it",
+            ));
         }
-        if !self.setting("binlog_format").is_empty() && !self.setting("binlog_format").eq_ignore_ascii_case("ROW") {
+        if !self.setting("binlog_format").is_empty()
+            && !self.setting("binlog_format").eq_ignore_ascii_case("ROW")
+        {
             return Err(Fault::definite(format!(
                 "the server logs statements, not rows (binlog_format = {})",
                 self.setting("binlog_format")
@@ -116,9 +121,7 @@ pub(crate) fn oldest(flavor: Flavor) -> (u16, u16) {
 fn numbers(version: &str) -> (u16, u16, u16) {
     // Some MariaDB servers put a version before their own, for old clients.
     let version = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     (next(), next(), next())
 }
@@ -144,7 +147,8 @@ pub(crate) async fn end(session: &mut Conn, server: &Server) -> Result<End, Faul
         .await
         .map_err(|error| sql_fault(error, "cannot ask where the log ends (needs REPLICATION CLIENT)"))?;
     let mut row = row.ok_or_else(|| {
-        Fault::definite("the server writes no binary log").with_fix("set log_bin in the server's configuration, and restart it")
+        Fault::definite("the server writes no binary log")
+            .with_fix("set log_bin in the server's configuration, and restart it")
     })?;
     let file = column(&mut row, 0);
     let place = parse_file(&file)
@@ -199,14 +203,15 @@ async fn names(session: &mut Conn, server: &Server) -> Result<(Option<Executed>,
     }
     let failed = |error| sql_fault(error, "cannot ask which transactions the log holds");
     let read = |text: Option<String>| {
-        Executed::parse(server.flavor, &text.unwrap_or_default()).map_err(|error| {
-            Fault::definite("the server's GTIDs cannot be read").with_cause(error)
-        })
+        Executed::parse(server.flavor, &text.unwrap_or_default())
+            .map_err(|error| Fault::definite("the server's GTIDs cannot be read").with_cause(error))
     };
     match server.flavor {
         Flavor::MySql => {
-            let row: Option<(Option<String>, Option<String>)> =
-                session.query_first("SELECT @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged").await.map_err(failed)?;
+            let row: Option<(Option<String>, Option<String>)> = session
+                .query_first("SELECT @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged")
+                .await
+                .map_err(failed)?;
             let (executed, purged) = row.unwrap_or_default();
             Ok((Some(read(executed)?), Some(read(purged)?)))
         }
@@ -229,7 +234,8 @@ pub(crate) async fn lock(session: &mut Conn, target: &Target, server_id: u32) ->
     if held.flatten() == Some(1) {
         return Ok(());
     }
-    let holder: Option<Option<u64>> = session.exec_first("SELECT IS_USED_LOCK(?)", (&name,)).await.ok().flatten();
+    let holder: Option<Option<u64>> =
+        session.exec_first("SELECT IS_USED_LOCK(?)", (&name,)).await.ok().flatten();
     let holder = holder.flatten().map_or(String::new(), |id| format!(", by connection {id}"));
     Err(Fault::busy(format!("{} is being read already under server id {server_id}{holder}", target.address()))
         .with_fix("if that is another gateway that should read it too, give one of them another server_id; if nobody needs it: KILL that connection"))

@@ -89,7 +89,12 @@ impl From<Broken> for Ended {
 }
 
 impl Source for MySql {
-    async fn run<O: Outlet>(&mut self, resume: Resume, outlet: &mut O, context: Context) -> Result<(), Fault> {
+    async fn run<O: Outlet>(
+        &mut self,
+        resume: Resume,
+        outlet: &mut O,
+        context: Context,
+    ) -> Result<(), Fault> {
         let (mut lost, mut foreign) = (None, false);
         loop {
             let shutdown = context.shutdown.clone();
@@ -180,12 +185,8 @@ impl MySql {
         tracing::info!(source = self.source, epoch, server = %target.address(), version = server.name(), "streaming");
         let confirmed_at = Arc::new(AtomicI64::new(monitor::now()));
         let landmarks = Landmarks::new(identity, Arc::clone(&confirmed_at));
-        let watch = Watch {
-            source: self.source.clone(),
-            server,
-            vitals: Arc::clone(&context.vitals),
-            confirmed_at,
-        };
+        let watch =
+            Watch { source: self.source.clone(), server, vitals: Arc::clone(&context.vitals), confirmed_at };
         Ok(Stream {
             epoch,
             server_id,
@@ -224,7 +225,9 @@ impl MySql {
             ))
             .into()),
             // `judge_failover` has the last word.
-            Verdict::Failover { .. } => Err(Fault::transient("the server changed while it was looked at").into()),
+            Verdict::Failover { .. } => {
+                Err(Fault::transient("the server changed while it was looked at").into())
+            }
             Verdict::Begin { start } => {
                 let identity = match &start {
                     Start::After(executed) => Identity { executed: Some(executed.to_string()), ..fresh },
@@ -247,7 +250,12 @@ impl MySql {
                     };
                     let relies_on = resume.last.map(|last| last.position.to_string());
                     let identity = Identity { executed, prepared, partial, relies_on, ..fresh };
-                    tracing::warn!(source = self.source, epoch, server = facts.server, "another server has taken over");
+                    tracing::warn!(
+                        source = self.source,
+                        epoch,
+                        server = facts.server,
+                        "another server has taken over"
+                    );
                     outlet.open(Origin { epoch, identity: identity.to_string() }).await?;
                     Ok(Begun { epoch, identity, start, expected: None })
                 }
@@ -260,7 +268,8 @@ impl MySql {
             },
             Verdict::Gap { epoch, from, start, reason } => {
                 tracing::warn!(source = self.source, reason, "history is lost");
-                let oldest = facts.files.first().and_then(|(file, _)| Place::new(*file, 4)).unwrap_or(facts.end);
+                let oldest =
+                    facts.files.first().and_then(|(file, _)| Place::new(*file, 4)).unwrap_or(facts.end);
                 let identity = match &start {
                     Start::After(executed) => Identity { executed: Some(executed.to_string()), ..fresh },
                     Start::At(place) => Identity { place: place.0, ..fresh },
@@ -307,7 +316,8 @@ impl MySql {
             .await?;
         if !whole || unnamed {
             return Err(Ended::Lost(
-                "another server has taken over, and the stream no longer says what it held of the old one".to_owned(),
+                "another server has taken over, and the stream no longer says what it held of the old one"
+                    .to_owned(),
             ));
         }
         Ok((done, partial))
@@ -519,7 +529,9 @@ impl Stream {
         context.vitals.confirmed_log.fetch_max(released.log, Relaxed);
         if let Some(identity) = self.landmarks.reached(released.log, last) {
             // What is not kept now is kept the next time; a run that begins further back only reads more.
-            if let Err(fault) = outlet.open(Origin { epoch: self.epoch, identity: identity.to_string() }).await {
+            if let Err(fault) =
+                outlet.open(Origin { epoch: self.epoch, identity: identity.to_string() }).await
+            {
                 tracing::debug!("landmark not kept: {fault}");
             }
         }

@@ -100,7 +100,9 @@ fn target(words: &mut Words<'_>) -> Option<Name> {
     loop {
         let mut after = words.clone();
         match after.keyword().as_deref() {
-            Some("INTO" | "FROM" | "IGNORE" | "LOW_PRIORITY" | "HIGH_PRIORITY" | "DELAYED" | "QUICK") => *words = after,
+            Some("INTO" | "FROM" | "IGNORE" | "LOW_PRIORITY" | "HIGH_PRIORITY" | "DELAYED" | "QUICK") => {
+                *words = after
+            }
             _ => break,
         }
     }
@@ -264,9 +266,15 @@ mod tests {
 
     #[test]
     fn changes_in_words_are_seen() {
-        assert_eq!(read("insert /* x */ into `a``b`.`t` values (1)"), Statement::Change(Some(name(Some("a`b"), "t"))));
+        assert_eq!(
+            read("insert /* x */ into `a``b`.`t` values (1)"),
+            Statement::Change(Some(name(Some("a`b"), "t")))
+        );
         assert_eq!(read("/* app */ UPDATE t SET a = 1"), Statement::Change(Some(name(None, "t"))));
-        assert_eq!(read("DELETE FROM shop . orders WHERE 1"), Statement::Change(Some(name(Some("shop"), "orders"))));
+        assert_eq!(
+            read("DELETE FROM shop . orders WHERE 1"),
+            Statement::Change(Some(name(Some("shop"), "orders")))
+        );
         assert_eq!(read("UPDATE a, b SET a.x = b.x"), Statement::Change(None));
         assert_eq!(read("LOAD DATA INFILE 'x' INTO TABLE t"), Statement::Change(None));
         assert_eq!(read("CREATE TABLE t SELECT 1"), Statement::Change(None));
@@ -278,7 +286,10 @@ mod tests {
         assert_eq!(read("alter /* gh-ost */ table `x` add y int"), Statement::Other);
         assert_eq!(read("/*!50000 TRUNCATE TABLE */ `s`.`t`"), Statement::Truncate(name(Some("s"), "t")));
         assert_eq!(read("truncate orders"), Statement::Truncate(name(None, "orders")));
-        assert_eq!(read("CREATE TABLE `t` (`select` int COMMENT 'SELECT') START TRANSACTION"), Statement::CreateWithRows);
+        assert_eq!(
+            read("CREATE TABLE `t` (`select` int COMMENT 'SELECT') START TRANSACTION"),
+            Statement::CreateWithRows
+        );
         assert_eq!(read("CREATE TABLE `t` (`select` int COMMENT 'SELECT')"), Statement::Other);
         assert_eq!(read("CREATE VIEW v AS SELECT 1"), Statement::Other);
         assert_eq!(read("# Dummy event replacing event type 160"), Statement::Empty);

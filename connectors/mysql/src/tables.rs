@@ -28,7 +28,8 @@ impl Captured {
             .into_iter()
             .find_map(|suffix| table.strip_prefix('_')?.strip_suffix(suffix));
         !copied.is_some_and(|original| {
-            self.filter.matches(schema, original) && !self.named.iter().any(|name| *name == format!("{schema}.{table}"))
+            self.filter.matches(schema, original)
+                && !self.named.iter().any(|name| *name == format!("{schema}.{table}"))
         })
     }
 }
@@ -39,7 +40,8 @@ mod tests {
 
     #[test]
     fn copies_of_online_schema_changes_are_left_out() {
-        let captured = Captured::new(&["shop.*".to_owned(), "!shop.secrets".to_owned(), "shop._named_new".to_owned()]);
+        let captured =
+            Captured::new(&["shop.*".to_owned(), "!shop.secrets".to_owned(), "shop._named_new".to_owned()]);
         for (table, expected) in [
             ("orders", true),
             ("_orders_gho", false),

@@ -12,7 +12,8 @@ const LONGEST: usize = 4096;
 
 /// The context that a statement gives the events of its rows, as a JSON object of attributes; `None` where it gives none.
 pub(crate) fn context(statement: &[u8], with_text: bool) -> Option<Vec<u8>> {
-    if !with_text && !statement.ends_with(b"*/") && memchr::memmem::find(statement, b"traceparent").is_none() {
+    if !with_text && !statement.ends_with(b"*/") && memchr::memmem::find(statement, b"traceparent").is_none()
+    {
         return None;
     }
     let text = String::from_utf8_lossy(statement);
@@ -22,7 +23,9 @@ pub(crate) fn context(statement: &[u8], with_text: bool) -> Option<Vec<u8>> {
             let Some((key, value)) = pair.split_once('=') else { continue };
             let Some(key) = TAKEN.into_iter().find(|taken| *taken == key.trim()) else { continue };
             let value = value.trim();
-            let Some(value) = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\'')) else { continue };
+            let Some(value) = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\'')) else {
+                continue;
+            };
             let value = decode(&value.replace("\\'", "'"));
             // One that is no traceparent would cost the event its other attributes.
             if key != "traceparent" || is_traceparent(&value) {
@@ -44,7 +47,10 @@ pub(crate) fn context(statement: &[u8], with_text: bool) -> Option<Vec<u8>> {
 fn comments(text: &str) -> impl Iterator<Item = &str> {
     let mut parts = text.split("/*");
     parts.next();
-    parts.take(16).filter_map(|part| Some(part.split_once("*/")?.0)).filter(|comment| comment.len() <= LONGEST)
+    parts
+        .take(16)
+        .filter_map(|part| Some(part.split_once("*/")?.0))
+        .filter(|comment| comment.len() <= LONGEST)
 }
 
 fn is_traceparent(text: &str) -> bool {
@@ -53,7 +59,8 @@ fn is_traceparent(text: &str) -> bool {
     parts.len() == 4
         && parts[0] == "00"
         && parts.iter().zip(lengths).all(|(part, length)| {
-            part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            part.len() == length
+                && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
         })
         && [parts[1], parts[2]].iter().all(|part| part.bytes().any(|byte| byte != b'0'))
 }

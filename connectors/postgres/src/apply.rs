@@ -16,7 +16,9 @@ use crate::{
     pgoutput::{self, Begin, Commit, Head, Images, Logical, Message, OldImage, Truncate},
     relation::{Relations, Shape},
 };
-use headgate_sdk::{self as sdk, Cell, Change, Fault, Op, Outlet, Progress, RowFault, TableFilter, Transaction};
+use headgate_sdk::{
+    self as sdk, Cell, Change, Fault, Op, Outlet, Progress, RowFault, TableFilter, Transaction,
+};
 
 /// Prefix of the messages that Headgate writes to move a silent log on. They tell nothing.
 pub(crate) const HEARTBEAT: &str = "headgate.heartbeat";

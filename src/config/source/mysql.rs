@@ -21,7 +21,9 @@ pub(super) fn config(section: &Section<'_, '_>) -> Option<headgate_mysql::Config
     let defaults = headgate_mysql::Config::new(url.unwrap_or_default());
     let tables = section.strings("tables").or_else(|| Some(vec![format!("{}.*", database.as_ref()?)]));
     let config = headgate_mysql::Config {
-        server_id: section.integer("server_id", 1..=u64::from(u32::MAX)).and_then(|id| u32::try_from(id).ok()),
+        server_id: section
+            .integer("server_id", 1..=u64::from(u32::MAX))
+            .and_then(|id| u32::try_from(id).ok()),
         heartbeat: section.duration("heartbeat").unwrap_or(defaults.heartbeat),
         query: section.boolean("query").unwrap_or(defaults.query),
         connect_timeout: section.duration("connect_timeout").unwrap_or(defaults.connect_timeout),
@@ -42,7 +44,11 @@ pub(super) fn config(section: &Section<'_, '_>) -> Option<headgate_mysql::Config
     for glob in &config.tables {
         let parts = glob.trim_start_matches('!').split_once('.');
         if parts.is_none_or(|(schema, table)| schema.is_empty() || table.is_empty()) {
-            section.problem("tables", "a glob names schema (database) and table", Some("\"shop.*\"".to_owned()));
+            section.problem(
+                "tables",
+                "a glob names schema (database) and table",
+                Some("\"shop.*\"".to_owned()),
+            );
         }
     }
     if config.connect_timeout.is_zero() {
