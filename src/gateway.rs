@@ -6,6 +6,8 @@
 //!   last progress is kept, then the embedded broker stops. What has not ended after `shutdown_grace` is cut off, which
 //!   loses nothing: the next run goes on from what the stream really holds.
 
+mod data_dir;
+
 use crate::{
     admin,
     broker::{
@@ -18,6 +20,8 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use async_nats::jetstream;
+use data_dir::DataDir;
+pub use data_dir::DataDirError;
 use std::sync::Arc;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,6 +32,9 @@ pub enum RunError {
     /// The admin address cannot be had.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    /// The gateway's folder cannot be had.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The embedded broker cannot be had.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -39,8 +46,15 @@ impl RunError {
     pub fn fix(&self) -> String {
         match self {
             Self::Admin(error) => error.fix().to_owned(),
+            Self::DataDir(error) => error.fix().to_owned(),
             Self::Embedded(error) => error.fix(),
         }
+    }
+
+    /// Whether to go on would have done harm, though everything is there.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::DataDir(DataDirError::Held { .. }))
     }
 }
 
@@ -50,8 +64,11 @@ impl RunError {
 /// Nothing was started.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = admin::bind(config.admin.listen).await?;
+    // Held until the broker in it has ended.
+    let mut _data_dir = None;
     let embedded = match &config.nats.server {
         Server::Embedded(settings) => {
+            _data_dir = Some(DataDir::hold(&config.gateway.data_dir)?);
             match EmbeddedServer::start(settings, &config.gateway.data_dir, &shutdown).await? {
                 Some(embedded) => Some(embedded),
                 None => return Ok(()),

@@ -48,7 +48,7 @@ pub(crate) struct Gateway {
     process: Option<Process>,
     dir: TempDir,
     admin: Port,
-    _http: Port,
+    http: Port,
 }
 
 impl Gateway {
@@ -80,7 +80,7 @@ impl Gateway {
             source_lines = settings.source_lines,
         );
         std::fs::write(dir.path().join("config.toml"), text).unwrap();
-        Self { dir, admin, _http: http, process: None }
+        Self { dir, admin, http, process: None }
     }
 
     /// Starts the program and waits for nothing.
@@ -102,6 +102,25 @@ impl Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headgate"));
         command.current_dir(self.dir.path()).env("HEADGATE_CONFIG", self.dir.path().join("config.toml"));
         command.env("RUST_BACKTRACE", "1");
+        command
+    }
+
+    /// The same with a configuration that differs in the ports alone.
+    pub(crate) fn command_elsewhere(&self) -> Command {
+        let text = std::fs::read_to_string(self.dir.path().join("config.toml")).unwrap();
+        let (admin, http) = (Port::free(), Port::free());
+        let text = text
+            .replace(
+                &format!("127.0.0.1:{}\"", self.admin.number()),
+                &format!("127.0.0.1:{}\"", admin.number()),
+            )
+            .replace(
+                &format!("127.0.0.1:{}\"", self.http.number()),
+                &format!("127.0.0.1:{}\"", http.number()),
+            );
+        std::fs::write(self.dir.path().join("elsewhere.toml"), text).unwrap();
+        let mut command = self.command();
+        command.env("HEADGATE_CONFIG", self.dir.path().join("elsewhere.toml"));
         command
     }
 
@@ -137,7 +156,6 @@ impl Gateway {
     }
 
     /// The process id of the running gateway.
-    #[allow(dead_code, reason = "only the benchmarks ask")]
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("the gateway is running").pid().as_raw_nonzero().get().unsigned_abs()
     }

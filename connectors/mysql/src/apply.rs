@@ -30,14 +30,12 @@ use crate::{
     tables::Captured,
     tags,
 };
-use headgate_sdk::{Change, Fault, Message, Op, Outlet, Progress, Relation, Transaction};
+use headgate_sdk::{CONTEXT_PREFIX, Change, Fault, Message, Op, Outlet, Progress, Relation, Transaction};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-/// Prefix of the message by which the gateway takes attributes for a transaction's events.
-const CONTEXT: &str = "headgate.context";
 /// Numbers of tables that are remembered; a server gives a new one whenever it opens a table again.
 const MAX_TABLES: usize = 4096;
 /// Prepared transactions that are remembered. Servers refuse more open ones long before.
@@ -468,7 +466,12 @@ impl Apply {
         }
         if let Some(content) = tags::context(text, self.opening.query) {
             let position = self.place.0;
-            outlet.message(&Message { prefix: CONTEXT, content: &content, transactional: true, position });
+            outlet.message(&Message {
+                prefix: CONTEXT_PREFIX,
+                content: &content,
+                transactional: true,
+                position,
+            });
         }
     }
 

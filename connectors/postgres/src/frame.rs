@@ -118,6 +118,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// The bytes from the next message on, as far as they are here.
+    pub(crate) fn at_hand(&self) -> &[u8] {
+        let end = if self.passing.is_some() { self.start } else { self.end };
+        self.buffer.get(self.start..end).unwrap_or_default()
+    }
+
     /// The next message, if the buffer holds all of it.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         if self.passing.is_none() {

@@ -33,7 +33,7 @@ mod source;
 mod tables;
 pub mod testing;
 
-pub use change::{Cell, Change, Message, Op, Transaction};
+pub use change::{CONTEXT_PREFIX, Cell, Change, Message, Op, Transaction};
 pub use fault::{Fault, FaultKind};
 pub use finding::{Finding, Severity};
 pub use outlet::{Gap, Held, Origin, Outlet, RowFault};

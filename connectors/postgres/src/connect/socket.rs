@@ -183,6 +183,16 @@ async fn secure(
     Ok(Socket::Tls(Box::new(stream)))
 }
 
+const REFUSED_BY_SERVER: &str =
+    "the server refused: check sslcert and sslkey against its ssl_ca_file, and its ssl_min_protocol_version";
+
+/// What to do where a session's beginning failed because the server refused TLS. In TLS 1.3 it judges the client's
+/// certificate when the handshake is over for the client.
+pub(super) fn refused_in_tls(error: &io::Error) -> Option<&'static str> {
+    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(tls, rustls::Error::AlertReceived(_)).then_some(REFUSED_BY_SERVER)
+}
+
 /// A failed handshake: final where it is about trust, else perhaps a passing loss.
 fn untrusted(target: &Target, host: &str, address: &Address, error: io::Error) -> Fault {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -192,9 +202,9 @@ fn untrusted(target: &Target, host: &str, address: &Address, error: io::Error) -
             "the certificate must be valid now, come from {} and be made out to {host}; set sslrootcert, or (sslmode=verify-ca) do without the name",
             target.tls.root.as_deref().filter(|root| *root != "system").unwrap_or("an authority that the system trusts")
         )),
-        Some(rustls::Error::AlertReceived(_)) => Fault::definite(message)
-            .with_cause(error)
-            .with_fix("the server refused: check sslcert and sslkey against its ssl_ca_file, and its ssl_min_protocol_version"),
+        Some(rustls::Error::AlertReceived(_)) => {
+            Fault::definite(message).with_cause(error).with_fix(REFUSED_BY_SERVER)
+        }
         _ => Fault::transient(message).with_cause(error),
     }
 }
