@@ -330,9 +330,10 @@ impl Encoder {
         Some(position)
     }
 
-    /// Whether the stream ends within the open transaction.
+    /// Whether the stream ends within the open transaction, or holds the beginning of it under an earlier epoch.
     fn is_resumed(&self) -> bool {
-        self.resume.is_some_and(|at| (at.epoch, at.commit) == (self.epoch, self.transaction.commit))
+        self.transaction.held > 0
+            || self.resume.is_some_and(|at| (at.epoch, at.commit) == (self.epoch, self.transaction.commit))
     }
 
     /// Whether a row's images can be an event. They are written to find out, and taken back.

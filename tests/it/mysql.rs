@@ -246,7 +246,6 @@ async fn a_purged_log_is_a_gap_mariadb() {
         Version::MariaDb1011,
         &[
             "FLUSH BINARY LOGS",
-            "SET @@global.slave_connections_needed_for_purge = 0",
             "DO SLEEP(1.1)",
             "PURGE BINARY LOGS BEFORE NOW()",
         ],

@@ -626,11 +626,7 @@ impl Apply {
         } else {
             None
         };
-        let table = Table::prepare(map, flavor, description.as_ref()).map_err(|error| {
-            Fault::definite(format!("rows of {}.{} cannot be read", map.schema, map.table))
-                .with_cause(error)
-                .with_fix(format!("or leave the table out: tables = [… \"!{}.{}\"]", map.schema, map.table))
-        })?;
+        let table = Table::prepare(map, flavor, description.as_ref()).map_err(Fault::from)?;
         if flavor == Flavor::MariaDb && is_sequence(table.relation()) {
             return Ok(None);
         }

@@ -252,7 +252,7 @@ fn decode(text: &str) -> Result<String, UrlError> {
 /// What the server's refusal means.
 pub(crate) fn sql_fault(error: Error, doing: impl Into<String>) -> Fault {
     let doing = doing.into();
-    let Error::Server(refusal) = &error else {
+    let Error::Server(refusal) = error else {
         let definite = matches!(
             &error,
             Error::Driver(DriverError::UnknownAuthPlugin { .. } | DriverError::MysqlOldPasswordDisabled)
@@ -264,10 +264,10 @@ pub(crate) fn sql_fault(error: Error, doing: impl Into<String>) -> Fault {
         // Access denied: for the user, to a database, for lack of a privilege.
         1044 | 1045 | 1142 | 1143 | 1227 | 1698 => Fault::definite(doing)
             .with_fix("see that user and password of the url are right, and: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the user; GRANT SELECT on the captured tables")
-            .with_cause(error),
+            .with_cause(refusal),
         // Unknown database; the account is locked or its password expired.
-        1049 | 1820 | 1862 | 3118 => Fault::definite(doing).with_cause(error),
-        _ => Fault::transient(doing).with_cause(error),
+        1049 | 1820 | 1862 | 3118 => Fault::definite(doing).with_cause(refusal),
+        _ => Fault::transient(doing).with_cause(refusal),
     }
 }
 

@@ -89,7 +89,7 @@ impl Dump {
         let period = request.heartbeat.as_nanos();
         let mut settings = vec![
             format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
-            format!("SET SESSION net_write_timeout = GREATEST(@@session.net_write_timeout, {WRITE_TIMEOUT})"),
+            format!("SET SESSION net_write_timeout = {WRITE_TIMEOUT}"),
         ];
         if request.flavor == Flavor::MariaDb {
             // 4: knows GTIDs. The server leaves events as they are for it.

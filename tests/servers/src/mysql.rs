@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 /// Password of the accounts `app`, which may do everything, and `cdc`, which may read the log. No log, error or status may
 /// ever show it.
-pub const PASSWORD: &str = "tell-nobody-about-this-one-either";
+pub const PASSWORD: &str = "nobody-may-see-this-password";
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -218,6 +218,12 @@ impl ColumnType {
         )
     }
 
+    /// Whether [`Metadata::unsigned`] tells of it in a log of either server: MariaDB's tells of YEAR.
+    #[must_use]
+    pub fn may_be_signed(self) -> bool {
+        self.is_numeric() || self.code == code::YEAR
+    }
+
     /// Whether [`Metadata::collations`] tells of it.
     #[must_use]
     pub fn is_character(self) -> bool {
@@ -244,7 +250,10 @@ impl<'a> Metadata<'a> {
             let mut value = Cursor::new(cursor.lenenc_bytes("metadata")?, "TABLE_MAP");
             match field {
                 field::SIGNEDNESS => {
-                    metadata.unsigned = Some(bits(&mut value, count(ColumnType::is_numeric))?);
+                    // MariaDB has a bit for YEAR too; whose log it is, is known only where the bits are used.
+                    let (least, most) = (count(ColumnType::is_numeric), count(ColumnType::may_be_signed));
+                    let told = if value.len() > least.div_ceil(8) { most } else { most.min(value.len() * 8) };
+                    metadata.unsigned = Some(bits(&mut value, told.max(least))?);
                 }
                 field::DEFAULT_CHARSET => metadata.collations = Some(default_collations(&mut value)?),
                 field::COLUMN_CHARSET => metadata.collations = Some(Collations::Each(numbers(&mut value)?)),

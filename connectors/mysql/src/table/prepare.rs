@@ -95,7 +95,7 @@ fn described<'d>(
 
 pub(super) fn prepare(
     map: &TableMap<'_>,
-    _flavor: Flavor,
+    flavor: Flavor,
     description: Option<&Description>,
 ) -> Result<Table, Unfit> {
     let described = described(map, description)?;
@@ -119,6 +119,8 @@ pub(super) fn prepare(
         if wire.is_numeric() {
             facts.unsigned =
                 metadata.unsigned.as_ref().and_then(|all| all.get(numeric).copied()).unwrap_or_default();
+            numeric += 1;
+        } else if flavor == Flavor::MariaDb && wire.may_be_signed() {
             numeric += 1;
         }
         if wire.is_character() {
