@@ -244,11 +244,7 @@ async fn a_purged_log_is_a_gap_mysql() {
 async fn a_purged_log_is_a_gap_mariadb() {
     tells_of_a_gap(
         Version::MariaDb1011,
-        &[
-            "FLUSH BINARY LOGS",
-            "DO SLEEP(1.1)",
-            "PURGE BINARY LOGS BEFORE NOW()",
-        ],
+        &["FLUSH BINARY LOGS", "DO SLEEP(1.1)", "PURGE BINARY LOGS BEFORE NOW()"],
     )
     .await;
 }

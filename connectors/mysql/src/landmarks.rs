@@ -57,7 +57,7 @@ impl Landmarks {
     }
 
     /// Notes where the log stands, if that is news, and time.
-    pub(crate) fn note(&mut self, _epoch: u16, apply: &Apply, log: &str) {
+    pub(crate) fn note(&mut self, apply: &Apply, log: &str) {
         let newest = self.waiting.back().map_or(self.kept.place, |(newest, _)| newest.place);
         if apply.in_transaction()
             || apply.done() <= Place(newest)

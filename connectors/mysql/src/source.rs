@@ -352,44 +352,51 @@ impl Stream {
     async fn run<O: Outlet>(&mut self, outlet: &mut O, context: &Context) -> Result<(), Ended> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = false;
         loop {
             // While much comes in, nothing below ever waits. The runtime's timers and sockets would wait for us instead.
             tokio::task::yield_now().await;
+            let mut idle = false;
             for _ in 0..BURST {
-                let Some(arrival) = self.dump.ready()? else { break };
+                let Some(arrival) = self.dump.ready()? else {
+                    idle = true;
+                    break;
+                };
                 self.tell(arrival, outlet, context).await?;
                 if outlet.is_full() {
                     self.flush(outlet).await?;
                 }
-            }
-            if let Some(arrival) = self.dump.ready()? {
-                self.tell(arrival, outlet, context).await?;
-                if context.shutdown.is_cancelled() {
-                    return self.finish(outlet, context).await;
+                if due && !self.apply.in_transaction() {
+                    break;
                 }
-                self.landmarks.note(self.epoch, &self.apply, &self.log);
-                continue;
             }
-            self.flush(outlet).await?;
-            tokio::select! {
-                biased;
-                () = context.shutdown.cancelled() => return self.finish(outlet, context).await,
-                fault = self.monitor.failed() => return Err(fault.into()),
-                arrived = self.dump.next() => {
-                    let arrival = arrived?;
-                    self.tell(arrival, outlet, context).await?;
-                }
-                _ = tick.tick() => {}
-            }
-            if !self.apply.in_transaction() {
-                self.landmarks.note(self.epoch, &self.apply, &self.log);
+            if due && !self.apply.in_transaction() {
+                due = false;
+                self.landmarks.note(&self.apply, &self.log);
                 self.keep_landmark(outlet, context, false).await?;
             }
+            if idle {
+                self.flush(outlet).await?;
+                tokio::select! {
+                    biased;
+                    () = context.shutdown.cancelled() => return self.keep_landmark(outlet, context, true).await,
+                    fault = self.monitor.failed() => return Err(fault.into()),
+                    arrived = self.dump.next() => {
+                        let arrival = arrived?;
+                        self.tell(arrival, outlet, context).await?;
+                    }
+                    _ = tick.tick() => due = true,
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = context.shutdown.cancelled() => return self.keep_landmark(outlet, context, true).await,
+                fault = self.monitor.failed() => return Err(fault.into()),
+                _ = tick.tick() => due = true,
+                () = std::future::ready(()) => {}
+            }
         }
-    }
-
-    async fn finish<O: Outlet>(&mut self, outlet: &mut O, context: &Context) -> Result<(), Ended> {
-        self.keep_landmark(outlet, context, true).await
     }
 
     /// Waits for the broker, but not when the server is in trouble.

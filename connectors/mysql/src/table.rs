@@ -77,6 +77,12 @@ impl Table {
         self.shape == map.shape
     }
 
+    /// Whether this is the shape in the body of a TABLE_MAP, which then need not be decoded.
+    pub(crate) fn is_told_by(&self, body: &[u8]) -> bool {
+        // Everything of it but the number.
+        body.get(6..).is_some_and(|shape| self.shape == shape)
+    }
+
     /// The shape, for the outlet.
     #[must_use]
     pub fn relation(&self) -> &Arc<Relation> {
