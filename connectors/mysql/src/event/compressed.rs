@@ -38,7 +38,7 @@ fn inflated(source: impl Read, len: u64) -> Result<Vec<u8>, Problem> {
 /// The plain bytes of a value of a MariaDB `COMPRESSED` column.
 ///
 /// Its first byte is 0 where the value is stored as it is. Otherwise bits 4 to 7 are the method (8 is zlib), bit 3 says that
-/// there is no zlib header around the deflated bytes, and bits 0 to 2 count the bytes of the length, little-endian.
+/// there is no zlib header around the deflated bytes, and bits 0 to 2 count the bytes of the length, big-endian.
 pub(crate) fn inflate_column(raw: &[u8]) -> Option<Vec<u8>> {
     let Some((&head, rest)) = raw.split_first() else { return Some(Vec::new()) };
     if head == 0 {
@@ -48,7 +48,7 @@ pub(crate) fn inflate_column(raw: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let (length, deflated) = rest.split_at_checked((head & 0x07).into())?;
-    let len = length.iter().rev().fold(0, |len, &byte| len << 8 | u64::from(byte));
+    let len = length.iter().fold(0, |len, &byte| len << 8 | u64::from(byte));
     let plain = if head & 0x08 == 0 {
         inflated(ZlibDecoder::new(deflated), len)
     } else {

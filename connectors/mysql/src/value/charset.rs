@@ -1,9 +1,10 @@
 //! The servers' character sets, and their texts as JSON strings.
 //!
 //! A text that is plain ASCII is copied in nearly all of them. The other characters come from `encoding_rs` where that agrees
-//! with the servers, else from tables that were taken from the servers themselves ([`single`]).
+//! with the servers, else from tables that were taken from the servers themselves.
 
 mod collation;
+mod exceptions;
 mod single;
 mod wide;
 

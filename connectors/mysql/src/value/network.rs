@@ -29,8 +29,45 @@ pub(super) fn write_inet4(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritabl
     Ok(())
 }
 
-/// Writes an IPv6 address.
+/// Writes an IPv6 address as MariaDB prints it: the longest run of zeros is left out even if it is a single one, and the end is an
+/// IPv4 address where that is mapped or compatible.
 pub(super) fn write_inet6(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
-    let _ = write!(out, "\"{}\"", Ipv6Addr::from(padded::<16>(raw)?));
+    let address = Ipv6Addr::from(padded::<16>(raw)?);
+    let words = address.segments();
+    let dotted = match words {
+        [0, 0, 0, 0, 0, 0xffff, ..] => true,
+        [0, 0, 0, 0, 0, 0, high, _] => high != 0,
+        _ => false,
+    };
+    let shown = if dotted { words.get(..6).unwrap_or_default() } else { &words };
+    // Where the first of the longest runs of zeros begins and ends.
+    let (mut start, mut end) = (0, 0);
+    for from in 0..shown.len() {
+        let run = shown.iter().skip(from).take_while(|word| **word == 0).count();
+        if run > end - start {
+            (start, end) = (from, from + run);
+        }
+    }
+    out.push(b'"');
+    for (at, word) in shown.iter().enumerate() {
+        if (start..end).contains(&at) {
+            if at == start {
+                out.extend_from_slice(b"::");
+            }
+            continue;
+        }
+        if at > 0 && at != end {
+            out.push(b':');
+        }
+        let _ = write!(out, "{word:x}");
+    }
+    if dotted {
+        if end != shown.len() {
+            out.push(b':');
+        }
+        let [.., a, b, c, d] = address.octets();
+        let _ = write!(out, "{}", Ipv4Addr::new(a, b, c, d));
+    }
+    out.push(b'"');
     Ok(())
 }
