@@ -19,18 +19,20 @@
 //! # Memory
 //! One event at a time; a row costs no allocation.
 
+mod rows;
+mod statements;
+
 use crate::{
     catalog::Catalog,
-    event::{self, Event, Flavor, Header, Images, RowChange, Rows, TableMap},
+    event::{self, Event, Flavor, Header, Images},
     executed::Executed,
     history::{Partial, Prepared},
     place::{Place, parse_file},
-    statement::{Name, Statement},
     table::Table,
     tables::Captured,
     tags,
 };
-use headgate_sdk::{CONTEXT_PREFIX, Change, Fault, Message, Op, Outlet, Progress, Relation, Transaction};
+use headgate_sdk::{CONTEXT_PREFIX, Fault, Message, Outlet, Progress, Transaction};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -311,17 +313,6 @@ impl Apply {
         )))
     }
 
-    /// Whether the body of a TABLE_MAP says what is known already. Most transactions begin with one.
-    fn knows(&self, body: &[u8]) -> bool {
-        let Some(&[a, b, c, d, e, f]) = body.first_chunk::<6>() else { return false };
-        match self.numbers.get(&u64::from_le_bytes([a, b, c, d, e, f, 0, 0])) {
-            Some(Some(table)) => table.is_told_by(body),
-            // A number means one table until the next file.
-            Some(None) => true,
-            None => false,
-        }
-    }
-
     /// Moves the place on by `size` bytes, or to where the header says that the event ends.
     fn step(&mut self, size: u32, log_pos: u32) -> Result<(), Halt> {
         self.place = self.place.after(size, log_pos).ok_or_else(|| {
@@ -496,241 +487,4 @@ impl Apply {
             });
         }
     }
-
-    fn query<O: Outlet>(&mut self, query: &event::Query<'_>, outlet: &mut O) -> Result<Option<Replay>, Halt> {
-        let statement = Statement::read(&query.text);
-        let schema = String::from_utf8_lossy(query.schema);
-        let Some(stage) = self.open.as_ref().map(|open| open.stage) else {
-            return match statement {
-                Statement::Empty => Ok(None),
-                _ => Err(Fault::definite(format!(
-                    "the log at {}.{} has a statement outside any transaction",
-                    self.opening.log, self.place
-                ))
-                .into()),
-            };
-        };
-        match statement {
-            Statement::Begin | Statement::CreateWithRows => self.begin(outlet),
-            Statement::Commit => {
-                self.begin(outlet);
-                self.commit(outlet)?;
-            }
-            Statement::Rollback if stage == Stage::Named => self.commit(outlet)?,
-            // In row format what is rolled back is not logged. If it is, it was told already.
-            Statement::Rollback => {
-                self.lose("a transaction was logged and rolled back (ROLLBACK in the log): its rows were told, and are not in the database".to_owned());
-                self.commit(outlet)?;
-            }
-            Statement::XaStart => {
-                if let Some(open) = &mut self.open {
-                    open.stage = Stage::Preparing;
-                }
-            }
-            Statement::XaEnd | Statement::Savepoint | Statement::Empty => {}
-            Statement::XaCommit(name) => {
-                self.begin(outlet);
-                match self.opening.prepared.remove(&name) {
-                    Some(prepared) => return Ok(Some(Replay { name, prepared })),
-                    None => {
-                        self.lose(format!(
-                            "the distributed transaction {name} was prepared before this source began to read, or on a server whose log is not at hand; its rows cannot be told"
-                        ));
-                        self.commit(outlet)?;
-                    }
-                }
-            }
-            Statement::XaRollback(name) => {
-                self.opening.prepared.remove(&name);
-                self.commit(outlet)?;
-            }
-            Statement::Truncate(name) => {
-                self.begin(outlet);
-                self.truncate(&name, &schema, outlet);
-                self.commit(outlet)?;
-            }
-            Statement::Change(name) => {
-                let captured = name.as_ref().is_none_or(|name| {
-                    self.opening.tables.captures(name.schema.as_deref().unwrap_or(&schema), &name.table)
-                });
-                if captured {
-                    let table =
-                        name.map_or("tables that are captured, perhaps".to_owned(), |name| name.table);
-                    self.lose(format!(
-                        "a session changed {table} in statement format (binlog_format), which logs the statement and not the rows"
-                    ));
-                }
-                if stage == Stage::Named {
-                    self.commit(outlet)?;
-                }
-            }
-            // A shape changed: the next TABLE_MAP tells it. Within a transaction (MariaDB's CREATE … SELECT) rows follow.
-            Statement::Other => {
-                if stage == Stage::Named {
-                    self.commit(outlet)?;
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn prepare<O: Outlet>(
-        &mut self,
-        prepare: &event::XaPrepare<'_>,
-        outlet: &mut O,
-    ) -> Result<Option<Replay>, Halt> {
-        let Some(open) = &self.open else { return Err(self.unended()) };
-        let prepared = Prepared { place: open.began.0, gtid: open.gtid.clone() };
-        let name = prepare.name();
-        if prepare.one_phase {
-            self.begin(outlet);
-            return Ok(Some(Replay { name, prepared }));
-        }
-        if self.opening.prepared.len() >= MAX_PREPARED {
-            return Err(Fault::definite(format!(
-                "more than {MAX_PREPARED} distributed transactions are prepared and not ended"
-            ))
-            .with_fix("end them: XA RECOVER; then XA COMMIT or XA ROLLBACK")
-            .into());
-        }
-        self.opening.prepared.insert(name, prepared);
-        self.commit(outlet)?;
-        Ok(None)
-    }
-
-    fn truncate<O: Outlet>(&mut self, name: &Name, schema: &str, outlet: &mut O) {
-        let schema = name.schema.as_deref().unwrap_or(schema);
-        if !self.opening.tables.captures(schema, &name.table) {
-            return;
-        }
-        let known = self.shapes.get(&(schema.to_owned(), name.table.clone()));
-        let relation = known.map_or_else(
-            || {
-                Arc::new(Relation {
-                    id: crate::table::next_id(),
-                    schema: schema.to_owned(),
-                    table: name.table.clone(),
-                    columns: Vec::new(),
-                    key: Vec::new(),
-                })
-            },
-            |table| Arc::clone(table.relation()),
-        );
-        outlet.change(&Change { relation: &relation, op: Op::Truncated, before: None, after: None });
-    }
-
-    async fn table_map(&mut self, map: &TableMap<'_>) -> Result<(), Halt> {
-        if let Some(Some(table)) = self.numbers.get(&map.table_id)
-            && table.describes(map)
-        {
-            return Ok(());
-        }
-        let table =
-            if self.opening.tables.captures(map.schema, map.table) { self.shape(map).await? } else { None };
-        if self.numbers.len() >= MAX_TABLES {
-            self.numbers.clear();
-        }
-        self.numbers.insert(map.table_id, table);
-        Ok(())
-    }
-
-    /// The table's shape; `None` for what is no table of the application's.
-    async fn shape(&mut self, map: &TableMap<'_>) -> Result<Option<Arc<Table>>, Halt> {
-        let name = (map.schema.to_owned(), map.table.to_owned());
-        if let Some(table) = self.shapes.get(&name)
-            && table.describes(map)
-        {
-            return Ok(Some(Arc::clone(table)));
-        }
-        let flavor = self.opening.flavor;
-        let description = if Table::wants_catalog(map, flavor) {
-            self.catalog.describe(map.schema, map.table).await?
-        } else {
-            None
-        };
-        let table = Table::prepare(map, flavor, description.as_ref()).map_err(Fault::from)?;
-        if flavor == Flavor::MariaDb && is_sequence(table.relation()) {
-            return Ok(None);
-        }
-        if self.shapes.len() >= MAX_TABLES {
-            self.shapes.clear();
-        }
-        let table = Arc::new(table);
-        self.shapes.insert(name, Arc::clone(&table));
-        Ok(Some(table))
-    }
-
-    fn rows<O: Outlet>(&mut self, rows: &Rows<'_>, outlet: &mut O) -> Result<(), Halt> {
-        let stage = self.open.as_ref().map(|open| open.stage);
-        match stage {
-            Some(Stage::Begun) => {}
-            Some(Stage::Preparing) => return Ok(()),
-            Some(Stage::Named) | None => {
-                return Err(Fault::definite(format!(
-                    "the log at {}.{} has rows outside any transaction",
-                    self.opening.log, self.place
-                ))
-                .into());
-            }
-        }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let table = match self.numbers.get(&rows.table_id) {
-            Some(Some(table)) => table,
-            Some(None) => return Ok(()),
-            None => {
-                return Err(Fault::definite(format!(
-                    "the log at {}.{} has rows of a table that it did not describe",
-                    self.opening.log, self.place
-                ))
-                .into());
-            }
-        };
-        let op = match rows.change {
-            RowChange::Write => Op::Created,
-            RowChange::Update => Op::Updated,
-            RowChange::Delete => Op::Deleted,
-        };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let mut images = std::mem::take(&mut self.images).recycle();
-        let read = 'read: {
-            let mut reader = match rows.read(table, &mut scratch) {
-                Ok(reader) => reader,
-                Err(error) => break 'read Err(error),
-            };
-            loop {
-                match reader.next_row(&mut images) {
-                    Ok(true) => outlet.change(&Change {
-                        relation: table.relation(),
-                        op,
-                        before: (op != Op::Created).then_some(images.before.as_slice()),
-                        after: (op != Op::Deleted).then_some(images.after.as_slice()),
-                    }),
-                    Ok(false) => break 'read Ok(()),
-                    Err(error) => break 'read Err(error),
-                }
-            }
-        };
-        self.images = images.recycle();
-        self.scratch = scratch;
-        // One huge event should not be paid for ever after.
-        self.scratch.shrink_to(1 << 20);
-        read.map_err(|error| self.undecodable(error).into())
-    }
-}
-
-/// MariaDB writes a sequence's numbers as rows of a table.
-fn is_sequence(relation: &Relation) -> bool {
-    const COLUMNS: [&str; 8] = [
-        "next_not_cached_value",
-        "minimum_value",
-        "maximum_value",
-        "start_value",
-        "increment",
-        "cache_size",
-        "cycle_option",
-        "cycle_count",
-    ];
-    relation.columns.iter().map(|column| column.name.as_str()).eq(COLUMNS)
 }

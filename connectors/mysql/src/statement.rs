@@ -101,7 +101,7 @@ fn target(words: &mut Words<'_>) -> Option<Name> {
         let mut after = words.clone();
         match after.keyword().as_deref() {
             Some("INTO" | "FROM" | "IGNORE" | "LOW_PRIORITY" | "HIGH_PRIORITY" | "DELAYED" | "QUICK") => {
-                *words = after
+                *words = after;
             }
             _ => break,
         }

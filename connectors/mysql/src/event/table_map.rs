@@ -277,10 +277,10 @@ impl<'a> Metadata<'a> {
                     metadata.key = Some(key);
                 }
                 field::LABEL_DEFAULT_CHARSET => {
-                    metadata.label_collations = Some(default_collations(&mut value)?)
+                    metadata.label_collations = Some(default_collations(&mut value)?);
                 }
                 field::LABEL_CHARSET => {
-                    metadata.label_collations = Some(Collations::Each(numbers(&mut value)?))
+                    metadata.label_collations = Some(Collations::Each(numbers(&mut value)?));
                 }
                 field::VISIBILITY => metadata.visible = Some(bits(&mut value, types.len())?),
                 // A kind of geometry, the dimensions of a vector, and what newer servers add: the values tell themselves.
