@@ -5,9 +5,9 @@
 //! the stream at a steady rate, and the gateway's peak memory while the broker stands still for a minute. Runs alternate,
 //! the median is shown; nothing here passes or fails.
 //!
-//! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size,
-//! `HEADGATE_BENCH_MYSQL` (`9.7`, also `10.11`, `11.8`, or `none`) the servers,
-//! `HEADGATE_BENCH_ONLY` (`backlog,latency,stalled`) the choice.
+//! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size;
+//! `HEADGATE_BENCH_MYSQL` (`9.7`, also `10.11`, `11.8`) names the MySQL servers, `none` leaves either database out;
+//! `HEADGATE_BENCH_ONLY` (`backlog,latency,stalled`) and `HEADGATE_BENCH_LOADS` (part of a load's name) leave some of it out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod backlog;

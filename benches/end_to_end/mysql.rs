@@ -34,11 +34,15 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
         "{:<30} {:>12} {:>12} {:>7} {:>14} {:>10}",
         "load", "mysqlbinlog", "headgate", "ratio", "CPU an event", "memory"
     );
+    let only = crate::setting("HEADGATE_BENCH_LOADS", "");
     for (name, rows, size) in [
         ("each row its own transaction", rows, 1),
         ("1000-row transactions", rows, 1000),
         ("one transaction", 2 * rows, 2 * rows),
     ] {
+        if !name.contains(&only) {
+            continue;
+        }
         let server = MySql::start(version, &["--max-allowed-packet=64M"]).await;
         server.execute(&[TABLE, PROCEDURE]).await;
         let mut waiting = Vec::new();
