@@ -15,6 +15,7 @@ mod tree;
 
 use binary::{Budget, Container, Value};
 use headgate_sdk::Unwritable;
+use serde::de::IgnoredAny;
 
 /// Why a document cannot be written.
 pub(crate) const DAMAGED: Unwritable =
@@ -33,6 +34,8 @@ pub(crate) fn write(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
             Ok(())
         }
         Some((&partial::TEXT, text)) => {
+            // A damaged document could begin like this too.
+            serde_json::from_slice::<IgnoredAny>(text).map_err(|_| DAMAGED)?;
             out.extend_from_slice(text);
             Ok(())
         }

@@ -14,8 +14,6 @@ mod describe;
 mod layout;
 mod prepare;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 
 pub use describe::{DescribedColumn, Description};
 pub(crate) use layout::Layout;

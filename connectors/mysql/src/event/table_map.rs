@@ -2,7 +2,10 @@
 //!
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/classbinary__log_1_1Table__map__event.html>
 
-use super::cursor::{Cursor, DecodeError, Problem};
+use super::{
+    cursor::{Cursor, DecodeError, Problem},
+    format::Flavor,
+};
 
 /// Most columns that a table of either server can have.
 pub const MAX_COLUMNS: u64 = 4096;
@@ -36,7 +39,7 @@ pub struct ColumnType {
 /// What a server tells of a table beyond the types of its columns. Each part is there or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata<'a> {
-    /// For each numeric column whether it is unsigned.
+    /// For each numeric column whether it is unsigned ([`ColumnType::is_numeric`]), and whatever fills the last byte.
     pub unsigned: Option<Vec<bool>>,
     /// For each character column its collation.
     pub collations: Option<Collations>,
@@ -202,26 +205,21 @@ fn column_type(code: u8, meta: &mut Cursor<'_>) -> Result<ColumnType, DecodeErro
 }
 
 impl ColumnType {
-    /// Whether [`Metadata::unsigned`] tells of it.
+    /// Whether [`Metadata::unsigned`] tells of it. MariaDB counts YEAR among the numbers.
     #[must_use]
-    pub fn is_numeric(self) -> bool {
-        matches!(
-            self.code,
-            code::TINY
-                | code::SHORT
-                | code::INT24
-                | code::LONG
-                | code::LONGLONG
-                | code::NEWDECIMAL
-                | code::FLOAT
-                | code::DOUBLE
-        )
-    }
-
-    /// Whether [`Metadata::unsigned`] tells of it in a log of either server: MariaDB's tells of YEAR.
-    #[must_use]
-    pub fn may_be_signed(self) -> bool {
-        self.is_numeric() || self.code == code::YEAR
+    pub fn is_numeric(self, flavor: Flavor) -> bool {
+        (self.code == code::YEAR && flavor == Flavor::MariaDb)
+            || matches!(
+                self.code,
+                code::TINY
+                    | code::SHORT
+                    | code::INT24
+                    | code::LONG
+                    | code::LONGLONG
+                    | code::NEWDECIMAL
+                    | code::FLOAT
+                    | code::DOUBLE
+            )
     }
 
     /// Whether [`Metadata::collations`] tells of it.
@@ -244,16 +242,13 @@ impl ColumnType {
 impl<'a> Metadata<'a> {
     fn decode(cursor: &mut Cursor<'a>, types: &[ColumnType]) -> Result<Self, DecodeError> {
         let mut metadata = Self::default();
-        let count = |class: fn(ColumnType) -> bool| types.iter().filter(|column| class(**column)).count();
         while !cursor.is_empty() {
             let field = cursor.u8("kind of metadata")?;
             let mut value = Cursor::new(cursor.lenenc_bytes("metadata")?, "TABLE_MAP");
             match field {
                 field::SIGNEDNESS => {
-                    // MariaDB has a bit for YEAR too; whose log it is, is known only where the bits are used.
-                    let (least, most) = (count(ColumnType::is_numeric), count(ColumnType::may_be_signed));
-                    let told = if value.len() > least.div_ceil(8) { most } else { most.min(value.len() * 8) };
-                    metadata.unsigned = Some(bits(&mut value, told.max(least))?);
+                    let all = 8 * value.len();
+                    metadata.unsigned = Some(bits(&mut value, all)?);
                 }
                 field::DEFAULT_CHARSET => metadata.collations = Some(default_collations(&mut value)?),
                 field::COLUMN_CHARSET => metadata.collations = Some(Collations::Each(numbers(&mut value)?)),

@@ -7,7 +7,10 @@ use super::{
     describe::{DescribedColumn, Description},
     next_id,
 };
-use crate::event::{Flavor, TableMap, code};
+use crate::{
+    event::{Flavor, TableMap, code},
+    value::Kind,
+};
 use headgate_sdk::{Column, Fault, Relation};
 use std::sync::Arc;
 
@@ -116,11 +119,9 @@ pub(super) fn prepare(
             labels: None,
             declared: declared.as_ref(),
         };
-        if wire.is_numeric() {
+        if wire.is_numeric(flavor) {
             facts.unsigned =
                 metadata.unsigned.as_ref().and_then(|all| all.get(numeric).copied()).unwrap_or_default();
-            numeric += 1;
-        } else if flavor == Flavor::MariaDb && wire.may_be_signed() {
             numeric += 1;
         }
         if wire.is_character() {
@@ -149,15 +150,14 @@ pub(super) fn prepare(
         layouts.push(layout);
         kinds.push(kind);
     }
-    let key = key(map, description, &columns);
+    let key = key(map, description, &columns, &kinds);
     let relation =
         Relation { id: next_id(), schema: map.schema.to_owned(), table: map.table.to_owned(), columns, key };
     Ok(Table { relation: Arc::new(relation), layouts, kinds, shape: map.shape.to_vec() })
 }
 
 /// Whether a column of the catalog can be one of the log.
-fn alike(declared: &crate::value::Kind, log: &crate::value::Kind) -> bool {
-    use crate::value::Kind;
+fn alike(declared: &Kind, log: &Kind) -> bool {
     match (declared, log) {
         (Kind::Time { digits: 0 }, Kind::OldTime)
         | (Kind::DateTime { digits: 0 }, Kind::OldDateTime)
@@ -168,20 +168,30 @@ fn alike(declared: &crate::value::Kind, log: &crate::value::Kind) -> bool {
 
 /// The key, in key order: what the log says; where it says nothing of a primary key, what the catalog says.
 ///
-/// MariaDB adds the end of a row's life to the keys of system-versioned tables; a row keeps its name when it ends.
-fn key(map: &TableMap<'_>, description: Option<&Description>, columns: &[Column]) -> Vec<usize> {
-    let row_end = |at: &usize| {
-        let name = columns.get(*at).map(|column| &column.name);
-        let described = description.map(|all| all.columns.as_slice()).unwrap_or_default();
-        described.iter().any(|column| column.row_end && Some(&column.name) == name)
-    };
-    if let Some(key) = &map.metadata.key {
-        let places = key.iter().filter_map(|at| usize::try_from(*at).ok()).filter(|at| *at < columns.len());
-        let places: Vec<usize> = places.filter(|at| !row_end(at)).collect();
-        return places;
-    }
+/// MariaDB adds the end of a row's life to the keys of system-versioned tables. It is no part of the row's name, which stays
+/// the same when the row ends. The catalog flags the column, or, where nobody declared it, does not have it.
+fn key(
+    map: &TableMap<'_>,
+    description: Option<&Description>,
+    columns: &[Column],
+    kinds: &[Kind],
+) -> Vec<usize> {
+    let described = description.map(|all| all.columns.as_slice()).unwrap_or_default();
     let named = description.map(|all| all.key.as_slice()).unwrap_or_default();
-    let place = |name: &String| columns.iter().position(|column| column.name == *name);
-    let places: Option<Vec<usize>> = named.iter().map(place).collect();
-    places.unwrap_or_default().into_iter().filter(|at| !row_end(at)).collect()
+    let name = |at: &usize| columns.get(*at).map(|column| column.name.as_str()).unwrap_or_default();
+    let ends_rows = |at: &usize| {
+        let known = described.iter().find(|column| column.name == name(at));
+        let kind = matches!(
+            kinds.get(*at),
+            Some(Kind::Timestamp { digits: 6 } | Kind::Integer { bytes: 8, unsigned: true })
+        );
+        known.map_or(kind && name(at) == "row_end" && !described.is_empty(), |column| column.row_end)
+    };
+    let places: Vec<usize> = if let Some(key) = &map.metadata.key {
+        key.iter().filter_map(|at| usize::try_from(*at).ok()).filter(|at| *at < columns.len()).collect()
+    } else {
+        let place = |name: &String| columns.iter().position(|column| column.name == *name);
+        named.iter().map(place).collect::<Option<_>>().unwrap_or_default()
+    };
+    places.into_iter().filter(|at| !ends_rows(at)).collect()
 }
