@@ -433,6 +433,10 @@ impl Apply {
             .into());
         };
         self.done = self.place;
+        // Only between transactions: the rows of a statement refer to several tables that were told before them.
+        if self.numbers.len() >= MAX_TABLES {
+            self.numbers.clear();
+        }
         self.last_commit = open.transaction.committed_at;
         if let (Some(executed), Some(gtid)) = (&mut self.opening.executed, &open.gtid) {
             executed.add(gtid);

@@ -29,9 +29,6 @@ impl Apply {
         }
         let table =
             if self.opening.tables.captures(map.schema, map.table) { self.shape(map).await? } else { None };
-        if self.numbers.len() >= MAX_TABLES {
-            self.numbers.clear();
-        }
         self.numbers.insert(map.table_id, table);
         Ok(())
     }
