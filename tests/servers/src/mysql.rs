@@ -79,6 +79,8 @@ impl MySql {
         let dir = tempfile::Builder::new().prefix("headgate-mysql-").tempdir().unwrap();
         let template = template(version);
         let data = dir.path().join("data");
+        // Servers that share a folder for temporary files delete each other's.
+        std::fs::create_dir(dir.path().join("tmp")).unwrap();
         let copied = Command::new("cp").arg("-a").arg(&template).arg(&data).status().unwrap();
         assert!(copied.success(), "cannot copy {}", template.display());
         // Every server has an identity of its own.
@@ -112,6 +114,7 @@ impl MySql {
             .arg("--bind-address=127.0.0.1")
             .arg(format!("--socket={}", self.dir.path().join("socket").display()))
             .arg(format!("--pid-file={}", self.dir.path().join("pid").display()))
+            .arg(format!("--tmpdir={}", self.dir.path().join("tmp").display()))
             .arg(format!("--init-file={}", self.dir.path().join("accounts.sql").display()))
             .arg(format!("--server-id={}", self.id))
             .args([
