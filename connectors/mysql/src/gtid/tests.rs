@@ -105,7 +105,7 @@ proptest! {
             }
         }
         prop_assert_eq!(&set(&left.to_string()), &left);
-        let mut back = minus.clone();
+        let mut back = minus;
         back.merge(&right);
         left.merge(&right);
         prop_assert_eq!(back, left);
