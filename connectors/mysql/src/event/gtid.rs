@@ -19,7 +19,7 @@ pub struct Gtid {
     pub original_commit: Option<u64>,
     /// Bytes of the whole transaction in the log, with this event.
     pub length: Option<u64>,
-    /// Whether it can only be committed, not rolled back, because it changes no transactional table (`FLAG_MAY_HAVE_SBR`).
+    /// Flags; the lowest bit says that it may hold changes as statements (`FLAG_MAY_HAVE_SBR`).
     pub flags: u8,
 }
 

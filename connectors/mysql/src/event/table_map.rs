@@ -2,10 +2,7 @@
 //!
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/classbinary__log_1_1Table__map__event.html>
 
-use super::{
-    cursor::{Cursor, DecodeError, Problem},
-    format::Flavor,
-};
+use super::cursor::{Cursor, DecodeError, Problem};
 
 /// Most columns that a table of either server can have.
 pub const MAX_COLUMNS: u64 = 4096;
@@ -205,21 +202,22 @@ fn column_type(code: u8, meta: &mut Cursor<'_>) -> Result<ColumnType, DecodeErro
 }
 
 impl ColumnType {
-    /// Whether [`Metadata::unsigned`] tells of it. MariaDB counts YEAR among the numbers.
+    /// Whether [`Metadata::unsigned`] tells of it. YEAR is among the numbers there, which readers are wont to forget: the signs of all
+    /// columns behind one are then those of their neighbours.
     #[must_use]
-    pub fn is_numeric(self, flavor: Flavor) -> bool {
-        (self.code == code::YEAR && flavor == Flavor::MariaDb)
-            || matches!(
-                self.code,
-                code::TINY
-                    | code::SHORT
-                    | code::INT24
-                    | code::LONG
-                    | code::LONGLONG
-                    | code::NEWDECIMAL
-                    | code::FLOAT
-                    | code::DOUBLE
-            )
+    pub fn is_numeric(self) -> bool {
+        matches!(
+            self.code,
+            code::TINY
+                | code::SHORT
+                | code::INT24
+                | code::LONG
+                | code::LONGLONG
+                | code::NEWDECIMAL
+                | code::FLOAT
+                | code::DOUBLE
+                | code::YEAR
+        )
     }
 
     /// Whether [`Metadata::collations`] tells of it.

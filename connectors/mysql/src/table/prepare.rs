@@ -119,7 +119,7 @@ pub(super) fn prepare(
             labels: None,
             declared: declared.as_ref(),
         };
-        if wire.is_numeric(flavor) {
+        if wire.is_numeric() {
             facts.unsigned =
                 metadata.unsigned.as_ref().and_then(|all| all.get(numeric).copied()).unwrap_or_default();
             numeric += 1;
@@ -150,7 +150,10 @@ pub(super) fn prepare(
         layouts.push(layout);
         kinds.push(kind);
     }
-    let key = key(map, description, &columns, &kinds);
+    let mut key = key(map, description, &columns);
+    if flavor == Flavor::MariaDb {
+        key.retain(|at| !ends_rows(*at, description, &columns, &kinds));
+    }
     let relation =
         Relation { id: next_id(), schema: map.schema.to_owned(), table: map.table.to_owned(), columns, key };
     Ok(Table { relation: Arc::new(relation), layouts, kinds, shape: map.shape.to_vec() })
@@ -167,31 +170,25 @@ fn alike(declared: &Kind, log: &Kind) -> bool {
 }
 
 /// The key, in key order: what the log says; where it says nothing of a primary key, what the catalog says.
-///
-/// MariaDB adds the end of a row's life to the keys of system-versioned tables. It is no part of the row's name, which stays
-/// the same when the row ends. The catalog flags the column, or, where nobody declared it, does not have it.
-fn key(
-    map: &TableMap<'_>,
-    description: Option<&Description>,
-    columns: &[Column],
-    kinds: &[Kind],
-) -> Vec<usize> {
-    let described = description.map(|all| all.columns.as_slice()).unwrap_or_default();
+fn key(map: &TableMap<'_>, description: Option<&Description>, columns: &[Column]) -> Vec<usize> {
+    if let Some(key) = &map.metadata.key {
+        let places = key.iter().filter_map(|at| usize::try_from(*at).ok());
+        return places.filter(|at| *at < columns.len()).collect();
+    }
     let named = description.map(|all| all.key.as_slice()).unwrap_or_default();
-    let name = |at: &usize| columns.get(*at).map(|column| column.name.as_str()).unwrap_or_default();
-    let ends_rows = |at: &usize| {
-        let known = described.iter().find(|column| column.name == name(at));
-        let kind = matches!(
-            kinds.get(*at),
-            Some(Kind::Timestamp { digits: 6 } | Kind::Integer { bytes: 8, unsigned: true })
-        );
-        known.map_or(kind && name(at) == "row_end" && !described.is_empty(), |column| column.row_end)
+    let place = |name: &String| columns.iter().position(|column| column.name == *name);
+    named.iter().map(place).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Whether a column is the end of a row's life, which MariaDB adds to the keys of system-versioned tables.
+///
+/// It is no part of the row's name, which stays the same when the row ends. The catalog flags the column, or, where nobody
+/// declared it, does not have it.
+fn ends_rows(at: usize, description: Option<&Description>, columns: &[Column], kinds: &[Kind]) -> bool {
+    let (Some(column), Some(kind), Some(description)) = (columns.get(at), kinds.get(at), description) else {
+        return false;
     };
-    let places: Vec<usize> = if let Some(key) = &map.metadata.key {
-        key.iter().filter_map(|at| usize::try_from(*at).ok()).filter(|at| *at < columns.len()).collect()
-    } else {
-        let place = |name: &String| columns.iter().position(|column| column.name == *name);
-        named.iter().map(place).collect::<Option<_>>().unwrap_or_default()
-    };
-    places.into_iter().filter(|at| !ends_rows(at)).collect()
+    let known = description.columns.iter().find(|known| known.name == column.name);
+    let timed = matches!(kind, Kind::Timestamp { digits: 6 } | Kind::Integer { bytes: 8, unsigned: true });
+    known.map_or(timed && column.name == "row_end", |known| known.row_end)
 }
