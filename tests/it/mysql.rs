@@ -155,9 +155,8 @@ async fn fails_over(version: Version) {
     let last = mark(&shop.server).await;
     eventually("the replica has it all", Duration::from_secs(60), || async {
         let mut session = replica.session().await;
-        let sql = format!(
-            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='shop' AND table_name='marks'"
-        );
+        let sql =
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='shop' AND table_name='marks'";
         let there: Option<u32> = mysql_async::prelude::Queryable::query_first(&mut session, sql)
             .await
             .map_err(|e| e.to_string())?;
