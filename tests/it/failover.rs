@@ -36,6 +36,17 @@ async fn has_caught_up(standby: &Postgres, primary: &Postgres) {
     .await;
 }
 
+/// Waits until the primary knows what slots on its standby need. What it clears away before that ends those slots.
+async fn is_kept_by_the_primary(primary: &Postgres) {
+    let client = primary.client().await;
+    eventually("the primary keeps what the slot needs", Duration::from_secs(30), || async {
+        let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND catalog_xmin IS NOT NULL";
+        let slot = client.query_opt(sql, &[&STANDBY]).await.map_err(|error| error.to_string())?;
+        slot.map(drop).ok_or_else(|| "not yet".to_owned())
+    })
+    .await;
+}
+
 /// The running gateway finds the promoted standby by the other host of its URL, and its slot there.
 ///
 /// `later`: the slot was made without failover.
@@ -55,11 +66,11 @@ async fn the_standby_takes_over(later: bool, seed: u64) {
         ..shop.settings_with(AT_ONCE)
     };
     let mut gateway = shop.gateway_with(&settings).await;
-    let writing = workload::start(&Load::steady(shop.postgres.url(), seed));
-    let client = standby.client().await;
+    let (client, primary) = (standby.client().await, shop.postgres.client().await);
     eventually("the standby keeps a copy of the slot", Duration::from_secs(60), || async {
         // The copy begins when the slot has moved on, which it does at such records.
-        shop.postgres.execute("SELECT pg_log_standby_snapshot()").await;
+        primary.execute("SELECT pg_log_standby_snapshot()", &[]).await.map_err(|error| error.to_string())?;
+        workload::mark(&primary).await;
         let sql = "SELECT synced AND NOT temporary AND invalidation_reason IS NULL \
                    FROM pg_replication_slots WHERE slot_name = $1";
         match client.query_opt(sql, &[&SLOT]).await.map_err(|error| error.to_string())? {
@@ -68,6 +79,8 @@ async fn the_standby_takes_over(later: bool, seed: u64) {
         }
     })
     .await;
+    is_kept_by_the_primary(&shop.postgres).await;
+    let writing = workload::start(&Load::steady(shop.postgres.url(), seed));
     sleep(Duration::from_millis(500)).await;
     shop.postgres.kill9();
     writing.stop().await;
@@ -120,14 +133,7 @@ async fn standby_is_the_source() {
     })
     .await;
     gateway.is_ready().await;
-    // From when the primary knows what the slot needs. What it cleared away before that would end the slot.
-    let primary = shop.postgres.client().await;
-    eventually("the primary keeps what the slot needs", Duration::from_secs(30), || async {
-        let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND catalog_xmin IS NOT NULL";
-        let slot = primary.query_opt(sql, &[&STANDBY]).await.map_err(|error| error.to_string())?;
-        slot.map(drop).ok_or_else(|| "not yet".to_owned())
-    })
-    .await;
+    is_kept_by_the_primary(&shop.postgres).await;
     workload::start(&Load::new(shop.postgres.url(), 74)).finish().await;
     shop.assert_faithful().await;
 

@@ -15,7 +15,6 @@ use socket2::{SockRef, TcpKeepalive};
 use std::{
     io,
     net::SocketAddr,
-    os::unix::net,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -33,11 +32,11 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// A connection to the server, secured as the URL asks.
 pub(crate) enum Socket {
     Tcp(Tcp),
-    Unix(Stream<net::UnixStream>),
+    Unix(Stream<UnixStream>),
     Tls(Box<TlsStream<Tcp>>),
 }
 
-type Tcp = Stream<std::net::TcpStream>;
+type Tcp = Stream<TcpStream>;
 
 impl Socket {
     /// Whether nobody else can listen: a password may be said in clear text.
@@ -127,18 +126,13 @@ async fn open(target: &Target, address: &Address) -> Result<Socket, Fault> {
     };
     match address {
         Address::Unix(path) => {
-            let stream =
-                UnixStream::connect(path).await.and_then(UnixStream::into_std).map_err(unreachable)?;
-            let both = stream.try_clone().and_then(|reading| Stream::new(reading, stream));
-            Ok(Socket::Unix(both.map_err(unreachable)?))
+            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+            Ok(Socket::Unix(Stream::new(stream)))
         }
         Address::Tcp(host, at) => {
             let stream = TcpStream::connect(at).await.map_err(unreachable)?;
             tune(&stream).map_err(unreachable)?;
-            let stream = stream.into_std().map_err(unreachable)?;
-            let stream =
-                stream.try_clone().and_then(|reading| Stream::new(reading, stream)).map_err(unreachable)?;
-            secure(target, host, address, stream).await
+            secure(target, host, address, Stream::new(stream)).await
         }
     }
 }
