@@ -13,6 +13,7 @@ pub use error::{ConfigError, Problem};
 pub use load::load;
 pub(crate) use nearest::nearest;
 pub use shaping::{ColumnRule, Mask, Member, Outbox, Salt, SemanticEvent, Shaping};
+pub(crate) use source::mysql_default_schema;
 pub(crate) use units::duration as parse_duration;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -243,6 +244,8 @@ pub enum OnGap {
 pub enum Connector {
     /// `connector = "postgres"`
     Postgres(headgate_postgres::Config),
+    /// `connector = "mysql"`
+    MySql(headgate_mysql::Config),
 }
 
 #[cfg(test)]

@@ -12,3 +12,4 @@ pub mod pipeline;
 pub mod publish;
 pub mod status;
 pub mod telemetry;
+pub mod witness;

@@ -31,10 +31,11 @@ use crate::{
     config::OnGap,
     event::Batch,
     publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
+    witness::Witness,
 };
 use encoder::BATCH_BYTES;
 pub use encoder::{Encoder, Look};
-use headgate_sdk::{Change, Fault, Gap, Message, Origin, Outlet, Progress, RowFault, Transaction};
+use headgate_sdk::{Change, Fault, Gap, Held, Message, Origin, Outlet, Progress, RowFault, Transaction};
 use std::sync::Arc;
 pub use table::Style;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -49,6 +50,7 @@ pub struct Normalizer {
     room: Arc<Semaphore>,
     durable: watch::Receiver<Durable>,
     checkpoints: CheckpointStore,
+    witness: Witness,
 }
 
 impl Normalizer {
@@ -60,6 +62,7 @@ impl Normalizer {
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
         checkpoints: CheckpointStore,
+        witness: Witness,
     ) -> Self {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
@@ -70,6 +73,7 @@ impl Normalizer {
             room: Arc::new(Semaphore::new(memory)),
             durable,
             checkpoints,
+            witness,
         }
     }
 
@@ -124,8 +128,20 @@ impl Outlet for Normalizer {
         if stop { Err(gap_fault(self.encoder.source(), &gap.reason)) } else { Ok(()) }
     }
 
+    async fn held_since(
+        &mut self,
+        from: Progress,
+        each: &mut (dyn FnMut(Held<'_>) + Send),
+    ) -> Result<bool, Fault> {
+        self.witness.held_since(from, each).await
+    }
+
     fn begin(&mut self, transaction: &Transaction) {
         self.encoder.begin(transaction);
+    }
+
+    fn skip(&mut self, events: u32) {
+        self.encoder.skip(events);
     }
 
     fn change(&mut self, change: &Change<'_>) {

@@ -18,6 +18,7 @@ use crate::{
     },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
     status::{Phase, SourceState},
+    witness::Witness,
 };
 use async_nats::jetstream;
 use headgate_sdk::{
@@ -76,6 +77,10 @@ impl Pipeline {
         match &self.source.connector {
             Connector::Postgres(config) => {
                 let source = headgate_postgres::Postgres::new(&self.name, config.clone());
+                self.drive(source, opened, shutdown).await
+            }
+            Connector::MySql(config) => {
+                let source = headgate_mysql::MySql::new(&self.name, config.clone());
                 self.drive(source, opened, shutdown).await
             }
         }
@@ -189,6 +194,7 @@ impl Pipeline {
             batch_sender,
             durable.clone(),
             checkpoints.clone(),
+            Witness::new(self.jetstream.clone(), &self.name),
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
         let mut releasing =
@@ -231,6 +237,7 @@ impl Pipeline {
             entities: self.source.entities.clone(),
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
+                Connector::MySql(config) => config::mysql_default_schema(config),
             },
             shaping: Shaping::new(self.source.shaping.clone()),
         })
@@ -261,6 +268,7 @@ pub(crate) async fn fitness(name: &str, source: &config::Source) -> Result<Vec<F
     }
     let tables = match &source.connector {
         Connector::Postgres(config) => headgate_postgres::tables(name, config).await?,
+        Connector::MySql(config) => headgate_mysql::tables(config).await?,
     };
     Ok(shaping::findings(settings, &tables))
 }

@@ -11,10 +11,14 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-struct Run {
-    rate: f64,
-    cpu_micros: f64,
-    memory: u64,
+/// What one run of the gateway took.
+pub(crate) struct Run {
+    /// Events a second.
+    pub(crate) rate: f64,
+    /// CPU of the gateway an event.
+    pub(crate) cpu_micros: f64,
+    /// Its peak memory in MiB.
+    pub(crate) memory: u64,
 }
 
 /// Runs all loads against one version.
@@ -86,7 +90,11 @@ async fn headgate(postgres: &Postgres, slot: &str, rows: u64) -> Run {
     let nats = Nats::start().await;
     let mut settings = Settings::new(&nats, postgres.url());
     settings.source_lines = format!("publication = \"bench\"\nslot = \"{slot}\"\n");
-    let mut gateway = Gateway::configure(&settings);
+    catch_up(&nats, Gateway::configure(&settings), rows).await
+}
+
+/// Starts a gateway that has a backlog of `rows` events before it, and waits until the broker has them.
+pub(crate) async fn catch_up(nats: &Nats, mut gateway: Gateway, rows: u64) -> Run {
     let jetstream = nats.jetstream().await;
     let began = Instant::now();
     gateway.launch();

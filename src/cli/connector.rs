@@ -10,6 +10,7 @@ use headgate_sdk::{Fault, Finding};
 pub(super) async fn check(name: &str, source: &Source) -> Vec<Finding> {
     let mut findings = match &source.connector {
         Connector::Postgres(config) => headgate_postgres::check(name, config).await,
+        Connector::MySql(config) => headgate_mysql::check(name, config).await,
     };
     // A database that cannot be reached has been found out by now.
     if let Ok(fitness) = fitness(name, source).await {
@@ -22,5 +23,7 @@ pub(super) async fn check(name: &str, source: &Source) -> Vec<Finding> {
 pub(super) async fn drop_source(name: &str, source: &Source) -> Result<Vec<String>, Fault> {
     match &source.connector {
         Connector::Postgres(config) => headgate_postgres::drop_source(name, config).await,
+        // A reader of a binary log leaves nothing behind on the server.
+        Connector::MySql(_) => Ok(Vec::new()),
     }
 }

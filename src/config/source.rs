@@ -1,7 +1,10 @@
 //! `[sources.NAME]`: the names, what all connectors share, and each connector's own settings.
 
+mod mysql;
 mod postgres;
 mod shaping;
+
+pub(crate) use mysql::default_schema as mysql_default_schema;
 
 use super::{
     Connector, OnGap, Source,
@@ -29,10 +32,15 @@ pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
             section.finish();
             continue;
         };
-        let Connector::Postgres(postgres) = &source.connector;
-        if let Some(other) = slots.insert(postgres::slot_of(name, postgres), name.to_owned()) {
-            let what = format!("would read the same replication slot as [sources.{other}]");
-            section.problem("slot", what, Some("give each its own slot".to_owned()));
+        let (reader, key, what) = match &source.connector {
+            Connector::Postgres(config) => (postgres::slot_of(name, config), "slot", "replication slot"),
+            Connector::MySql(config) => {
+                (mysql::reader_of(name, config), "server_id", "log under the same server_id")
+            }
+        };
+        if let Some(other) = slots.insert(reader, name.to_owned()) {
+            let what = format!("would read the same {what} as [sources.{other}]");
+            section.problem(key, what, Some(format!("give each its own {key}")));
         }
         section.finish();
         sources.insert(name.to_owned(), source);
@@ -71,15 +79,19 @@ struct NotYet;
 fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYet> {
     let connector = section.text("connector");
     match connector.as_deref() {
-        Some("postgres") => {}
-        Some(later @ ("mysql" | "webhook")) => {
+        Some("postgres" | "mysql") => {}
+        Some(later @ "webhook") => {
             let what = format!("the {later} connector is not in this release yet");
-            section.problem("connector", what, Some("this release has \"postgres\"".to_owned()));
+            section.problem(
+                "connector",
+                what,
+                Some("this release has \"postgres\" and \"mysql\"".to_owned()),
+            );
             return Err(NotYet);
         }
         Some(other) => {
             let hint = nearest(other, ["postgres", "mysql", "webhook"])
-                .map_or_else(|| "this release has \"postgres\"".to_owned(), did_you_mean);
+                .map_or_else(|| "this release has \"postgres\" and \"mysql\"".to_owned(), did_you_mean);
             section.problem("connector", "unknown connector", Some(hint));
         }
         None if section.has("connector") => {}
@@ -101,14 +113,19 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
     if section.choice("snapshot", &[("never", false), ("initial", true)]) == Some(true) {
         not_yet(section, "snapshot", "initial", "never");
     }
-    let postgres = postgres::config(name, section).filter(|_| connector.as_deref() == Some("postgres"));
-    Ok(postgres.map(|config| Source {
+    let connector = match connector.as_deref() {
+        Some("mysql") => mysql::config(section, &shaping).map(Connector::MySql),
+        known => {
+            postgres::config(name, section).filter(|_| known == Some("postgres")).map(Connector::Postgres)
+        }
+    };
+    Ok(connector.map(|connector| Source {
         uri,
         type_prefix,
         entities,
         on_gap: OnGap::Stop,
         shaping,
-        connector: Connector::Postgres(config),
+        connector,
     }))
 }
 

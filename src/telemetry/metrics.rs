@@ -44,6 +44,7 @@ pub struct Metrics {
     lag_bytes: Gauges,
     lag_ms: Gauges,
     retained_bytes: Gauges,
+    log_expires: Gauges,
     streaming: Gauges,
     commit_to_ack: Family<Labels, Histogram, fn() -> Histogram>,
 }
@@ -92,6 +93,10 @@ impl Metrics {
         let lag_ms =
             gauges("lag_ms", "Age in milliseconds of the oldest commit that is not in the stream yet");
         let retained_bytes = gauges("retained_bytes", "Bytes of log that the database keeps for this source");
+        let log_expires = gauges(
+            "log_expires_seconds",
+            "Seconds until the database discards log that this source has not confirmed; -1 where none is about to go",
+        );
         let streaming = gauges("streaming", "1 while changes are being streamed");
         let commit_to_ack: Family<Labels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(COMMIT_TO_ACK_BUCKETS));
@@ -114,6 +119,7 @@ impl Metrics {
             lag_bytes,
             lag_ms,
             retained_bytes,
+            log_expires,
             streaming,
             commit_to_ack,
         }
@@ -137,6 +143,7 @@ impl Metrics {
             lag_bytes: self.lag_bytes.get_or_create_owned(&labels),
             lag_ms: self.lag_ms.get_or_create_owned(&labels),
             retained_bytes: self.retained_bytes.get_or_create_owned(&labels),
+            log_expires: self.log_expires.get_or_create_owned(&labels),
             streaming: self.streaming.get_or_create_owned(&labels),
         }
     }
@@ -183,6 +190,7 @@ pub struct SourceMetrics {
     lag_bytes: Gauge,
     lag_ms: Gauge,
     retained_bytes: Gauge,
+    log_expires: Gauge,
     streaming: Gauge,
 }
 
@@ -195,6 +203,7 @@ impl SourceMetrics {
         self.lag_bytes.set(gauge(state.lag_bytes()));
         self.lag_ms.set(gauge(state.lag_ms()));
         self.retained_bytes.set(gauge(vitals.retained_bytes.load(Ordering::Relaxed)));
+        self.log_expires.set(state.log_expires_in().map_or(-1, |left| gauge(left.as_secs())));
         self.streaming.set(gauge(vitals.streaming.load(Ordering::Relaxed)));
     }
 }
@@ -227,6 +236,7 @@ mod tests {
             "headgate_lag_bytes{source=\"shop\"} 40",
             "headgate_lag_ms{source=\"shop\"} 0",
             "headgate_retained_bytes{source=\"shop\"} 0",
+            "headgate_log_expires_seconds{source=\"shop\"} -1",
             "headgate_streaming{source=\"shop\"} 0",
             "headgate_commit_to_ack_seconds_bucket{le=\"0.005\",source=\"shop\"} 1",
             "headgate_commit_to_ack_seconds_count{source=\"shop\"} 1",

@@ -12,6 +12,7 @@ mod examples;
 mod failover;
 mod faults;
 mod gaps;
+mod mysql;
 mod neighbours;
 mod shaping;
 mod streaming;

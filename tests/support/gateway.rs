@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) nats_lines: String,
     /// Lines of `[nats.stream]`.
     pub(crate) stream_lines: String,
+    /// Connector of the source named `shop`.
+    pub(crate) connector: &'static str,
     /// URL of the source named `shop`.
     pub(crate) source: String,
     /// More lines of `[sources.shop]`.
@@ -35,6 +37,7 @@ impl Settings {
             gateway_lines: String::new(),
             nats_lines: String::new(),
             stream_lines: String::new(),
+            connector: "postgres",
             source: source.into(),
             source_lines: String::new(),
         }
@@ -68,7 +71,7 @@ impl Gateway {
             "[gateway]\ndata_dir = \"{data}\"\nshutdown_grace = \"10s\"\n{gateway_lines}\n\
              [nats]\nurl = \"{nats}\"\n{nats_lines}\n[nats.stream]\n{stream_lines}\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\n\
-             [sources.shop]\nconnector = \"postgres\"\nurl = \"{source}\"\n{source_lines}",
+             [sources.shop]\nconnector = \"{connector}\"\nurl = \"{source}\"\n{source_lines}",
             data = dir.path().join("data").display(),
             gateway_lines = settings.gateway_lines,
             nats = settings.nats.join(","),
@@ -76,6 +79,7 @@ impl Gateway {
             stream_lines = settings.stream_lines,
             http = http.number(),
             admin = admin.number(),
+            connector = settings.connector,
             source = settings.source,
             source_lines = settings.source_lines,
         );

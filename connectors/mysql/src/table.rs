@@ -33,7 +33,7 @@ use std::sync::{
 /// The next relation's id.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-fn next_id() -> u64 {
+pub(crate) fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -73,6 +73,12 @@ impl Table {
     #[must_use]
     pub fn describes(&self, map: &TableMap<'_>) -> bool {
         self.shape == map.shape
+    }
+
+    /// Whether this is the shape in the body of a TABLE_MAP, which then need not be decoded.
+    pub(crate) fn is_told_by(&self, body: &[u8]) -> bool {
+        // Everything of it but the number.
+        body.get(6..).is_some_and(|shape| self.shape == shape)
     }
 
     /// The shape, for the outlet.

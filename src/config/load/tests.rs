@@ -75,7 +75,7 @@ fn smallest_file_gets_every_default() {
     assert_eq!((config.nats.stream.max_age, config.nats.stream.max_bytes), (Duration::ZERO, None));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
-    let Connector::Postgres(postgres) = &config.sources["shop"].connector;
+    let Connector::Postgres(postgres) = &config.sources["shop"].connector else { panic!("not PostgreSQL") };
     assert_eq!(postgres.url, "postgres://cdc:hunter2@db:5432/shop");
     assert_eq!(postgres.heartbeat, Some(Duration::from_secs(30)));
     assert!(!format!("{config:?}").contains(SECRET));
@@ -146,7 +146,7 @@ entities = {{ "public.orders" = "order" }}
     assert_eq!(config.http.listen.to_string(), "0.0.0.0:8080");
     let source = &config.sources["shop-2"];
     assert_eq!(source.entities["public.orders"], "order");
-    let Connector::Postgres(postgres) = &source.connector;
+    let Connector::Postgres(postgres) = &source.connector else { panic!("not PostgreSQL") };
     assert_eq!(postgres.url, "postgres://cdc:from-file@db/shop", "the newline is trimmed");
     assert_eq!((postgres.heartbeat, postgres.max_row), (None, 1 << 20));
 }
@@ -299,8 +299,8 @@ fn sources_may_not_share_a_stream_a_slot_or_a_reserved_name() {
 #[test]
 fn what_later_releases_will_have_is_refused_clearly() {
     assert_eq!(
-        wrong(&SMALLEST.replace("\"postgres\"", "\"mysql\"")),
-        "6: sources.shop.connector: the mysql connector is not in this release yet; this release has \"postgres\""
+        wrong(&SMALLEST.replace("\"postgres\"", "\"webhook\"")),
+        "6: sources.shop.connector: the webhook connector is not in this release yet; this release has \"postgres\" and \"mysql\""
     );
     assert_eq!(
         wrong(&SMALLEST.replace("\"postgres\"", "\"postgress\"")),
@@ -396,7 +396,7 @@ fn what_is_made_of_rows_is_read() {
     assert_eq!(shaping.outboxes[0].kind.as_deref(), Some("kind"));
     assert_eq!((shaping.events[0].name().as_str(), shaping.events[1].instead), ("deal.won", true));
     assert_eq!(shaping.messages, ["a.*"]);
-    let Connector::Postgres(postgres) = &source.connector;
+    let Connector::Postgres(postgres) = &source.connector else { panic!("not PostgreSQL") };
     assert_eq!(postgres.row_filters["public.t"], "tenant = 7");
     assert!(!format!("{config:?}").contains("0123456789abcdef"), "the salt shows");
 }
