@@ -10,18 +10,31 @@
 //! The raw bytes of the body are verified before anything parses them, in constant time, and whatever is missing, doubled
 //! or not understood is refused. An endpoint without a secret cannot be built.
 
+mod cloudevents;
 mod delivery;
 mod endpoint;
+mod form;
+mod handshake;
+mod json;
 mod keys;
+mod mapping;
 mod provider;
 mod request;
 mod secret;
+mod sign;
+mod soap;
+mod template;
 mod verdict;
+mod verify;
 
 pub use delivery::{Data, Delivery, Integrity};
-pub use endpoint::{Endpoint, Policy, Settings, SettingsError, SignError, SignedRequest};
+pub use endpoint::{Endpoint, Policy, Settings, SettingsError};
 pub use keys::{KeyRequest, KeyRing};
-pub use provider::{Catalog, CatalogError, Provider};
+pub use provider::{
+    ParameterInfo, Provider,
+    catalog::{Catalog, CatalogError},
+};
 pub use request::Request;
 pub use secret::Secret;
+pub use sign::{SignError, SignedRequest};
 pub use verdict::{Action, Handshake, Reason, Refusal, Reply, Verdict};
