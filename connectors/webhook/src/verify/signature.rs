@@ -140,9 +140,8 @@ impl Finder {
         match &self.place {
             Place::Headers(names) => names.iter().any(|name| {
                 scope.request.headers.get_all(name).iter().any(|value| {
-                    // A list is this scheme's only if a signature of this scheme is in it.
-                    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
-                    self.rules.split.is_none() || self.parts(text).next().is_some()
+                    // A prefix or name of another scheme's does not count.
+                    std::str::from_utf8(value.as_bytes()).is_ok_and(|text| self.parts(text).next().is_some())
                 })
             }),
             Place::Query(name) => crate::form::count(scope.request.query(), name) > 0,
