@@ -213,7 +213,7 @@ impl Verifier {
     pub(crate) fn applies(&self, scope: &Scope<'_>) -> bool {
         let first = self.elements(scope).ok().and_then(|elements| elements.first().copied());
         let scope = Scope { item: first.or(scope.item), ..*scope };
-        self.finder.is_present(&scope) && self.when.iter().all(|when| when.holds(&scope).unwrap_or(true))
+        self.finder.is_present(&scope) && self.when.iter().all(|when| when.holds(&scope) == Ok(true))
     }
 
     /// Verifies a request, every signed item of it.

@@ -1,5 +1,5 @@
-//! What each sample's events are called. The expected names stand in `names.txt`, one event a line, written by hand from the
-//! adapters of the CloudEvents specification where there is one.
+//! What each sample's events are called. The expected names stand in `names.txt`, one event a line, each of them read against the
+//! adapters of the CloudEvents specification where there is one. A change of a name breaks whoever subscribes to it.
 
 use crate::vectors;
 use std::collections::BTreeMap;
@@ -28,8 +28,11 @@ fn every_sample_gets_its_events_and_their_names() {
         .filter(|line| !line.starts_with("//") && !line.is_empty())
         .map(|line| line.split_once(" = ").map(|(name, line)| (name.to_owned(), line.to_owned())).unwrap())
         .collect();
-    for (name, line) in &actual {
-        assert_eq!(Some(line), expected.get(name), "{name}");
-    }
-    assert_eq!(expected.len(), actual.len());
+    let wrong: Vec<_> = actual
+        .iter()
+        .filter(|(name, line)| expected.get(*name) != Some(*line))
+        .map(|(name, line)| format!("{name} = {line}"))
+        .collect();
+    assert!(wrong.is_empty(), "not as names.txt says:\n{}", wrong.join("\n"));
+    assert_eq!(expected.len(), actual.len(), "names.txt has samples that are not there");
 }
