@@ -6,22 +6,40 @@
 //! [`Endpoint::receive`] is a pure function of the request, so it can be tested against vectors, fuzzed and benchmarked
 //! without a socket. What needs a network or a disk it says as a value in its [`Verdict`].
 //!
+//! # Service
+//! [`Listener`] takes connections, [`Intake`] makes a request's way from its source to its answer, and the gateway's
+//! [`Keep`] makes deliveries safe: at the broker, or in the [`Spool`].
+//!
 //! # Verification
 //! The raw bytes of the body are verified before anything parses them, in constant time, and whatever is missing, doubled
 //! or not understood is refused. An endpoint without a secret cannot be built.
 
+mod body;
+mod budget;
+mod client;
 mod delivery;
 mod endpoint;
+mod intake;
 mod keys;
+mod outbound;
 mod provider;
 mod request;
+mod roster;
 mod secret;
+mod server;
+mod spool;
 mod verdict;
 
+pub use budget::Budget;
+pub use client::Rate;
 pub use delivery::{Data, Delivery, Integrity};
 pub use endpoint::{Endpoint, Policy, Settings, SettingsError, SignError, SignedRequest};
+pub use intake::{Arrival, Intake, Keep, Limits, Unkept, Webhook};
+pub use ipnet::IpNet;
 pub use keys::{KeyRequest, KeyRing};
 pub use provider::{Catalog, CatalogError, Provider};
 pub use request::Request;
 pub use secret::Secret;
+pub use server::{Listener, TlsError, tls};
+pub use spool::{EndpointState, Held, Record, Spool, SpoolError};
 pub use verdict::{Action, Handshake, Reason, Refusal, Reply, Verdict};
