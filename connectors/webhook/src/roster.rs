@@ -121,6 +121,7 @@ mod tests {
         assert!(first.evicted.is_cancelled() && !third.evicted.is_cancelled());
         drop(working);
         drop((first, third, fourth));
-        assert_eq!((roster.state().open, roster.state().idle.len()), (0, 0));
+        let state = roster.state();
+        assert_eq!((state.open, state.idle.len()), (0, 0));
     }
 }

@@ -136,6 +136,7 @@ enum Request {
     Append { source: Arc<str>, records: Vec<Record>, answer: Answer<()> },
     Remove { source: Arc<str>, through: u64, answer: Answer<()> },
     Oldest { source: Arc<str>, most: usize, answer: Answer<Vec<Record>> },
+    SetAside { source: Arc<str>, sequence: u64, answer: Answer<()> },
     KeepSecret { endpoint: Arc<str>, secret: Secret, answer: Answer<()> },
     Settle { endpoint: Arc<str>, at: i64, answer: Answer<()> },
     Endpoint { endpoint: Arc<str>, answer: Answer<EndpointState> },
@@ -198,6 +199,15 @@ impl Spool {
     pub async fn remove(&self, source: &Arc<str>, through: u64) -> Result<(), SpoolError> {
         let source = Arc::clone(source);
         self.ask(|answer| Request::Remove { source, through, answer }).await
+    }
+
+    /// Moves a record that cannot be used out of the way, to where damaged ones are.
+    ///
+    /// # Errors
+    /// The disk failed; it is still there.
+    pub async fn set_aside(&self, source: &Arc<str>, sequence: u64) -> Result<(), SpoolError> {
+        let source = Arc::clone(source);
+        self.ask(|answer| Request::SetAside { source, sequence, answer }).await
     }
 
     /// Keeps the secret that a provider gave an endpoint; never replaces one.
@@ -280,7 +290,7 @@ impl Writer {
         }
     }
 
-    /// Changes first, in one commit; then what only reads, which so sees them.
+    /// Changes first, in one commit; then the rest, which so sees them.
     fn serve(&mut self, requests: Vec<Request>) {
         let (changes, reads): (Vec<_>, Vec<_>) = requests
             .into_iter()
@@ -297,6 +307,11 @@ impl Writer {
                         records
                     });
                     let _ = answer.send(found);
+                }
+                Request::SetAside { source, sequence, answer } => {
+                    let moved = self.store.open().and_then(|store| store.set_aside(&source, &[sequence]));
+                    let moved = self.outcome(moved).map(|moved| self.shared.forget(&source, moved));
+                    let _ = answer.send(moved);
                 }
                 Request::Endpoint { endpoint, answer } => {
                     let found = self.store.open().and_then(|store| store.endpoint(&endpoint));
@@ -325,7 +340,7 @@ impl Writer {
                         *refused = !commit.keep_secret(endpoint, secret)?;
                     }
                     Request::Settle { endpoint, at, .. } => commit.settle(endpoint, *at)?,
-                    Request::Oldest { .. } | Request::Endpoint { .. } => {}
+                    Request::Oldest { .. } | Request::Endpoint { .. } | Request::SetAside { .. } => {}
                 }
             }
             commit.finish()?;
@@ -366,7 +381,7 @@ impl Writer {
                         outcome => outcome.map(drop),
                     });
                 }
-                Request::Oldest { .. } | Request::Endpoint { .. } => {}
+                Request::Oldest { .. } | Request::Endpoint { .. } | Request::SetAside { .. } => {}
             }
         }
     }

@@ -108,7 +108,6 @@ impl Opened {
     pub(super) fn oldest(&self, source: &str, most: usize) -> Result<(Vec<Record>, Held), redb::Error> {
         let mut records = Vec::new();
         let mut damaged = Vec::new();
-        let mut aside = Held::default();
         let transaction = self.database.begin_read()?;
         let mut bytes = 0;
         for entry in transaction.open_table(DELIVERIES)?.range((source, 0)..=(source, u64::MAX))? {
@@ -116,8 +115,6 @@ impl Opened {
             let (_, sequence) = key.value();
             let Some(content) = checked(value.value()) else {
                 damaged.push(sequence);
-                aside.records += 1;
-                aside.bytes += weight(value.value().len());
                 continue;
             };
             if bytes > 0 && bytes + content.len() > most {
@@ -127,29 +124,32 @@ impl Opened {
             records.push(Record { sequence, content: Bytes::copy_from_slice(content) });
         }
         drop(transaction);
-        if !damaged.is_empty() {
-            self.set_aside(source, &damaged)?;
-        }
+        let aside = if damaged.is_empty() { Held::default() } else { self.set_aside(source, &damaged)? };
         Ok((records, aside))
     }
 
-    fn set_aside(&self, source: &str, sequences: &[u64]) -> Result<(), redb::Error> {
+    /// Moves records to the table of damaged ones; tells what that was, and which is the oldest now.
+    pub(super) fn set_aside(&self, source: &str, sequences: &[u64]) -> Result<Held, redb::Error> {
         let transaction = self.database.begin_write()?;
+        let mut moved = Held::default();
         {
             let (mut from, mut to) = (transaction.open_table(DELIVERIES)?, transaction.open_table(DAMAGED)?);
             for &sequence in sequences {
                 if let Some(record) = from.remove((source, sequence))? {
+                    moved.records += 1;
+                    moved.bytes += weight(record.value().len());
                     to.insert((source, sequence), record.value())?;
                 }
             }
+            moved.oldest = first_of(&from, source)?;
         }
         transaction.commit()?;
         tracing::error!(
             source,
-            records = sequences.len(),
-            "deliveries in the spool were damaged on disk; they are kept in its table `damaged` and not published"
+            records = moved.records,
+            "deliveries in the spool cannot be read; they are kept in its table `damaged` and not published"
         );
-        Ok(())
+        Ok(moved)
     }
 
     pub(super) fn endpoint(&self, endpoint: &str) -> Result<EndpointState, redb::Error> {
@@ -185,9 +185,7 @@ impl Commit {
             removed.bytes += weight(value.len());
             false
         })?;
-        if let Some(next) = table.range((source, 0)..=(source, u64::MAX))?.next() {
-            removed.oldest = next?.0.value().1;
-        }
+        removed.oldest = first_of(&table, source)?;
         Ok(removed)
     }
 
@@ -210,6 +208,15 @@ impl Commit {
     pub(super) fn finish(self) -> Result<(), redb::Error> {
         Ok(self.transaction.commit()?)
     }
+}
+
+/// The sequence of a source's oldest record; 0 where there is none.
+fn first_of(
+    table: &redb::Table<'_, (&'static str, u64), &'static [u8]>,
+    source: &str,
+) -> Result<u64, redb::Error> {
+    let first = table.range((source, 0)..=(source, u64::MAX))?.next().transpose()?;
+    Ok(first.map_or(0, |(key, _)| key.value().1))
 }
 
 /// The content of a stored record, if its checksum is right.
