@@ -139,7 +139,11 @@ impl Service {
         for left in spool.sources() {
             if !webhooks(config).any(|(name, ..)| **name == *left) {
                 let held = spool.held(&left).records;
-                tracing::warn!(source = &*left, held, "the spool holds deliveries of a source that is not configured");
+                tracing::warn!(
+                    source = &*left,
+                    held,
+                    "the spool holds deliveries of a source that is not configured"
+                );
             }
         }
         let name = format!("{}/webhooks", config.gateway.name);

@@ -51,7 +51,9 @@ pub(super) fn connect(nats: Nats, name: String, shutdown: CancellationToken) -> 
                     .build(client);
                 found.send_replace(Some(Bus { context, link }));
             }
-            Some(Err(error)) => tracing::error!(fix = error.fix(), "{error}; deliveries are kept in the spool"),
+            Some(Err(error)) => {
+                tracing::error!(fix = error.fix(), "{error}; deliveries are kept in the spool")
+            }
             None => {}
         }
         // Whoever waits for a bus waits until the shutdown, not for a closed channel.
@@ -61,11 +63,6 @@ pub(super) fn connect(nats: Nats, name: String, shutdown: CancellationToken) -> 
 }
 
 impl Bus {
-    /// Whether there is a connection now.
-    pub(super) fn is_connected(&self) -> bool {
-        self.link.borrow().connected
-    }
-
     /// Whether the broker takes the message as one.
     pub(super) fn takes(&self, message: &Message) -> bool {
         // Room for what a fence adds.
@@ -84,7 +81,12 @@ impl Bus {
 
     /// The message with its data in the object store and a reference instead (see `docs/events.md`). The object's name is
     /// the delivery's, so storing it again doubles nothing.
-    pub(super) async fn check_in(&self, message: &Message, source: &str, wanted: &Stream) -> Result<Message, Fault> {
+    pub(super) async fn check_in(
+        &self,
+        message: &Message,
+        source: &str,
+        wanted: &Stream,
+    ) -> Result<Message, Fault> {
         let bucket = format!("EVENTS_{source}_data");
         let name = format!("{:016x}", message.sequence);
         let structured = message.data.1 < message.payload.len();
@@ -94,7 +96,8 @@ impl Bus {
             _ => &member,
         };
         let unstored = |error: async_nats::Error| {
-            Fault::transient(format!("cannot store {} bytes of a delivery in {bucket}", data.len())).with_cause(error)
+            Fault::transient(format!("cannot store {} bytes of a delivery in {bucket}", data.len()))
+                .with_cause(error)
         };
         let store = match self.context.get_object_store(&bucket).await {
             Ok(store) => store,
@@ -121,14 +124,16 @@ impl Bus {
         if structured {
             let mut payload = message.payload[..message.data.0].to_vec();
             payload.extend_from_slice(
-                format!(",\"dataref\":\"{reference}\",\"datadigest\":\"{digest}\",\"datasize\":{size}").as_bytes(),
+                format!(",\"dataref\":\"{reference}\",\"datadigest\":\"{digest}\",\"datasize\":{size}")
+                    .as_bytes(),
             );
             payload.extend_from_slice(&message.payload[message.data.1..]);
             checked_in.payload = Bytes::from(payload);
         } else {
             let mut head = message.head.to_vec();
             head.extend_from_slice(
-                format!("ce-dataref: {reference}\r\nce-datadigest: {digest}\r\nce-datasize: {size}\r\n").as_bytes(),
+                format!("ce-dataref: {reference}\r\nce-datadigest: {digest}\r\nce-datasize: {size}\r\n")
+                    .as_bytes(),
             );
             checked_in.head = Bytes::from(head);
             checked_in.payload = Bytes::new();

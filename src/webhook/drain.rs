@@ -126,13 +126,8 @@ impl Drain {
 
     async fn connected(&mut self) -> Result<Bus, Fault> {
         let closed = || Fault::transient("the broker's connection is closed");
-        let mut bus = self
-            .bus
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| closed())?
-            .clone()
-            .ok_or_else(closed)?;
+        let mut bus =
+            self.bus.wait_for(Option::is_some).await.map_err(|_| closed())?.clone().ok_or_else(closed)?;
         if bus.link.wait_for(|link| link.connected).await.is_err() {
             return Err(closed());
         }
@@ -157,9 +152,8 @@ impl Drain {
                         Some(last) => {
                             let mut window = vec![message];
                             while window.len() < WINDOW
-                                && let Some(next) = rest.next_if(|next| {
-                                    next.as_ref().is_ok_and(|message| bus.takes(message))
-                                })
+                                && let Some(next) =
+                                    rest.next_if(|next| next.as_ref().is_ok_and(|message| bus.takes(message)))
                             {
                                 window.extend(next);
                             }

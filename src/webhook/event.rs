@@ -237,7 +237,8 @@ fn trace<'a>(style: &Style, delivery: &'a Delivery, arrival: &'a Arrival) -> (St
             return (parent.to_owned(), state.filter(|state| is_printable(state)));
         }
     }
-    let digest = Sha256::new().chain_update(&style.source).chain_update([0]).chain_update(&delivery.id).finalize();
+    let digest =
+        Sha256::new().chain_update(&style.source).chain_update([0]).chain_update(&delivery.id).finalize();
     let (trace, span) = (hex(&digest[..16]), hex(&digest[16..24]));
     (format!("00-{trace}-{span}-01"), None)
 }
@@ -374,7 +375,10 @@ mod tests {
             let message = draft(&style(Mode::Structured), delivery(), &arrival(Some(traceparent))).stamp(1);
             serde_json::from_slice(&message.payload).unwrap()
         };
-        assert_eq!((&event(parent)["traceparent"], &event(parent)["tracestate"]), (&parent.into(), &"a=b".into()));
+        assert_eq!(
+            (&event(parent)["traceparent"], &event(parent)["tracestate"]),
+            (&parent.into(), &"a=b".into())
+        );
         let derived = event("00-zz");
         assert!(context::is_traceparent(derived["traceparent"].as_str().unwrap()));
         assert!(derived["tracestate"].is_null());
@@ -386,7 +390,8 @@ mod tests {
         hostile.entity = "a.b *>\r\n".to_owned();
         hostile.verb = "é%".repeat(300);
         hostile.id = "x\r\nNats-Expected-Last-Sequence: 1".to_owned();
-        hostile.headers = vec![("x-a".to_owned(), "1\r\nx: 2".to_owned()), ("x: b".to_owned(), "1".to_owned())];
+        hostile.headers =
+            vec![("x-a".to_owned(), "1\r\nx: 2".to_owned()), ("x: b".to_owned(), "1".to_owned())];
         let message = draft(&style(Mode::Structured), hostile, &arrival(None)).stamp(1);
         let tokens: Vec<&str> = message.subject.split('.').collect();
         assert_eq!((tokens.len(), tokens[2]), (5, "a%2Eb%20%2A%3E%0D%0A"));

@@ -226,7 +226,10 @@ impl Lane {
         let mut outcome = Ok(());
         for message in &flying.messages {
             if !bus.takes(message) {
-                outcome = Err("a delivery is larger than the broker's max_payload, its data goes to the object store".to_owned());
+                outcome = Err(
+                    "a delivery is larger than the broker's max_payload, its data goes to the object store"
+                        .to_owned(),
+                );
                 break;
             }
             match timeout_at(flying.deadline, bus.send(message, None)).await {
@@ -292,13 +295,15 @@ impl Lane {
                 self.state.set_oldest_pending(i64::try_from(held.oldest).unwrap_or(0));
             }
             Err(error) => {
-                let fault = Fault::transient(error.to_string())
-                    .with_fix("let the broker take deliveries again, give the disk room, or raise http.spool_max");
+                let fault = Fault::transient(error.to_string()).with_fix(
+                    "let the broker take deliveries again, give the disk room, or raise http.spool_max",
+                );
                 self.state.fault(Phase::Waiting, &fault);
             }
         }
         for (_, safe) in turns {
-            let _ = safe.send(outcome.as_ref().map(|()| ()).map_err(|error| Unkept { reason: error.to_string() }));
+            let _ = safe
+                .send(outcome.as_ref().map(|()| ()).map_err(|error| Unkept { reason: error.to_string() }));
         }
     }
 

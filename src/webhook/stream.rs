@@ -18,9 +18,15 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Transient where the broker does not answer; definite where an existing stream would lose events.
-pub(super) async fn open(context: &Context, source: &str, nats: &Nats, window: Duration) -> Result<u64, Fault> {
+pub(super) async fn open(
+    context: &Context,
+    source: &str,
+    nats: &Nats,
+    window: Duration,
+) -> Result<u64, Fault> {
     let name = stream_name(source);
-    let unreadable = |error: async_nats::Error| Fault::transient(format!("cannot read stream {name}")).with_cause(error);
+    let unreadable =
+        |error: async_nats::Error| Fault::transient(format!("cannot read stream {name}")).with_cause(error);
     let stream = match context.get_stream(&name).await {
         Ok(stream) => stream,
         Err(error) if is_missing(error.kind()) => match context.create_stream(settings(source, nats, window)).await {
@@ -62,7 +68,8 @@ async fn last_sequence(stream: &Stream) -> Result<u64, async_nats::Error> {
     let Ok(message) = stream.get_raw_message(state.last_sequence).await else { return Ok(0) };
     let text = match message.headers.get("ce-sequence") {
         Some(value) => value.as_str().to_owned(),
-        None => serde_json::from_slice::<Attributes>(&message.payload).map_or_else(|_| String::new(), |a| a.sequence),
+        None => serde_json::from_slice::<Attributes>(&message.payload)
+            .map_or_else(|_| String::new(), |a| a.sequence),
     };
     Ok(u64::from_str_radix(&text, 16).unwrap_or(0))
 }
@@ -102,7 +109,11 @@ fn flaws(found: &Config, source: &str) -> Vec<Finding> {
     let mut flaws = Vec::new();
     if !found.subjects.contains(&wildcard) {
         let fix = format!("nats stream edit {name} --subjects '{wildcard}'");
-        flaws.push(flaw(&format!("it does not hold {wildcard}"), "events would be published to nowhere", fix));
+        flaws.push(flaw(
+            &format!("it does not hold {wildcard}"),
+            "events would be published to nowhere",
+            fix,
+        ));
     }
     if found.no_ack {
         let fix = format!("nats stream edit {name} --ack");
@@ -131,7 +142,11 @@ fn short_window(found: &Config, source: &str, window: Duration) -> Option<Findin
             format!("its duplicate window is {:?}, dedup_window is {window:?}", found.duplicate_window),
             "a provider's later retry of the same delivery becomes a second event",
         )
-        .with_fix(format!("nats stream edit {} --dupe-window={}s", stream_name(source), wanted.as_secs()))
+        .with_fix(format!(
+            "nats stream edit {} --dupe-window={}s",
+            stream_name(source),
+            wanted.as_secs()
+        ))
     })
 }
 

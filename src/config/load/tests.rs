@@ -75,7 +75,7 @@ fn smallest_file_gets_every_default() {
     assert_eq!((config.nats.stream.max_age, config.nats.stream.max_bytes), (Duration::ZERO, None));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
-    let Connector::Postgres(postgres) = &config.sources["shop"].connector;
+    let Connector::Postgres(postgres) = &config.sources["shop"].connector else { panic!("not PostgreSQL") };
     assert_eq!(postgres.url, "postgres://cdc:hunter2@db:5432/shop");
     assert_eq!(postgres.heartbeat, Some(Duration::from_secs(30)));
     assert!(!format!("{config:?}").contains(SECRET));
@@ -146,7 +146,7 @@ entities = {{ "public.orders" = "order" }}
     assert_eq!(config.http.listen.to_string(), "0.0.0.0:8080");
     let source = &config.sources["shop-2"];
     assert_eq!(source.entities["public.orders"], "order");
-    let Connector::Postgres(postgres) = &source.connector;
+    let Connector::Postgres(postgres) = &source.connector else { panic!("not PostgreSQL") };
     assert_eq!(postgres.url, "postgres://cdc:from-file@db/shop", "the newline is trimmed");
     assert_eq!((postgres.heartbeat, postgres.max_row), (None, 1 << 20));
 }
