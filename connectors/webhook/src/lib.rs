@@ -17,29 +17,42 @@
 mod body;
 mod budget;
 mod client;
+mod cloudevents;
 mod delivery;
 mod endpoint;
+mod form;
+mod handshake;
 mod intake;
+mod json;
 mod keys;
+mod mapping;
 mod outbound;
 mod provider;
 mod request;
 mod roster;
 mod secret;
 mod server;
+mod sign;
+mod soap;
 mod spool;
+mod template;
 mod verdict;
+mod verify;
 
 pub use budget::Budget;
 pub use client::Rate;
 pub use delivery::{Data, Delivery, Integrity};
-pub use endpoint::{Endpoint, Policy, Settings, SettingsError, SignError, SignedRequest};
+pub use endpoint::{Endpoint, Policy, Settings, SettingsError};
 pub use intake::{Arrival, Intake, Keep, Limits, Unkept, Webhook};
 pub use ipnet::IpNet;
 pub use keys::{KeyRequest, KeyRing};
-pub use provider::{Catalog, CatalogError, Provider};
+pub use provider::{
+    ParameterInfo, Provider,
+    catalog::{Catalog, CatalogError},
+};
 pub use request::Request;
 pub use secret::Secret;
 pub use server::{Listener, TlsError, tls};
+pub use sign::{SignError, SignedRequest};
 pub use spool::{EndpointState, Held, Record, Spool, SpoolError};
 pub use verdict::{Action, Handshake, Reason, Refusal, Reply, Verdict};
