@@ -210,6 +210,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Bytes of bodies that may be under way at a time.
     pub memory: usize,
+    /// Where providers beside those of the release are.
+    pub providers_dir: Option<PathBuf>,
     /// Bytes of deliveries that are kept on disk while the broker does not take them.
     pub spool_max: u64,
 }

@@ -20,6 +20,7 @@ mod lane;
 mod message;
 mod stream;
 
+pub(crate) use dead_letter::replay;
 pub(crate) use stream::findings;
 
 use crate::{

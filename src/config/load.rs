@@ -94,9 +94,10 @@ fn http(section: Section<'_, '_>) -> (Http, Catalog) {
             .and_then(|n| n.try_into().ok())
             .unwrap_or(4096),
         memory: section.size("memory", 1 << 20).and_then(|n| n.try_into().ok()).unwrap_or(64 << 20),
+        providers_dir: section.path("providers_dir"),
         spool_max: section.size("spool_max", 1 << 20).unwrap_or(1 << 30),
     };
-    let catalog = catalog(&section);
+    let catalog = catalog(&section, http.providers_dir.as_deref());
     section.finish();
     (http, catalog)
 }
@@ -117,13 +118,12 @@ fn http_tls(section: Section<'_, '_>) -> Option<HttpTls> {
 }
 
 /// The providers that are compiled in, and those of `providers_dir`.
-fn catalog(section: &Section<'_, '_>) -> Catalog {
-    let directory = section.path("providers_dir");
+fn catalog(section: &Section<'_, '_>, directory: Option<&Path>) -> Catalog {
     let mut catalog = Catalog::builtin().unwrap_or_else(|error| {
         section.problem("", format!("a provider of this release cannot be read: {error}"), None);
         Catalog::default()
     });
-    if let Some(Err(error)) = directory.map(|directory| catalog.add_dir(&directory)) {
+    if let Some(Err(error)) = directory.map(|directory| catalog.add_dir(directory)) {
         section.problem("providers_dir", error.to_string(), None);
     }
     catalog

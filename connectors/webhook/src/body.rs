@@ -8,6 +8,11 @@ use http::{HeaderMap, header};
 use hyper::body::Body;
 use std::{future::poll_fn, io::Read, pin::Pin, time::Duration};
 
+/// What is read of a body that was refused, so that its sender sees the answer.
+const DISCARDED_BYTES: usize = 128 << 20;
+/// For how long.
+const DISCARDED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
@@ -42,6 +47,7 @@ where
 {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > most as u64) {
+        discard(body).await;
         return Err(Unread::TooLarge);
     }
     let reading = async {
@@ -65,7 +71,27 @@ where
         }
         Ok(if whole.is_empty() { first } else { whole.freeze() })
     };
-    tokio::time::timeout(within, reading).await.map_err(|_| Unread::TooSlow)?
+    let read = tokio::time::timeout(within, reading).await.map_err(|_| Unread::TooSlow)?;
+    if matches!(read, Err(Unread::TooLarge | Unread::NoRoom)) {
+        discard(body).await;
+    }
+    read
+}
+
+/// Reads on for a moment and throws away. A sender that is still writing when its connection is closed would not see the
+/// answer, and come again with the same.
+async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B) {
+    let mut left = DISCARDED_BYTES;
+    let discarding = async {
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it came to its end makes no difference any more.
+    let _ = tokio::time::timeout(DISCARDED_WITHIN, discarding).await;
 }
 
 /// What the body is after its content encoding was undone.
