@@ -317,3 +317,75 @@ async fn a_secret_is_replaced_under_load() {
     assert!(Signed::issue_with("n-100", 1, "", NEXT).status(port).await < 300);
     hooks::assert_faithful(&nats, &answered).await;
 }
+
+#[tokio::test]
+async fn a_sample_is_sent_and_dead_letters_are_published_again() {
+    let nats = Nats::start().await;
+    let gateway = hooks::start(&nats, "", "").await;
+    let run = async |arguments: &[&str]| {
+        let mut command = gateway.command();
+        command.arg("webhook").args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (code, text) = run(&["list"]).await;
+    assert!(code == Some(0) && text.contains("github"), "{text}");
+    let (code, text) = run(&["show", "github"]).await;
+    assert!(code == Some(0) && text.contains("provider = \"github\""), "{text}");
+    assert_eq!(run(&["show", "gihub"]).await.0, Some(64));
+    assert_eq!(run(&["send", "nobody"]).await.0, Some(64));
+    let (code, text) = run(&["send", "gh"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(stream::read(&nats, STREAM).await.len(), 1);
+    // A stream that takes no message of that size refuses it for good.
+    let jetstream = nats.jetstream().await;
+    let mut config = jetstream.get_stream(STREAM).await.unwrap().cached_info().config.clone();
+    config.max_message_size = 20_000;
+    jetstream.update_stream(&config).await.unwrap();
+    let text = "z".repeat(30_000);
+    let port = gateway.http_port();
+    assert!(Signed::issue_with("too-large", 1, &text, SECRET).status(port).await < 300);
+    assert!(Signed::issue("behind", 1).status(port).await < 300);
+    eventually("the one behind it is there", Duration::from_secs(20), || async {
+        let events = stream::read(&nats, STREAM).await;
+        let last = events.last().map_or("", |event| event.attribute("id"));
+        if last == "behind" { Ok(()) } else { Err(format!("{} events", events.len())) }
+    })
+    .await;
+    config.max_message_size = -1;
+    jetstream.update_stream(&config).await.unwrap();
+    let (code, text) = run(&["replay", "gh"]).await;
+    assert!(code == Some(0) && text.contains("published 1"), "{text}");
+    let (_, text) = run(&["replay", "gh"]).await;
+    assert!(text.contains("published 0, already there 1"), "{text}");
+    let events = stream::read(&nats, STREAM).await;
+    assert_eq!(events.last().map(|event| event.attribute("id")), Some("too-large"));
+}
+
+/// A source that could not tell its provider from anybody else is not started.
+#[tokio::test]
+async fn without_a_secret_nothing_is_started() {
+    let nats = Nats::start().await;
+    let gateway = hooks::configure(&nats, "", "");
+    let wrong = [
+        (format!("secret = \"{SECRET}\""), String::new()),
+        (format!("secret = \"{SECRET}\""), "secret = \"\"".to_owned()),
+        ("provider = \"github\"".to_owned(), "provider = \"gihub\"".to_owned()),
+        (format!("secret = \"{SECRET}\""), format!("secret = \"{SECRET}\"\nallow_ips = [\"10.0.0.0/99\"]")),
+        (format!("secret = \"{SECRET}\""), format!("secret = \"{SECRET}\"\nrate_limit = \"many\"")),
+    ];
+    for (from, to) in wrong {
+        let mut sound = String::new();
+        gateway.reconfigure(|text| {
+            sound = text.clone();
+            assert!(text.contains(&from));
+            text.replace(&from, &to)
+        });
+        let output = gateway.command().arg("run").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(64), "{to}: {told}");
+        assert!(told.contains("sources.gh") && !told.contains(SECRET), "{told}");
+        gateway.reconfigure(|_| sound);
+    }
+}

@@ -14,7 +14,7 @@ Examples:
   headgate webhook list
   headgate webhook list --json | jq -r '.[].name'
   headgate webhook show github")]
-pub(super) struct List {
+pub(in crate::cli) struct List {
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -42,7 +42,7 @@ fn shown(provider: &Provider) -> Shown<'_> {
 }
 
 impl List {
-    pub(super) fn execute(&self, catalog: &Catalog) -> Result<(), Failure> {
+    pub(in crate::cli) fn execute(&self, catalog: &Catalog) -> Result<(), Failure> {
         let providers: Vec<Shown<'_>> = catalog.iter().map(|provider| shown(provider)).collect();
         if self.json {
             let mut text = serde_json::to_vec_pretty(&providers)

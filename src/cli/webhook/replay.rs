@@ -19,13 +19,13 @@ What waits in the spool needs no command: it is published as soon as the broker 
 Example:
   headgate tail dlq --from start
   headgate webhook replay gh")]
-pub(super) struct Replay {
+pub(in crate::cli) struct Replay {
     /// The source, as in [sources.NAME]
     source: String,
 }
 
 impl Replay {
-    pub(super) async fn execute(self, config: &Config) -> Result<(), Failure> {
+    pub(in crate::cli) async fn execute(self, config: &Config) -> Result<(), Failure> {
         super::find(config, &self.source)?;
         let name = format!("{} replay", config.gateway.name);
         let (client, _) = broker::connect(&config.nats, &name, Patience::Once)

@@ -23,7 +23,7 @@ Examples:
   headgate tail gh --count 1 --json & headgate webhook send gh
 
 Exit codes: 0 accepted, 64 no such source or sample, 69 nothing answers, 78 refused by the gateway.")]
-pub(super) struct Send {
+pub(in crate::cli) struct Send {
     /// The source, as in [sources.NAME]
     source: String,
     /// Which sample of the provider's; the first by default
@@ -35,7 +35,7 @@ pub(super) struct Send {
 }
 
 impl Send {
-    pub(super) async fn execute(self, config: &Config) -> Result<(), Failure> {
+    pub(in crate::cli) async fn execute(self, config: &Config) -> Result<(), Failure> {
         let webhook = super::find(config, &self.source)?;
         let endpoint = Endpoint::new(webhook.provider.clone(), webhook.settings.clone())
             .map_err(|error| Failure::usage(error.to_string()))?;

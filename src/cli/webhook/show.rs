@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  headgate webhook show stripe")]
-pub(super) struct Show {
+pub(in crate::cli) struct Show {
     /// The provider, as `headgate webhook list` names it
     provider: String,
 }
 
 impl Show {
-    pub(super) fn execute(&self, catalog: &Catalog) -> Result<(), Failure> {
+    pub(in crate::cli) fn execute(&self, catalog: &Catalog) -> Result<(), Failure> {
         let provider = catalog.get(&self.provider).ok_or_else(|| {
             Failure::usage(format!("no provider {}", self.provider))
                 .with_fix("`headgate webhook list` shows all of them")
