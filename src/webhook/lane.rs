@@ -22,6 +22,7 @@ use crate::{
     normalize::time,
     status::{Phase, SourceState},
 };
+use async_nats::jetstream::context::PublishError;
 use headgate_sdk::Fault;
 use headgate_webhook::{Arrival, Keep, Record, Unkept};
 use std::{
@@ -98,20 +99,24 @@ struct Flying {
 
 impl Flying {
     /// Waits for the acknowledgements that are left. Can be dropped and called again.
-    async fn land(&mut self, state: &SourceState) -> Result<(), String> {
+    async fn land(&mut self, state: &SourceState) -> Result<(), Obstacle> {
         while let Some(ack) = self.acks.get_mut(self.acked) {
             let ack = match timeout_at(self.deadline, ack).await {
                 Ok(Ok(ack)) => ack,
-                Ok(Err(error)) => return Err(format!("the broker does not take deliveries: {error}")),
-                Err(_) => return Err(format!("the broker has not answered within {PATIENCE:?}")),
+                Ok(Err(error)) => return Err(refused(&error)),
+                Err(_) => {
+                    let why = format!("the broker has not answered within {PATIENCE:?}");
+                    return Err(Obstacle::Broker(why));
+                }
             };
             let metrics = &state.metrics;
-            match ack.duplicate {
-                true => metrics.deduplicated.inc(),
-                false => metrics.published.inc(),
-            };
             let message = &self.messages[self.acked];
-            metrics.published_bytes.inc_by(message.size() as u64);
+            if ack.duplicate {
+                metrics.deduplicated.inc();
+            } else {
+                metrics.published.inc();
+                metrics.published_bytes.inc_by(message.size() as u64);
+            }
             state.acked(super::position(message.sequence), ack.sequence, self.received_at);
             self.acked += 1;
         }
@@ -120,7 +125,15 @@ impl Flying {
     }
 }
 
-/// Why a mode ended.
+/// Why a lane ceases to be direct.
+enum Obstacle {
+    /// The broker is away, slow, or refuses.
+    Broker(String),
+    /// A message whose data has to be stored elsewhere first, which takes its time.
+    Large,
+}
+
+/// The mode that comes next.
 enum Next {
     Direct,
     Spool,
@@ -174,10 +187,10 @@ impl Lane {
         self.state.set_phase(Phase::Streaming);
         self.state.set_oldest_pending(0);
         let mut open = true;
-        let why = loop {
+        let obstacle = loop {
             let link = *bus.link.borrow();
             if !link.connected || link.generation != generation {
-                break "the connection to the broker broke".to_owned();
+                break Obstacle::Broker("the connection to the broker broke".to_owned());
             }
             if !open && self.flying.is_empty() {
                 return Next::End;
@@ -192,12 +205,12 @@ impl Lane {
                             let _ = turn.safe.send(Ok(()));
                         }
                     }
-                    Err(why) => break why,
+                    Err(obstacle) => break obstacle,
                 },
                 turn = self.turns.recv(), if open && self.flying.len() < FLYING => match turn {
                     Some(turn) => {
-                        if let Err(why) = self.send(&bus, turn).await {
-                            break why;
+                        if let Err(obstacle) = self.send(&bus, turn).await {
+                            break obstacle;
                         }
                     }
                     None => open = false,
@@ -206,15 +219,17 @@ impl Lane {
         };
         let under_way = self.flying.drain(..).map(|turn| (turn.messages, turn.safe)).collect();
         self.state.metrics.in_flight.set(0);
-        let fault = Fault::transient(why);
-        tracing::warn!(source = &*self.drain.source, "{fault}; deliveries are kept in the spool");
-        self.state.fault(Phase::Waiting, &fault);
+        if let Obstacle::Broker(why) = obstacle {
+            let fault = Fault::transient(why);
+            tracing::warn!(source = &*self.drain.source, "{fault}; deliveries are kept in the spool");
+            self.state.fault(Phase::Waiting, &fault);
+        }
         self.park(under_way).await;
         Next::Spool
     }
 
     /// Sends one turn. Where that fails it is under way all the same, with fewer acknowledgements than messages.
-    async fn send(&mut self, bus: &Bus, turn: Turn) -> Result<(), String> {
+    async fn send(&mut self, bus: &Bus, turn: Turn) -> Result<(), Obstacle> {
         let mut flying = Flying {
             acks: Vec::with_capacity(turn.drafts.len()),
             acked: 0,
@@ -226,16 +241,15 @@ impl Lane {
         let mut outcome = Ok(());
         for message in &flying.messages {
             if !bus.takes(message) {
-                outcome = Err(
-                    "a delivery is larger than the broker's max_payload, its data goes to the object store"
-                        .to_owned(),
-                );
+                outcome = Err(Obstacle::Large);
                 break;
             }
             match timeout_at(flying.deadline, bus.send(message, None)).await {
                 Ok(Ok(ack)) => flying.acks.push(ack),
-                Ok(Err(error)) => outcome = Err(format!("the broker does not take deliveries: {error}")),
-                Err(_) => outcome = Err(format!("the broker takes nothing for {PATIENCE:?}")),
+                Ok(Err(error)) => outcome = Err(refused(&error)),
+                Err(_) => {
+                    outcome = Err(Obstacle::Broker(format!("the broker takes nothing for {PATIENCE:?}")));
+                }
             }
             if outcome.is_err() {
                 break;
@@ -322,8 +336,12 @@ impl Lane {
     }
 }
 
+fn refused(error: &PublishError) -> Obstacle {
+    Obstacle::Broker(format!("the broker does not take deliveries: {error}"))
+}
+
 /// The oldest turn's landing; for ever where there is none.
-async fn first(flying: &mut VecDeque<Flying>, state: &SourceState) -> Result<(), String> {
+async fn first(flying: &mut VecDeque<Flying>, state: &SourceState) -> Result<(), Obstacle> {
     match flying.front_mut() {
         Some(turn) => turn.land(state).await,
         None => pending().await,
