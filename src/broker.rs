@@ -5,6 +5,7 @@
 
 mod address;
 pub mod embedded;
+pub mod wire;
 
 use crate::config::{Auth, Nats};
 use async_nats::{Client, ConnectOptions, Event};

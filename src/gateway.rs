@@ -12,10 +12,11 @@ use crate::{
         self, Link, Patience,
         embedded::{EmbeddedError, EmbeddedServer},
     },
-    config::{Config, Server},
+    config::{Config, Connector, Server},
     pipeline::{Pipeline, supervise},
     status::Registry,
     telemetry::metrics::Metrics,
+    webhook::{self, StartError},
 };
 use async_nats::jetstream;
 use std::sync::Arc;
@@ -28,6 +29,9 @@ pub enum RunError {
     /// The admin address cannot be had.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    /// The public listener cannot be had.
+    #[error(transparent)]
+    Webhooks(#[from] StartError),
     /// The embedded broker cannot be had.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -39,6 +43,7 @@ impl RunError {
     pub fn fix(&self) -> String {
         match self {
             Self::Admin(error) => error.fix().to_owned(),
+            Self::Webhooks(error) => error.fix().to_owned(),
             Self::Embedded(error) => error.fix(),
         }
     }
@@ -50,6 +55,7 @@ impl RunError {
 /// Nothing was started.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = admin::bind(config.admin.listen).await?;
+    let webhooks = webhook::bind(&config).await?;
     let embedded = match &config.nats.server {
         Server::Embedded(settings) => {
             match EmbeddedServer::start(settings, &config.gateway.data_dir, &shutdown).await? {
@@ -67,7 +73,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let admin_ends = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, Arc::clone(&registry), metrics, admin_ends.clone()));
     tasks.spawn(watch_link(config.clone(), link, shutdown.clone()));
+    if let Some(webhooks) = webhooks {
+        webhooks.start(&config, &registry, &tasks, shutdown.clone()).await?;
+    }
     for (name, source) in &config.sources {
+        // Webhooks come by the public listener.
+        if matches!(source.connector, Connector::Webhook(_)) {
+            continue;
+        }
         let Some(state) = registry.source(name) else { continue };
         tasks.spawn(run_source(
             config.clone(),

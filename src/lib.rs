@@ -11,3 +11,4 @@ pub mod pipeline;
 pub mod publish;
 pub mod status;
 pub mod telemetry;
+pub mod webhook;

@@ -66,6 +66,7 @@ impl Pipeline {
                 let source = headgate_postgres::Postgres::new(&self.name, config.clone());
                 self.drive(source, opened, shutdown).await
             }
+            Connector::Webhook(_) => Err(Fault::definite("a webhook source has no log to read")),
         }
     }
 
@@ -204,6 +205,7 @@ impl Pipeline {
             entities: self.source.entities.clone(),
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
+                Connector::Webhook(_) => String::new(),
             },
         })
     }

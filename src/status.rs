@@ -258,6 +258,7 @@ impl Registry {
             .map(|(name, source)| {
                 let connector = match source.connector {
                     Connector::Postgres(_) => "postgres",
+                    Connector::Webhook(_) => "webhook",
                 };
                 (name.clone(), SourceState::new(name, connector, metrics.source(name)))
             })

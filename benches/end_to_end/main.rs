@@ -2,7 +2,7 @@
 //!
 //! Prints, for each kind of load, events a second, CPU of the gateway an event and its peak memory, beside a raw reader
 //! of the same slot that does nothing with what it reads: the ceiling. Then the latency from a client's send to stored in
-//! the stream at a steady rate. Runs alternate, the median is shown; nothing here passes or fails.
+//! the stream at a steady rate. At last, webhooks. Runs alternate, the median is shown; nothing here passes or fails.
 //!
 //! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -15,6 +15,7 @@ mod raw_reader;
 #[path = "../../tests/support/mod.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports)]
 mod support;
+mod webhooks;
 
 use support::postgres::Version;
 
@@ -26,7 +27,7 @@ fn setting(name: &str, default: &str) -> String {
 async fn main() {
     let rows: u64 = setting("HEADGATE_BENCH_ROWS", "500000").parse().unwrap();
     let rounds: usize = setting("HEADGATE_BENCH_ROUNDS", "3").parse().unwrap();
-    let only = setting("HEADGATE_BENCH_ONLY", "backlog,latency");
+    let only = setting("HEADGATE_BENCH_ONLY", "backlog,latency,webhooks");
     for version in setting("HEADGATE_BENCH_POSTGRES", "15,18").split(',') {
         let version = match version {
             "15" => Version::Pg15,
@@ -39,5 +40,8 @@ async fn main() {
         if only.contains("latency") {
             latency::run(version).await;
         }
+    }
+    if only.contains("webhooks") {
+        webhooks::run(usize::try_from(rows).unwrap().min(300_000), rounds).await;
     }
 }

@@ -1,18 +1,21 @@
 //! `[sources.NAME]`: the names, what all connectors share, and each connector's own settings.
 
 mod postgres;
+mod webhook;
 
 use super::{
-    Connector, OnGap, Source,
+    Connector, Http, OnGap, Source,
     nearest::nearest,
     section::{Section, did_you_mean},
 };
+use headgate_webhook::Catalog;
 use std::collections::BTreeMap;
+pub(super) use webhook::is_http_url;
 
 /// The stream `EVENTS_dlq` is the dead letters'.
 const RESERVED: &str = "dlq";
 
-pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
+pub(super) fn sources(root: &Section<'_, '_>, http: &Http, catalog: &Catalog) -> BTreeMap<String, Source> {
     let all = root.section("sources");
     let sections = all.sections();
     let names: Vec<&str> = sections.iter().map(|(name, _)| *name).collect();
@@ -23,13 +26,14 @@ pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
     let mut slots: BTreeMap<(String, String), String> = BTreeMap::new();
     for (name, section) in sections {
         check_name(name, &names, &section);
-        let Ok(source) = source(name, &section) else { continue };
+        let Ok(source) = source(name, &section, http, catalog) else { continue };
         let Some(source) = source else {
             section.finish();
             continue;
         };
-        let Connector::Postgres(postgres) = &source.connector;
-        if let Some(other) = slots.insert(postgres::slot_of(name, postgres), name.to_owned()) {
+        if let Connector::Postgres(postgres) = &source.connector
+            && let Some(other) = slots.insert(postgres::slot_of(name, postgres), name.to_owned())
+        {
             let what = format!("would read the same replication slot as [sources.{other}]");
             section.problem("slot", what, Some("give each its own slot".to_owned()));
         }
@@ -67,18 +71,28 @@ struct NotYet;
 
 /// Reads a source. Without a connector, or with one that nobody knows, the keys are read as those of PostgreSQL: what is
 /// misspelt has to be named all the same.
-fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYet> {
+fn source(
+    name: &str,
+    section: &Section<'_, '_>,
+    http: &Http,
+    catalog: &Catalog,
+) -> Result<Option<Source>, NotYet> {
     let connector = section.text("connector");
     match connector.as_deref() {
         Some("postgres") => {}
-        Some(later @ ("mysql" | "webhook")) => {
+        Some("webhook") => return Ok(webhook::source(name, section, http, catalog)),
+        Some(later @ "mysql") => {
             let what = format!("the {later} connector is not in this release yet");
-            section.problem("connector", what, Some("this release has \"postgres\"".to_owned()));
+            section.problem(
+                "connector",
+                what,
+                Some("this release has \"postgres\" and \"webhook\"".to_owned()),
+            );
             return Err(NotYet);
         }
         Some(other) => {
             let hint = nearest(other, ["postgres", "mysql", "webhook"])
-                .map_or_else(|| "this release has \"postgres\"".to_owned(), did_you_mean);
+                .map_or_else(|| "this release has \"postgres\" and \"webhook\"".to_owned(), did_you_mean);
             section.problem("connector", "unknown connector", Some(hint));
         }
         None if section.has("connector") => {}

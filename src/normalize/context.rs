@@ -76,7 +76,7 @@ pub fn parse(content: &[u8]) -> Result<Vec<(String, String)>, String> {
 }
 
 /// W3C Trace Context, version 00: <https://www.w3.org/TR/trace-context/#traceparent-header>
-fn is_traceparent(text: &str) -> bool {
+pub fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
         part.len() == length
             && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))

@@ -260,17 +260,15 @@ pub async fn findings(context: &Context, source: &str, wanted: &config::Nats) ->
     findings
 }
 
-/// The text of the position header.
-pub(super) fn position_text(position: Position, transaction_end: Option<u64>) -> String {
-    let mut text = String::with_capacity(Position::TEXT_LEN + 17);
-    text.push_str(std::str::from_utf8(&position.text()).unwrap_or_default());
+/// Writes the value of a message's position header: the position, and where its transaction ends in the log.
+pub(super) fn write_position(position: Position, transaction_end: Option<u64>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&position.text());
     if let Some(end) = transaction_end {
         // The same sixteen digits that a position writes its commit with.
         let end = Position { commit: end, ..Position::default() }.text();
-        text.push(' ');
-        text.push_str(std::str::from_utf8(&end[5..21]).unwrap_or_default());
+        out.push(b' ');
+        out.extend_from_slice(&end[5..21]);
     }
-    text
 }
 
 fn parse_position(text: &str) -> Option<LastEvent> {
@@ -289,8 +287,12 @@ mod tests {
     fn position_headers_read_back() {
         let position = Position { epoch: 3, commit: 0x16b_3748, index: 12 };
         for transaction_end in [None, Some(0x16b_3790)] {
-            let text = position_text(position, transaction_end);
-            assert_eq!(parse_position(&text), Some(LastEvent { position, transaction_end }));
+            let mut text = Vec::new();
+            write_position(position, transaction_end, &mut text);
+            assert_eq!(
+                parse_position(std::str::from_utf8(&text).unwrap()),
+                Some(LastEvent { position, transaction_end })
+            );
         }
         for hostile in ["", "x", "0003-00000000016b3748-0000000c ", "0003-00000000016b3748-0000000c zz"] {
             assert_eq!(parse_position(hostile), None);

@@ -21,6 +21,10 @@ enum Entry {
 pub(super) struct Window {
     entries: VecDeque<Entry>,
     messages: usize,
+    /// The entries before this one have been sent.
+    sent: usize,
+    /// Messages that have not been sent.
+    unsent: usize,
     /// Sequence of the last message given one.
     last_sequence: u64,
 }
@@ -45,7 +49,7 @@ pub(super) struct Acked {
 impl Window {
     /// An empty window on a stream that ends at `last_sequence`.
     pub(super) fn new(last_sequence: u64) -> Self {
-        Self { entries: VecDeque::new(), messages: 0, last_sequence }
+        Self { entries: VecDeque::new(), messages: 0, sent: 0, unsent: 0, last_sequence }
     }
 
     /// The sequence that the next message must follow.
@@ -71,13 +75,29 @@ impl Window {
         })
     }
 
-    /// Adds a message; returns the sequence that it must follow.
-    pub(super) fn push(&mut self, event: Event) -> u64 {
-        let expected = self.last_sequence;
+    /// Adds a message.
+    pub(super) fn push(&mut self, event: Event) {
         self.last_sequence += 1;
         self.messages += 1;
+        self.unsent += 1;
         self.entries.push_back(Entry::Message { event, sequence: self.last_sequence });
-        expected
+    }
+
+    /// How many messages have not been sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// The next message to send, and the sequence that it must follow.
+    pub(super) fn next_unsent(&mut self) -> Option<(&Event, u64)> {
+        while let Some(entry) = self.entries.get(self.sent) {
+            self.sent += 1;
+            if let Entry::Message { event, sequence } = entry {
+                self.unsent -= 1;
+                return Some((event, sequence - 1));
+            }
+        }
+        None
     }
 
     /// Adds a mark behind everything under way.
@@ -107,11 +127,15 @@ impl Window {
                         acked.commits.push(event.committed_at);
                     }
                     self.messages -= 1;
+                    if self.sent == 0 {
+                        self.unsent -= 1;
+                    }
                 }
                 Entry::Mark(progress) => acked.marked = Some(*progress),
                 Entry::BatchEnd(_) => {}
             }
             self.entries.pop_front();
+            self.sent = self.sent.saturating_sub(1);
         }
         acked
     }
@@ -123,14 +147,18 @@ impl Window {
 
     /// Whether the oldest message under way begins a later epoch than that of `position`: it tells of a gap behind it.
     pub(super) fn begins_epoch_after(&self, position: Option<Position>) -> bool {
-        let first = self.events().next().map(|(event, _)| event.position.epoch);
+        let first = self.entries.iter().find_map(|entry| match entry {
+            Entry::Message { event, .. } => Some(event.position.epoch),
+            Entry::Mark(_) | Entry::BatchEnd(_) => None,
+        });
         first.zip(position).is_some_and(|(first, position)| first > position.epoch)
     }
 
     /// The stream was found to end at `last_sequence` with the event at `position`: what it holds is taken out, what is
-    /// left is given new sequences, and [`Window::events`] has to be published again.
+    /// left is given new sequences and is to be sent again.
     pub(super) fn resync(&mut self, last_sequence: u64, position: Option<Position>) -> Acked {
         let acked = self.take(|event, _| position.is_some_and(|at| event.position <= at));
+        (self.sent, self.unsent) = (0, self.messages);
         self.last_sequence = last_sequence;
         for entry in &mut self.entries {
             if let Entry::Message { sequence, .. } = entry {
@@ -139,14 +167,6 @@ impl Window {
             }
         }
         acked
-    }
-
-    /// The messages under way, each with the sequence that it must follow.
-    pub(super) fn events(&self) -> impl Iterator<Item = (&Event, u64)> {
-        self.entries.iter().filter_map(|entry| match entry {
-            Entry::Message { event, sequence } => Some((event, sequence - 1)),
-            Entry::Mark(_) | Entry::BatchEnd(_) => None,
-        })
     }
 }
 
@@ -170,13 +190,25 @@ mod tests {
         }
     }
 
+    /// Sends everything; the index of each message and the sequence that it must follow.
+    fn unsent(window: &mut Window) -> Vec<(u32, u64)> {
+        let count = window.unsent();
+        let sent: Vec<_> = std::iter::from_fn(|| {
+            window.next_unsent().map(|(event, expected)| (event.position.index, expected))
+        })
+        .collect();
+        assert_eq!((sent.len(), window.unsent()), (count, 0));
+        sent
+    }
+
     #[test]
     fn an_ack_covers_everything_before_it_and_the_marks_behind() {
         let mut window = Window::new(10);
-        assert_eq!(window.push(event(100, 0, None)), 10);
-        assert_eq!(window.push(event(100, 1, Some(120))), 11);
+        window.push(event(100, 0, None));
+        window.push(event(100, 1, Some(120)));
         window.mark(Progress { epoch: 1, log: 130 });
-        assert_eq!(window.push(event(140, 0, Some(150))), 12);
+        window.push(event(140, 0, Some(150)));
+        assert_eq!(unsent(&mut window), [(0, 10), (1, 11), (0, 12)]);
         let acked = window.ack(12);
         assert_eq!((acked.messages, acked.bytes), (2, 4));
         assert_eq!(acked.position, Some(Position { epoch: 1, commit: 100, index: 1 }));
@@ -195,10 +227,29 @@ mod tests {
         // Somebody else wrote one message behind our second.
         let acked = window.resync(13, Some(Position { epoch: 1, commit: 100, index: 1 }));
         assert_eq!(acked.messages, 2);
-        let left: Vec<_> =
-            window.events().map(|(event, expected)| (event.position.index, expected)).collect();
-        assert_eq!(left, [(2, 13), (3, 14)]);
+        assert_eq!(unsent(&mut window), [(2, 13), (3, 14)]);
         assert_eq!(window.last_sequence(), 15);
+    }
+
+    #[test]
+    fn what_was_sent_is_not_sent_again_but_by_a_resync() {
+        let mut window = Window::new(0);
+        window.push(event(100, 0, None));
+        window.mark(Progress { epoch: 1, log: 110 });
+        window.push(event(100, 1, None));
+        assert_eq!(window.next_unsent().map(|(_, expected)| expected), Some(0));
+        assert_eq!(window.ack(1).messages, 1);
+        window.push(event(100, 2, None));
+        assert_eq!(unsent(&mut window), [(1, 1), (2, 2)]);
+        assert_eq!(window.ack(2).messages, 1);
+        assert_eq!(unsent(&mut window), []);
+        // The stream holds what was acknowledged, and somebody else's third.
+        assert_eq!(window.resync(3, Some(Position { epoch: 1, commit: 100, index: 1 })).messages, 0);
+        assert_eq!(unsent(&mut window), [(2, 3)]);
+        // It is stored although it was never asked for; what follows was not sent when the connection broke.
+        window.push(event(100, 3, None));
+        assert_eq!(window.resync(4, Some(Position { epoch: 1, commit: 100, index: 2 })).messages, 1);
+        assert_eq!(unsent(&mut window), [(3, 4)]);
     }
 
     #[test]

@@ -14,3 +14,4 @@ mod gaps;
 mod neighbours;
 mod streaming;
 mod support_works;
+mod webhooks;

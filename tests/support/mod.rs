@@ -5,6 +5,7 @@
 
 pub(crate) mod database;
 pub(crate) mod gateway;
+pub(crate) mod hooks;
 pub(crate) mod nats;
 pub(crate) mod oracle;
 pub(crate) mod port;

@@ -2,7 +2,8 @@
 //!
 //! Acknowledgements: <https://docs.nats.io/reference/reference-protocols/nats_api_reference> (publish acknowledgement).
 
-use async_nats::{Message, StatusCode};
+use crate::broker::wire::{Answer, Lost};
+use async_nats::StatusCode;
 use serde::Deserialize;
 
 /// A publish acknowledgement of JetStream.
@@ -32,7 +33,7 @@ pub(super) enum Broken {
     /// An acknowledgement is overdue.
     Silence,
     /// The connection was lost, and whatever was in it.
-    Disconnected,
+    Disconnected(Lost),
 }
 
 impl std::fmt::Display for Broken {
@@ -41,17 +42,17 @@ impl std::fmt::Display for Broken {
             Self::Refused(error) => write!(f, "refused ({}): {}", error.err_code, error.description),
             Self::NoResponders => f.write_str("no stream answers"),
             Self::Silence => f.write_str("an acknowledgement is overdue"),
-            Self::Disconnected => f.write_str("the connection was lost"),
+            Self::Disconnected(lost) => write!(f, "the connection was lost: {lost}"),
         }
     }
 }
 
 /// The sequence up to which an answer proves everything stored.
-pub(super) fn read(message: &Message) -> Result<u64, Broken> {
-    if message.status == Some(StatusCode::NO_RESPONDERS) {
+pub(super) fn read(answer: &Answer) -> Result<u64, Broken> {
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(Broken::NoResponders);
     }
-    match serde_json::from_slice::<PubAck>(&message.payload) {
+    match serde_json::from_slice::<PubAck>(&answer.payload) {
         Ok(PubAck { seq, error: None }) if seq > 0 => Ok(seq),
         Ok(PubAck { error: Some(error), .. }) => Err(Broken::Refused(error)),
         _ => {

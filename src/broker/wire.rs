@@ -1,0 +1,228 @@
+//! A connection to the broker for publishing alone, by the NATS client protocol
+//! (<https://docs.nats.io/reference/reference-protocols/nats-protocol>).
+//!
+//! The general client is made for everything; this does one thing with less work: messages are written into one buffer,
+//! in order, and go to the socket in large pieces; answers to them come back to whoever published, without a task or a
+//! channel in between.
+//!
+//! * **Order**: messages leave in the order they were written, on one connection. It is never made anew behind the
+//!   publisher's back: when it is lost, [`Wire::next`] says so, and whatever was in it may or may not have arrived.
+//! * **Memory**: [`Wire::is_full`] says when to stop writing; what is over that is at most one message.
+//! * **Life**: a server that is silent for two pings is a lost connection.
+
+mod connect;
+mod protocol;
+mod tls;
+
+use async_nats::StatusCode;
+use bytes::{Bytes, BytesMut};
+use protocol::Op;
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Interval, MissedTickBehavior, interval_at},
+};
+use tokio_util::io::poll_read_buf;
+
+/// How much may wait for the socket before the publisher should stop writing, in bytes.
+const FULL: usize = 256 * 1024;
+/// How much is read at one time: acknowledgements are small.
+const READ: usize = 16 * 1024;
+/// A server is asked this often whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Questions without an answer that mean a lost connection.
+const MAX_UNANSWERED: u8 = 2;
+
+/// What carries the bytes: a socket, with or without TLS.
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// The connection.
+pub struct Wire {
+    transport: Box<dyn Transport>,
+    /// Written by the publisher, not yet by the socket; before `sent` it is.
+    out: Vec<u8>,
+    sent: usize,
+    /// The headers of the message being written.
+    headers: Vec<u8>,
+    input: BytesMut,
+    pings: Interval,
+    unanswered: u8,
+    inbox: String,
+    max_payload: usize,
+}
+
+/// What came from the broker.
+#[derive(Debug)]
+pub enum Arrival {
+    /// An answer to a message that asked for one.
+    Answer(Answer),
+    /// The wire was full and is not any more.
+    Room,
+}
+
+/// An answer to a message that asked for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What the server itself says, where it answers instead of a stream.
+    pub status: Option<StatusCode>,
+    /// What the stream says.
+    pub payload: Bytes,
+}
+
+/// The connection is lost, with whatever was in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Lost(String);
+
+impl Lost {
+    fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl From<std::io::Error> for Lost {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("waiting", &(self.out.len() - self.sent)).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    /// A wire on a transport that has been greeted.
+    fn new(transport: Box<dyn Transport>, input: BytesMut, inbox: String, max_payload: usize) -> Self {
+        let mut pings = interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            transport,
+            out: Vec::with_capacity(FULL),
+            sent: 0,
+            headers: Vec::with_capacity(1024),
+            input,
+            pings,
+            unanswered: 0,
+            inbox,
+            max_payload,
+        }
+    }
+
+    /// The largest message, headers included, that the server takes.
+    pub fn max_payload(&self) -> usize {
+        self.max_payload
+    }
+
+    /// Whether to stop writing until [`Wire::next`] returns [`Arrival::Room`].
+    pub fn is_full(&self) -> bool {
+        self.out.len() - self.sent >= FULL
+    }
+
+    /// Writes a message. `headers` appends whole lines, `Name: value\r\n`, to what it is given; with `ask` the stream
+    /// answers.
+    pub fn publish(&mut self, subject: &str, ask: bool, payload: &[u8], headers: impl FnOnce(&mut Vec<u8>)) {
+        self.headers.clear();
+        self.headers.extend_from_slice(b"NATS/1.0\r\n");
+        headers(&mut self.headers);
+        self.headers.extend_from_slice(b"\r\n");
+        let out = &mut self.out;
+        out.extend_from_slice(b"HPUB ");
+        out.extend_from_slice(subject.as_bytes());
+        out.push(b' ');
+        if ask {
+            out.extend_from_slice(self.inbox.as_bytes());
+            out.push(b' ');
+        }
+        let mut number = itoa::Buffer::new();
+        out.extend_from_slice(number.format(self.headers.len()).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(number.format(self.headers.len() + payload.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.headers);
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes to the socket what was published, and waits for something to arrive. Nothing is lost where the future is
+    /// dropped early.
+    ///
+    /// # Errors
+    /// The connection is lost, or the server refuses what it was sent.
+    pub async fn next(&mut self) -> Result<Arrival, Lost> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Arrival, Lost>> {
+        let was_full = self.is_full();
+        while self.pings.poll_tick(context).is_ready() {
+            if self.unanswered >= MAX_UNANSWERED {
+                return Poll::Ready(Err(Lost::new("the server does not answer")));
+            }
+            self.unanswered += 1;
+            self.out.extend_from_slice(b"PING\r\n");
+        }
+        loop {
+            self.poll_write(context)?;
+            if was_full && !self.is_full() {
+                return Poll::Ready(Ok(Arrival::Room));
+            }
+            let mut pinged = false;
+            while let Some(op) = protocol::next(&mut self.input).map_err(Lost)? {
+                match op {
+                    Op::Message(answer) => return Poll::Ready(Ok(Arrival::Answer(answer))),
+                    Op::Ping => {
+                        self.out.extend_from_slice(b"PONG\r\n");
+                        pinged = true;
+                    }
+                    Op::Error(error) => return Poll::Ready(Err(Lost(format!("the server says: {error}")))),
+                    Op::Info(info) => self.max_payload = info.max_payload,
+                    Op::Pong | Op::Ok => {}
+                }
+            }
+            if pinged {
+                continue;
+            }
+            self.input.reserve(READ);
+            let read = ready!(poll_read_buf(Pin::new(&mut self.transport), context, &mut self.input))?;
+            if read == 0 {
+                return Poll::Ready(Err(Lost::new("the connection was closed")));
+            }
+            self.unanswered = 0;
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Result<(), Lost> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        while let Some(waiting @ [_, ..]) = self.out.get(self.sent..) {
+            match Pin::new(&mut self.transport).poll_write(context, waiting) {
+                Poll::Ready(Ok(0)) => return Err(Lost::new("the connection was closed")),
+                Poll::Ready(Ok(written)) => self.sent += written,
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        match Pin::new(&mut self.transport).poll_flush(context) {
+            Poll::Ready(Err(error)) => Err(error.into()),
+            // TLS holds the rest and writes it when the socket wakes us.
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => {
+                self.out.clear();
+                self.out.shrink_to(2 * FULL);
+                self.sent = 0;
+                Ok(())
+            }
+        }
+    }
+}

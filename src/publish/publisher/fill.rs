@@ -1,0 +1,110 @@
+//! From the queue into the window: an event gets its sequence here, and everything that is not a plain event is dealt
+//! with, in its place.
+
+use super::{HEADER_ROOM, Publisher, queue::Queued};
+use crate::{
+    config::Publish,
+    event::{Event, Item},
+};
+use headgate_sdk::{Fault, Progress};
+use std::time::Duration;
+use tokio::time::sleep;
+
+impl Publisher {
+    /// Takes what the window has room for. `open`: more may come.
+    pub(super) async fn fill(&mut self, open: bool) -> Result<(), Fault> {
+        match self.setting.publish {
+            Publish::Chain => {
+                while self.window.len() < self.setting.window {
+                    let Some(queued) = self.queue.pop() else { break };
+                    match queued {
+                        // Nearly all of them; spared the way of the rare ones, which would move them many times.
+                        Queued::Item(Item::Event(event)) if self.is_plain(&event) => self.window.push(event),
+                        rare => {
+                            if let Some(event) = Box::pin(self.pass(rare)).await? {
+                                self.window.push(event);
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Publish::Atomic => self.fill_atomic(open).await,
+        }
+    }
+
+    /// Deals with everything that is not a plain event to publish; returns the event if it is one.
+    pub(super) async fn pass(&mut self, queued: Queued) -> Result<Option<Event>, Fault> {
+        let item = match queued {
+            Queued::Item(item) => item,
+            Queued::BatchEnd(permit) => {
+                self.window.end_batch(permit);
+                self.settle_idle();
+                return Ok(None);
+            }
+        };
+        match item {
+            Item::Event(event) => {
+                if self.tail.is_some_and(|tail| event.position <= tail) {
+                    // Another gateway was quicker with the same event.
+                    if let Some(log) = event.transaction_end {
+                        self.window.mark(Progress { epoch: event.position.epoch, log });
+                        self.settle_idle();
+                    }
+                    return Ok(None);
+                }
+                self.fit(event).await.map(Some)
+            }
+            Item::DeadLetter(letter) => {
+                let dead_letters = self.dead_letters.clone();
+                persist(|| dead_letters.keep(&letter)).await;
+                self.state.metrics.failed.inc();
+                Ok(None)
+            }
+            Item::Mark(progress) => {
+                self.window.mark(progress);
+                self.settle_idle();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether the event is new to the stream and small enough to be published as it is.
+    fn is_plain(&self, event: &Event) -> bool {
+        self.tail.is_none_or(|tail| event.position > tail)
+            && event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit
+    }
+
+    /// Marks behind an empty window are done at once.
+    fn settle_idle(&mut self) {
+        if self.window.is_empty() {
+            let acked = self.window.ack(self.window.last_sequence());
+            self.settle(&acked);
+        }
+    }
+
+    /// The event as it can be published: over the payload limit its data goes to the object store.
+    async fn fit(&mut self, event: Event) -> Result<Event, Fault> {
+        if event.head.len() + event.payload.len() + HEADER_ROOM <= self.limit {
+            return Ok(event);
+        }
+        let claim_check = self.claim_check.clone();
+        Ok(persist(|| claim_check.check_in(&event)).await)
+    }
+}
+
+/// Tries until it is done: what is kept beside the stream must be kept before the stream goes on.
+async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(fault) => tracing::warn!("{fault}; trying again in {pause:?}"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,79 @@
+//! When the chain broke: a new wire, where the stream really ends, and from there on.
+
+use super::{Publisher, ack::Broken};
+use crate::{broker::wire::Wire, publish::stream::End};
+use headgate_sdk::{Fault, FaultKind};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+impl Publisher {
+    /// Reads where the stream ends, and makes the window what the stream lacks, to be sent again on a new wire.
+    ///
+    /// The old wire is left behind whatever was wrong: what is still in it is either stored in its place of the chain or
+    /// refused, and its answers come to nobody.
+    pub(super) async fn resync(&mut self, broken: &Broken) -> Result<Wire, Fault> {
+        self.state.metrics.resyncs.inc();
+        tracing::warn!(
+            in_flight = self.window.len(),
+            "publishing interrupted: {broken}; reading where the stream ends"
+        );
+        // What the broker refuses for its own reasons (no room, say) it will refuse again at once.
+        if matches!(broken, Broken::NoResponders)
+            || matches!(broken, Broken::Refused(error) if error.err_code != 10071)
+        {
+            sleep(Duration::from_millis(500)).await;
+        }
+        let (wire, end) = self.reconnect().await?;
+        let acked_sequence = self.window.last_sequence() - self.window.len() as u64;
+        if end.sequence < acked_sequence {
+            return Err(Fault::transient(format!(
+                "the stream ends at {} although {acked_sequence} was acknowledged: it lost its tail, reading the source again",
+                end.sequence
+            )));
+        }
+        self.limit = self.stream.max_message(wire.max_payload());
+        self.asked.clear();
+        self.unasked = 0;
+        self.atomic = None;
+        let position = end.last.map(|last| last.position);
+        if end.sequence > acked_sequence && self.window.begins_epoch_after(position) {
+            return Err(Fault::transient(
+                "another gateway has published since this one found a gap in the history, looking again",
+            ));
+        }
+        let acked = self.window.resync(end.sequence, position);
+        self.tail = self.tail.max(position);
+        self.settle(&acked);
+        tracing::info!(sequence = end.sequence, again = self.window.len(), "publishing goes on");
+        Ok(wire)
+    }
+
+    /// Connects, and reads the stream's end, however long that takes.
+    async fn reconnect(&mut self) -> Result<(Wire, End), Fault> {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let read = async {
+                self.link.wait_for(|link| link.connected).await.ok()?;
+                let wire = match Wire::connect(&self.setting, &self.name).await {
+                    Ok(wire) => wire,
+                    Err(lost) => {
+                        tracing::debug!("cannot connect for publishing: {lost}");
+                        return None;
+                    }
+                };
+                let end = timeout(self.setting.ack_timeout, self.stream.end()).await.ok()?;
+                Some(end.map(|end| (wire, end)))
+            };
+            match read.await {
+                Some(Ok((wire, Some(end)))) => return Ok((wire, end)),
+                // The next run makes it anew, and says what is lost.
+                Some(Ok((_, None))) => return Err(Fault::transient("the stream is gone")),
+                Some(Err(fault)) if fault.kind() == FaultKind::Definite => return Err(fault),
+                Some(Err(fault)) => tracing::debug!("{fault}"),
+                None => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
