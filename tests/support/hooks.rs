@@ -117,7 +117,7 @@ pub(crate) struct Load {
 impl Load {
     /// So many senders, each over a connection of its own, to these gateways in turn.
     pub(crate) fn start(gateways: &[u16], senders: usize) -> Self {
-        Self::signed(gateways, senders, |id, number| Signed::issue(id, number))
+        Self::signed(gateways, senders, Signed::issue)
     }
 
     /// The same, with other deliveries.
