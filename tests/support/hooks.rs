@@ -62,10 +62,7 @@ impl Signed {
 
     /// Any body, signed with this secret.
     pub(crate) fn of(id: &str, body: Vec<u8>, secret: &str) -> Self {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(&body);
-        let signature: String =
-            mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = hmac_hex(secret, &body);
         let headers = vec![
             ("content-type", "application/json".to_owned()),
             ("x-github-event", "issues".to_owned()),
@@ -99,6 +96,13 @@ impl Signed {
     pub(crate) async fn status(&self, gateway: u16) -> u16 {
         self.post(&client(), gateway).await.unwrap().status().as_u16()
     }
+}
+
+/// HMAC-SHA256, in hexadecimal.
+pub(crate) fn hmac_hex(secret: &str, message: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(message);
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A client with connections of its own.
