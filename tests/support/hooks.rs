@@ -185,13 +185,19 @@ impl Load {
 pub(crate) async fn assert_faithful(nats: &Nats, answered: &[Vec<String>]) -> Vec<Event> {
     let expected: BTreeSet<&String> = answered.iter().flatten().collect();
     assert!(!expected.is_empty(), "nothing was answered");
-    let events = eventually("the stream holds everything", Duration::from_secs(60), || async {
+    let mut tries = 0;
+    let events = loop {
         let events = stream::read(nats, STREAM).await;
         let ids: BTreeSet<&str> = events.iter().map(|event| event.attribute("id")).collect();
         let lost: Vec<&&String> = expected.iter().filter(|id| !ids.contains(id.as_str())).collect();
-        if lost.is_empty() { Ok(events) } else { Err(format!("{} lost: {:?}", lost.len(), &lost[..1])) }
-    })
-    .await;
+        if lost.is_empty() {
+            break events;
+        }
+        tries += 1;
+        let some = &lost[..lost.len().min(5)];
+        assert!(tries < 60, "{} of {} lost, {} events: {some:?}", lost.len(), expected.len(), events.len());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
     let mut seen: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for event in &events {
         let id = event.attribute("id");
