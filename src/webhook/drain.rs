@@ -9,7 +9,7 @@
 //! * **Faults**: again and again, at most two seconds apart. What the broker will never take goes to the dead letters.
 
 use super::{
-    bus::{self, Arriving, Bus},
+    bus::{self, Ack, Arriving, Bus},
     dead_letter::DeadLetters,
     message::Message,
     stream,
@@ -20,7 +20,10 @@ use crate::{
     normalize::time,
     status::{Phase, SourceState},
 };
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::{
+    context::{PublishError, PublishErrorKind},
+    publish::PublishAck,
+};
 use headgate_sdk::Fault;
 use headgate_webhook::{Record, Spool};
 use std::{
@@ -30,7 +33,10 @@ use std::{
     },
     time::Duration,
 };
+use tokio::time::{Instant, timeout_at};
 
+/// How long the broker may take with what was sent together.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that are read from the spool at once.
 const GULP: usize = 1 << 20;
 /// Messages stored right behind one another that prove a single writer.
@@ -184,9 +190,10 @@ impl Drain {
             true => message,
             false => bus.check_in(&message, &self.source, &self.nats.stream).await?,
         };
+        let generation = bus.link.borrow().generation;
         let outcome = match bus.send(&message, None).await {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
+            Ok(ack) => answer(bus, generation, Instant::now() + ACK_TIMEOUT, ack).await,
+            Err(error) => Err(Unacked::Refused(error)),
         };
         match outcome {
             Ok(ack) => {
@@ -194,7 +201,7 @@ impl Drain {
                 self.count(&message, ack.duplicate, ack.sequence);
                 Ok(())
             }
-            Err(error) if bus::is_final(&error) => {
+            Err(Unacked::Refused(error)) if bus::is_final(&error) => {
                 *footing = Footing::default();
                 self.dead_letters.keep(&bus.context, &message, &error.to_string()).await?;
                 self.state.metrics.failed.inc();
@@ -217,20 +224,22 @@ impl Drain {
         done: &mut Option<u64>,
     ) -> Result<(), Fault> {
         let mut acks = Vec::with_capacity(window.len());
-        let mut failed: Option<PublishError> = None;
+        let mut failed: Option<Unacked> = None;
+        let generation = bus.link.borrow().generation;
         for (message, expected) in window.iter().zip(last..) {
             match bus.send(message, Some(expected)).await {
                 Ok(ack) => acks.push(ack),
                 Err(error) => {
-                    failed = Some(error);
+                    failed = Some(Unacked::Refused(error));
                     break;
                 }
             }
         }
         let mut stored = 0;
+        let deadline = Instant::now() + ACK_TIMEOUT;
         for ack in acks {
             // The others' answers are waited for too: none may be under way when the rest is sent again.
-            match ack.await {
+            match answer(bus, generation, deadline, ack).await {
                 Ok(ack) if failed.is_none() => {
                     footing.stored(ack.sequence, ack.duplicate);
                     self.count(&window[stored], ack.duplicate, ack.sequence);
@@ -243,7 +252,7 @@ impl Drain {
         }
         let Some(error) = failed else { return Ok(()) };
         *footing = Footing::default();
-        if stored < window.len() && error.kind() == PublishErrorKind::WrongLastSequence {
+        if matches!(&error, Unacked::Refused(error) if error.kind() == PublishErrorKind::WrongLastSequence) {
             // One after the other again, from the one that was disturbed.
             for message in &window[stored..] {
                 self.publish_one(bus, message.clone(), footing).await?;
@@ -275,8 +284,33 @@ fn phase(fault: &Fault) -> Phase {
     }
 }
 
-fn publish_fault(error: PublishError) -> Fault {
-    Fault::transient("the broker does not take the deliveries").with_cause(error)
+/// Why there is no acknowledgement.
+enum Unacked {
+    /// The broker, or the client, says so.
+    Refused(PublishError),
+    /// The connection broke, or there was no answer in time.
+    Silence,
+}
+
+/// An acknowledgement, until the deadline or until its connection breaks: what was under way then is not answered any more.
+async fn answer(bus: &Bus, generation: u64, deadline: Instant, ack: Ack) -> Result<PublishAck, Unacked> {
+    let mut link = bus.link.clone();
+    tokio::select! {
+        biased;
+        answered = timeout_at(deadline, ack) => match answered {
+            Ok(answered) => answered.map_err(Unacked::Refused),
+            Err(_) => Err(Unacked::Silence),
+        },
+        _ = link.wait_for(|link| !link.connected || link.generation != generation) => Err(Unacked::Silence),
+    }
+}
+
+fn publish_fault(error: Unacked) -> Fault {
+    let fault = Fault::transient("the broker does not take the deliveries");
+    match error {
+        Unacked::Refused(error) => fault.with_cause(error),
+        Unacked::Silence => fault,
+    }
 }
 
 fn spool_fault(error: &headgate_webhook::SpoolError) -> Fault {

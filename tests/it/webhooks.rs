@@ -14,7 +14,7 @@ use tokio::{
 
 /// Rounds of a fault; more are for `make soak`.
 fn rounds() -> usize {
-    std::env::var("HEADGATE_FAULT_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2)
+    std::env::var("HEADGATE_FAULT_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(4)
 }
 
 #[tokio::test]
