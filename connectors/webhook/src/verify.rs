@@ -255,14 +255,12 @@ impl Verifier {
                 return Err(Reason::Mismatch.into());
             }
         }
+        let now = scope.request.received_at;
         match (&self.timestamp, early) {
-            (Some(timestamp), None) => {
-                timestamp.check(&timestamp.find(&scope)?, scope.request.received_at)?
-            }
-            (Some(timestamp), Some(_)) => timestamp.check(scope.timestamp, scope.request.received_at)?,
-            (None, _) => {}
+            (Some(timestamp), None) => Ok(timestamp.check(&timestamp.find(&scope)?, now)?),
+            (Some(timestamp), Some(_)) => Ok(timestamp.check(scope.timestamp, now)?),
+            (None, _) => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether something in the JSON has to hold that is not needed for the signature.

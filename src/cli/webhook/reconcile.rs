@@ -61,7 +61,7 @@ impl Reconcile {
         let since = time::now().saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX));
         let public_url = url(&webhook.settings, &self.source)?;
         let missed = api::reconcile(provider, &api, &self.access.target, &public_url, since).await;
-        match missed.map_err(failure)? {
+        match missed.map_err(|error| failure(&error))? {
             Missed::Redelivered(count) => {
                 print(format!("{provider} was asked to deliver {count} again\n").as_bytes())
             }

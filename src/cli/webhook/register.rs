@@ -50,12 +50,12 @@ impl Access {
             Failure::usage(format!("the API of {provider} needs a token")).with_fix("set HEADGATE_API_TOKEN")
         })?;
         let base = self.api.as_deref().unwrap_or(usual);
-        Api::new(base, Secret::new(token)).map(Some).map_err(failure)
+        Api::new(base, Secret::new(token)).map(Some).map_err(|error| failure(&error))
     }
 }
 
 /// What an API's error is to a user.
-pub(super) fn failure(error: ApiError) -> Failure {
+pub(super) fn failure(error: &ApiError) -> Failure {
     match error {
         ApiError::Unreachable(_) | ApiError::Busy(_) => Failure::unavailable(error.to_string()),
         ApiError::Target(_) | ApiError::Unknown => Failure::usage(error.to_string()),
@@ -86,7 +86,9 @@ impl Register {
             return print(text.as_bytes());
         };
         let secret = webhook.settings.secrets.first();
-        let made = api::register(provider, &api, &self.access.target, &url, secret).await.map_err(failure)?;
+        let made = api::register(provider, &api, &self.access.target, &url, secret)
+            .await
+            .map_err(|error| failure(&error))?;
         let mut text = format!("made webhook {} for {url}\n", made.id);
         if let Some(secret) = made.secret {
             // The one time that a secret is shown: the provider tells it once, and the configuration has to hold it.
