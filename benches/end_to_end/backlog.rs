@@ -24,8 +24,12 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
         "{:<30} {:>12} {:>12} {:>7} {:>14} {:>10}",
         "load", "raw reader", "headgate", "ratio", "CPU an event", "memory"
     );
+    let only = crate::setting("HEADGATE_BENCH_LOADS", "");
     for (load, rows) in [(Load::SingleRows, rows), (Load::Thousands, rows), (Load::OneTransaction, 2 * rows)]
     {
+        if !load.name().contains(&only) {
+            continue;
+        }
         let settings = [
             ("synchronous_commit", "off"),
             ("max_wal_size", "8GB"),

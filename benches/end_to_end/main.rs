@@ -4,7 +4,8 @@
 //! of the same slot that does nothing with what it reads: the ceiling. Then the latency from a client's send to stored in
 //! the stream at a steady rate. At last, webhooks. Runs alternate, the median is shown; nothing here passes or fails.
 //!
-//! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size.
+//! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size;
+//! `HEADGATE_BENCH_ONLY` (`backlog,latency`) and `HEADGATE_BENCH_LOADS` (part of a load's name) leave some of it out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod backlog;

@@ -52,7 +52,7 @@ pub(super) fn connect(nats: Nats, name: String, shutdown: CancellationToken) -> 
                 found.send_replace(Some(Bus { context, link }));
             }
             Some(Err(error)) => {
-                tracing::error!(fix = error.fix(), "{error}; deliveries are kept in the spool")
+                tracing::error!(fix = error.fix(), "{error}; deliveries are kept in the spool");
             }
             None => {}
         }

@@ -109,12 +109,12 @@ impl Drain {
         self.floor.fetch_max(last, Ordering::Relaxed);
         let mut footing = Footing::default();
         loop {
-            let records = self.spool.oldest(&self.source, GULP).await.map_err(spool_fault)?;
+            let records = self.spool.oldest(&self.source, GULP).await.map_err(|error| spool_fault(&error))?;
             let Some(newest) = records.last().map(|record| record.sequence) else { return Ok(()) };
             let mut done = None;
             let outcome = self.publish(&bus, records, &mut footing, &mut done).await;
             if let Some(through) = done {
-                self.spool.remove(&self.source, through).await.map_err(spool_fault)?;
+                self.spool.remove(&self.source, through).await.map_err(|error| spool_fault(&error))?;
                 let left = self.spool.held(&self.source);
                 self.state.vitals.retained_bytes.store(left.bytes, Ordering::Relaxed);
                 self.state.set_oldest_pending(i64::try_from(left.oldest).unwrap_or(0));
@@ -166,7 +166,10 @@ impl Drain {
                 }
                 Err(sequence) => {
                     // It has passed its checksum: a newer version wrote it. It must not hold the others up.
-                    self.spool.set_aside(&self.source, sequence).await.map_err(spool_fault)?;
+                    self.spool
+                        .set_aside(&self.source, sequence)
+                        .await
+                        .map_err(|error| spool_fault(&error))?;
                     self.state.metrics.failed.inc();
                     sequence
                 }
@@ -276,7 +279,7 @@ fn publish_fault(error: PublishError) -> Fault {
     Fault::transient("the broker does not take the deliveries").with_cause(error)
 }
 
-fn spool_fault(error: headgate_webhook::SpoolError) -> Fault {
+fn spool_fault(error: &headgate_webhook::SpoolError) -> Fault {
     Fault::transient(error.to_string())
 }
 

@@ -92,7 +92,7 @@ impl Draft {
 }
 
 /// Writes one delivery of an arrival.
-pub(super) fn draft(style: &Style, delivery: Delivery, arrival: &Arrival) -> Draft {
+pub(super) fn draft(style: &Style, delivery: &Delivery, arrival: &Arrival) -> Draft {
     let subject = delivery.subject.as_deref().or(delivery.key.as_deref());
     // The contract: the ordering key is the subject, or the entity where there is none.
     let key = subject.unwrap_or(&delivery.entity);
@@ -124,7 +124,7 @@ pub(super) fn draft(style: &Style, delivery: Delivery, arrival: &Arrival) -> Dra
     spelled.attribute("recordedtime", time::rfc3339(arrival.received_at).as_str());
     spelled.attribute("partitionkey", key);
     let sequence_at = spelled.sequence();
-    let (parent, state) = trace(style, &delivery, arrival);
+    let (parent, state) = trace(style, delivery, arrival);
     spelled.attribute("traceparent", &parent);
     if let Some(state) = state {
         spelled.attribute("tracestate", state);
@@ -163,7 +163,6 @@ pub(super) fn draft(style: &Style, delivery: Delivery, arrival: &Arrival) -> Dra
         sequence_at
     };
     let subject = style.template.fill(names, None, &[]);
-    let (head, payload, data) = (head, payload, data);
     Draft { id: message_id(&delivery.id), subject, head, payload, data, sequence_at, binary }
 }
 
@@ -337,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_structured_event_has_the_body_untouched() {
-        let message = draft(&style(Mode::Structured), delivery(), &arrival(None)).stamp(0xabc);
+        let message = draft(&style(Mode::Structured), &delivery(), &arrival(None)).stamp(0xabc);
         let text = std::str::from_utf8(&message.payload).unwrap();
         assert!(text.contains("{ \"action\": \"opened\",\n \"n\": 1.50 }"), "{text}");
         let event: Value = serde_json::from_str(text).unwrap();
@@ -347,7 +346,7 @@ mod tests {
         assert_eq!((&event["subject"], &event["partitionkey"]), (&Value::from("42"), &Value::from("42")));
         assert_eq!(event["integrity"], "body");
         assert_eq!(message.subject, format!("events.gh.issues.opened.{}", encode::fnv1a(&[b"42"]) % 16));
-        let again = draft(&style(Mode::Structured), delivery(), &arrival(None)).stamp(0xabc);
+        let again = draft(&style(Mode::Structured), &delivery(), &arrival(None)).stamp(0xabc);
         assert_eq!(again.payload, message.payload, "a retry is the same event");
         let member = &message.payload[message.data.0..message.data.1];
         assert!(member.starts_with(b",\"data\":{") && member.ends_with(b"}"));
@@ -355,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_binary_event_is_headers_and_the_body() {
-        let message = draft(&style(Mode::Binary), delivery(), &arrival(None)).stamp(0xabc);
+        let message = draft(&style(Mode::Binary), &delivery(), &arrival(None)).stamp(0xabc);
         let head = std::str::from_utf8(&message.head).unwrap();
         for line in [
             "ce-sequence: 0000000000000abc",
@@ -372,7 +371,7 @@ mod tests {
     fn the_callers_trace_is_kept_if_it_is_one() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let event = |traceparent| -> Value {
-            let message = draft(&style(Mode::Structured), delivery(), &arrival(Some(traceparent))).stamp(1);
+            let message = draft(&style(Mode::Structured), &delivery(), &arrival(Some(traceparent))).stamp(1);
             serde_json::from_slice(&message.payload).unwrap()
         };
         assert_eq!(
@@ -392,7 +391,7 @@ mod tests {
         hostile.id = "x\r\nNats-Expected-Last-Sequence: 1".to_owned();
         hostile.headers =
             vec![("x-a".to_owned(), "1\r\nx: 2".to_owned()), ("x: b".to_owned(), "1".to_owned())];
-        let message = draft(&style(Mode::Structured), hostile, &arrival(None)).stamp(1);
+        let message = draft(&style(Mode::Structured), &hostile, &arrival(None)).stamp(1);
         let tokens: Vec<&str> = message.subject.split('.').collect();
         assert_eq!((tokens.len(), tokens[2]), (5, "a%2Eb%20%2A%3E%0D%0A"));
         assert!(tokens[3].len() <= LONGEST_TOKEN && encode::percent_decoded(tokens[3]).is_some());

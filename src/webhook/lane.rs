@@ -50,13 +50,16 @@ const NEARLY_EMPTY: u64 = 4096;
 /// For how long they are held back.
 const HOLD: Duration = Duration::from_millis(250);
 
+/// Tells that a turn is safe, or why not.
+type Answer = oneshot::Sender<Result<(), Unkept>>;
+
 /// What came with one request, waiting to be safe.
 #[derive(Debug)]
 struct Turn {
     drafts: Vec<Draft>,
     received_at: i64,
     came: Instant,
-    safe: oneshot::Sender<Result<(), Unkept>>,
+    safe: Answer,
 }
 
 /// The way into a lane, for the listener.
@@ -70,11 +73,9 @@ pub(crate) struct Gate {
 impl Keep for Gate {
     async fn keep(&self, arrival: Arrival) -> Result<(), Unkept> {
         let ending = || Unkept { reason: "the gateway is ending".to_owned() };
-        let mut arrival = arrival;
-        let deliveries = std::mem::take(&mut arrival.deliveries);
-        self.state.metrics.received.inc_by(deliveries.len() as u64);
-        let drafts =
-            deliveries.into_iter().map(|delivery| event::draft(&self.style, delivery, &arrival)).collect();
+        self.state.metrics.received.inc_by(arrival.deliveries.len() as u64);
+        let draft = |delivery| event::draft(&self.style, delivery, &arrival);
+        let drafts = arrival.deliveries.iter().map(draft).collect();
         let (safe, answered) = oneshot::channel();
         let turn = Turn { drafts, received_at: arrival.received_at, came: Instant::now(), safe };
         self.turns.send(turn).await.map_err(|_| ending())?;
@@ -94,7 +95,7 @@ struct Flying {
     acked: usize,
     received_at: i64,
     deadline: Instant,
-    safe: oneshot::Sender<Result<(), Unkept>>,
+    safe: Answer,
 }
 
 impl Flying {
@@ -293,7 +294,7 @@ impl Lane {
     }
 
     /// Appends turns to the spool, in one sync, and answers them.
-    async fn park(&mut self, turns: Vec<(Vec<Message>, oneshot::Sender<Result<(), Unkept>>)>) {
+    async fn park(&mut self, turns: Vec<(Vec<Message>, Answer)>) {
         if turns.is_empty() {
             return;
         }
@@ -316,8 +317,7 @@ impl Lane {
             }
         }
         for (_, safe) in turns {
-            let _ = safe
-                .send(outcome.as_ref().map(|()| ()).map_err(|error| Unkept { reason: error.to_string() }));
+            let _ = safe.send(outcome.clone().map_err(|error| Unkept { reason: error.to_string() }));
         }
     }
 

@@ -389,3 +389,29 @@ async fn without_a_secret_nothing_is_started() {
         gateway.reconfigure(|_| sound);
     }
 }
+
+#[tokio::test]
+async fn a_signature_from_another_time_is_refused_both_ways() {
+    let nats = Nats::start().await;
+    let pay = "\n[sources.pay]\nconnector = \"webhook\"\nprovider = \"stripe\"\nsecret = \"whsec_test\"\n";
+    let gateway = hooks::start(&nats, "", pay).await;
+    let url = format!("http://127.0.0.1:{}/webhooks/pay", gateway.http_port());
+    let client = hooks::client();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let post = async |id: &str, time: u64| {
+        let body = format!(
+            r#"{{"id":"{id}","object":"event","type":"charge.succeeded","created":{now},"data":{{"object":{{"id":"ch_1","object":"charge"}}}}}}"#
+        );
+        let signature = hooks::hmac_hex("whsec_test", format!("{time}.{body}").as_bytes());
+        let request = client.post(&url).header("content-type", "application/json");
+        let request = request.header("stripe-signature", format!("t={time},v1={signature}"));
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(post("evt_old", now - 400).await, 401);
+    assert_eq!(post("evt_early", now + 400).await, 401);
+    assert!(post("evt_late", now - 200).await < 300);
+    assert!(post("evt_ahead", now + 200).await < 300);
+    let events = stream::read(&nats, "EVENTS_pay").await;
+    let ids: Vec<&str> = events.iter().map(|event| event.attribute("id")).collect();
+    assert_eq!(ids, ["evt_late", "evt_ahead"]);
+}

@@ -128,7 +128,10 @@ impl Gateway {
 
     /// The program with this gateway's configuration, for other subcommands.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headgate"));
+        // Another build can be measured beside this one.
+        let program =
+            std::env::var_os("HEADGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_headgate").into());
+        let mut command = Command::new(program);
         command.current_dir(self.dir.path()).env("HEADGATE_CONFIG", self.dir.path().join("config.toml"));
         command.env("RUST_BACKTRACE", "1");
         command

@@ -7,6 +7,7 @@ mod end_point;
 mod socket;
 mod sql;
 mod startup;
+mod stream;
 mod target;
 mod tls;
 
@@ -14,6 +15,7 @@ pub(crate) use self::{
     socket::{Address, Socket},
     sql::SqlSession,
     startup::Backend,
+    stream::Unwatch,
     target::Target,
 };
 

@@ -7,10 +7,12 @@
 //!
 //! # Pace
 //! An eager reader makes the walsender pay a system call and a wake-up for each small message. So while much is coming
-//! in, the reader lets bytes gather for a moment before it reads again; while little comes, it wakes at once.
+//! in, the reader lets bytes gather for a moment before it reads again, and nobody is woken meanwhile; while little comes,
+//! it wakes at once.
 
+use crate::connect::Unwatch;
 use futures_util::future::poll_immediate;
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::Instant,
@@ -64,6 +66,7 @@ pub(crate) struct Reader<R> {
     passing: Option<Passing>,
     head: Vec<u8>,
     pace: Pace,
+    unwatcher: Option<Arc<dyn Unwatch>>,
 }
 
 /// Decides whether to let bytes gather before the next gulp.
@@ -115,7 +118,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             passing: None,
             head: Vec::new(),
             pace: Pace::default(),
+            unwatcher: None,
         }
+    }
+
+    /// While bytes gather, the socket that they come from is left unwatched.
+    pub(crate) fn leaving_unwatched(self, socket: Arc<dyn Unwatch>) -> Self {
+        Self { unwatcher: Some(socket), ..self }
     }
 
     /// The next message, if the buffer holds all of it.
@@ -166,6 +175,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         self.make_room();
         if self.pace.is_gathering() {
+            if let Some(socket) = &self.unwatcher {
+                socket.unwatch();
+            }
             tokio::time::sleep(GATHER).await;
         }
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();

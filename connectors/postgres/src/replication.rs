@@ -74,9 +74,11 @@ pub(crate) struct Streaming {
 impl Replication {
     /// Takes over a connection that is ready for commands; rows over `max_row` will not be kept.
     pub(crate) fn new(socket: Socket, backend: Backend, max_row: u64) -> Self {
+        let unwatcher = socket.unwatcher();
         let (reader, writer) = tokio::io::split(socket);
         // The payload of a row stands behind an `XLogData` header.
-        Self { reader: Reader::new(reader, max_row.saturating_add(25)), writer, backend }
+        let reader = Reader::new(reader, max_row.saturating_add(25)).leaving_unwatched(unwatcher);
+        Self { reader, writer, backend }
     }
 
     /// `IDENTIFY_SYSTEM`

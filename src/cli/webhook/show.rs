@@ -25,13 +25,13 @@ impl Show {
 
 fn page(provider: &Provider, paint: Paint) -> String {
     let mut out =
-        format!("{} ({})\n\n{}\n", paint.bold(provider.title()), provider.name(), provider.setup().trim());
+        format!("{} ({})\n\n{}\n\n", paint.bold(provider.title()), provider.name(), provider.setup().trim());
     let mut row = |name: &str, text: &str| {
         if !text.is_empty() {
             let _ = writeln!(out, "{}  {text}", paint.dim(&format!("{name:<10}")));
         }
     };
-    row("\nsecret   ", provider.secret());
+    row("secret", provider.secret());
     row("signed by", &provider.schemes().collect::<Vec<_>>().join(", "));
     row("handshakes", &provider.handshakes().collect::<Vec<_>>().join(", "));
     row("samples", &provider.samples().collect::<Vec<_>>().join(", "));

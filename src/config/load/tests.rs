@@ -300,7 +300,7 @@ fn sources_may_not_share_a_stream_a_slot_or_a_reserved_name() {
 fn what_later_releases_will_have_is_refused_clearly() {
     assert_eq!(
         wrong(&SMALLEST.replace("\"postgres\"", "\"mysql\"")),
-        "6: sources.shop.connector: the mysql connector is not in this release yet; this release has \"postgres\""
+        "6: sources.shop.connector: the mysql connector is not in this release yet; this release has \"postgres\" and \"webhook\""
     );
     assert_eq!(
         wrong(&SMALLEST.replace("\"postgres\"", "\"postgress\"")),

@@ -5,6 +5,7 @@
 
 use super::{
     end_point::end_point,
+    stream::{Stream, Unwatch},
     target::{Place, Target},
     tls::{Mode, client_config},
 };
@@ -14,7 +15,9 @@ use socket2::{SockRef, TcpKeepalive};
 use std::{
     io,
     net::SocketAddr,
+    os::unix::net,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,10 +32,12 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A connection to the server, secured as the URL asks.
 pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tcp(Tcp),
+    Unix(Stream<net::UnixStream>),
+    Tls(Box<TlsStream<Tcp>>),
 }
+
+type Tcp = Stream<std::net::TcpStream>;
 
 impl Socket {
     /// Whether nobody else can listen: a password may be said in clear text.
@@ -43,6 +48,15 @@ impl Socket {
     /// Whether TLS is on.
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// The way to leave the socket unwatched.
+    pub(crate) fn unwatcher(&self) -> Arc<dyn Unwatch> {
+        match self {
+            Self::Tcp(stream) => stream.unwatcher(),
+            Self::Unix(stream) => stream.unwatcher(),
+            Self::Tls(stream) => stream.get_ref().0.unwatcher(),
+        }
     }
 
     /// What SCRAM binds to, see [`end_point`].
@@ -113,12 +127,17 @@ async fn open(target: &Target, address: &Address) -> Result<Socket, Fault> {
     };
     match address {
         Address::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-            Ok(Socket::Unix(stream))
+            let stream =
+                UnixStream::connect(path).await.and_then(UnixStream::into_std).map_err(unreachable)?;
+            let both = stream.try_clone().and_then(|reading| Stream::new(reading, stream));
+            Ok(Socket::Unix(both.map_err(unreachable)?))
         }
         Address::Tcp(host, at) => {
             let stream = TcpStream::connect(at).await.map_err(unreachable)?;
             tune(&stream).map_err(unreachable)?;
+            let stream = stream.into_std().map_err(unreachable)?;
+            let stream =
+                stream.try_clone().and_then(|reading| Stream::new(reading, stream)).map_err(unreachable)?;
             secure(target, host, address, stream).await
         }
     }
@@ -135,12 +154,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn secure(
-    target: &Target,
-    host: &str,
-    address: &Address,
-    mut stream: TcpStream,
-) -> Result<Socket, Fault> {
+async fn secure(target: &Target, host: &str, address: &Address, mut stream: Tcp) -> Result<Socket, Fault> {
     if target.tls.mode == Mode::Disable {
         return Ok(Socket::Tcp(stream));
     }
