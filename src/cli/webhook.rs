@@ -1,6 +1,8 @@
-//! `headgate webhook`: the providers that are known, a signed test delivery, dead letters published again.
+//! `headgate webhook`: the providers that are known, a signed test delivery, making a webhook, what was missed, dead letters published again.
 
 mod list;
+mod reconcile;
+mod register;
 mod replay;
 mod send;
 mod show;
@@ -20,6 +22,10 @@ pub(super) enum Webhook {
     Show(show::Show),
     /// Sign a sample as the source's provider would, and post it to the running gateway
     Send(send::Send),
+    /// Make the webhook by the provider's API, or say what has to be set there
+    Register(register::Register),
+    /// Find by the provider's API what it never delivered, and have it delivered
+    Reconcile(reconcile::Reconcile),
     /// Publish a source's dead letters again
     Replay(replay::Replay),
 }
@@ -30,6 +36,8 @@ impl Webhook {
             Self::List(command) => command.execute(&catalog(file)?),
             Self::Show(command) => command.execute(&catalog(file)?),
             Self::Send(command) => command.execute(&load(file)?).await,
+            Self::Register(command) => command.execute(&load(file)?).await,
+            Self::Reconcile(command) => command.execute(&load(file)?).await,
             Self::Replay(command) => command.execute(&load(file)?).await,
         }
     }

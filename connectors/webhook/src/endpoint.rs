@@ -114,6 +114,8 @@ pub struct Endpoint {
     format: Format,
     form_json: Option<String>,
     verifiers: Vec<Verifier>,
+    /// Whether some signature is of values inside the JSON.
+    signs_json: bool,
     greetings: Vec<Greeting>,
     mapping: Mapping,
     ack: Reply,
@@ -146,6 +148,7 @@ impl Endpoint {
             methods: rules.methods.clone(),
             format: rules.body,
             form_json: rules.form_json.clone(),
+            signs_json: verifiers.iter().any(Verifier::needs_json),
             verifiers,
             greetings,
             mapping: Mapping::new(&rules.map).map_err(broken)?,
@@ -263,9 +266,8 @@ impl Endpoint {
 
     fn verify_with(&self, request: &Request<'_>, url: &str) -> Result<&Verifier, Failure> {
         let first = self.verifiers.first().ok_or(Reason::NoSecret)?;
-        let needs_json = self.verifiers.iter().any(Verifier::needs_json);
         let converted;
-        let root = match (needs_json, self.format) {
+        let root = match (self.signs_json, self.format) {
             (false, _) => None,
             (true, Format::Soap) => {
                 converted = soap::to_json(request.body).map_err(body_reason)?;

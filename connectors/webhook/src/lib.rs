@@ -14,6 +14,7 @@
 //! The raw bytes of the body are verified before anything parses them, in constant time, and whatever is missing, doubled
 //! or not understood is refused. An endpoint without a secret cannot be built.
 
+pub mod api;
 mod body;
 mod budget;
 mod client;

@@ -17,7 +17,7 @@ pub struct Request<'a> {
     /// When the request arrived, in microseconds since 1970-01-01 UTC.
     pub received_at: i64,
     /// Whether the endpoint still waits to be set up: unverified handshakes are answered only then. An endpoint is pending
-    /// until its first verified delivery, and again for some minutes after `headgate webhook register`.
+    /// until its first verified delivery.
     pub pending: bool,
 }
 

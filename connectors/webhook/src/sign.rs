@@ -3,7 +3,6 @@
 use crate::{
     Endpoint, Reason, Request,
     json::{self, Pointer},
-    provider::rules::Sample,
     template::Scope,
     verify::{Verifier, signature::Slot, url},
 };
@@ -61,18 +60,33 @@ impl Endpoint {
             name: sample.unwrap_or_default().to_owned(),
             known: self.provider().samples().collect::<Vec<_>>().join(", "),
         })?;
-        let (_, verifiers) = self.parts();
-        let verifier = verifiers.first().ok_or(SignError::NoSecret)?;
-        self.sign_with(verifier, found, now)
+        self.sign_with(
+            SignedRequest {
+                method: Method::POST,
+                query: found.query.clone(),
+                headers: found.header_map().unwrap_or_default(),
+                body: Bytes::from(found.body.clone()),
+            },
+            now,
+        )
     }
 
-    fn sign_with(&self, verifier: &Verifier, sample: &Sample, now: i64) -> Result<SignedRequest, SignError> {
-        let mut signed = SignedRequest {
-            method: Method::POST,
-            query: sample.query.clone(),
-            headers: sample.header_map().unwrap_or_default(),
-            body: Bytes::from(sample.body.clone()),
-        };
+    /// A delivery that never arrived, found by the provider's API, signed as the provider would have signed it.
+    ///
+    /// # Errors
+    /// Only the provider can sign, or there is no secret.
+    pub fn sign_delivery(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+        now: i64,
+    ) -> Result<SignedRequest, SignError> {
+        self.sign_with(SignedRequest { method: Method::POST, query: String::new(), headers, body }, now)
+    }
+
+    fn sign_with(&self, mut signed: SignedRequest, now: i64) -> Result<SignedRequest, SignError> {
+        let (_, verifiers) = self.parts();
+        let verifier = verifiers.first().ok_or(SignError::NoSecret)?;
         let stamp = verifier.timestamp.as_ref().map(|rules| (rules, rules.unit.write(now)));
         let mut field = None;
         if let Some((rules, text)) = &stamp {

@@ -135,7 +135,7 @@ impl fmt::Display for Reason {
             Self::Future => f.write_str("signed in the future (compare the clocks)"),
             Self::Body(what) => write!(f, "the body is not usable: {what}"),
             Self::NotPending => f.write_str(
-                "a handshake for an endpoint that is set up already (headgate webhook register opens it again)",
+                "a handshake for an endpoint that is set up already (docs/webhooks.md says how to set it up again)",
             ),
             Self::NoSecret => {
                 f.write_str("the endpoint has no secret yet: register the webhook with the provider first")

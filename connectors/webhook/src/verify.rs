@@ -212,8 +212,8 @@ impl Verifier {
     /// Whether a request is signed by this scheme.
     pub(crate) fn applies(&self, scope: &Scope<'_>) -> bool {
         let first = self.elements(scope).ok().and_then(|elements| elements.first().copied());
-        let scope = Scope { item: first.or(scope.item), ..*scope };
-        self.finder.is_present(&scope) && self.when.iter().all(|when| when.holds(&scope) == Ok(true))
+        let scope = &Scope { item: first.or(scope.item), ..*scope };
+        self.finder.is_present(scope) && self.when.iter().all(|when| when.holds(scope) == Ok(true))
     }
 
     /// Verifies a request, every signed item of it.
@@ -255,14 +255,12 @@ impl Verifier {
                 return Err(Reason::Mismatch.into());
             }
         }
+        let now = scope.request.received_at;
         match (&self.timestamp, early) {
-            (Some(timestamp), None) => {
-                timestamp.check(&timestamp.find(&scope)?, scope.request.received_at)?
-            }
-            (Some(timestamp), Some(_)) => timestamp.check(scope.timestamp, scope.request.received_at)?,
-            (None, _) => {}
+            (Some(timestamp), None) => Ok(timestamp.check(&timestamp.find(&scope)?, now)?),
+            (Some(timestamp), Some(_)) => Ok(timestamp.check(scope.timestamp, now)?),
+            (None, _) => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether something in the JSON has to hold that is not needed for the signature.
@@ -303,7 +301,7 @@ impl Verifier {
                 for key in keys {
                     let mut context = hmac::Context::with_key(key);
                     self.message.feed(scope, &mut |bytes| context.update(bytes))?;
-                    holds |= equal(context.sign().as_ref());
+                    holds = holds || equal(context.sign().as_ref());
                 }
                 holds
             }

@@ -6,7 +6,7 @@ use crate::{
     normalize::time,
 };
 use clap::Args;
-use headgate_webhook::Endpoint;
+use headgate_webhook::{Endpoint, SignedRequest};
 use std::{net::SocketAddr, time::Duration};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,33 +42,46 @@ impl Send {
         let signed = endpoint
             .sign(self.sample.as_deref(), time::now())
             .map_err(|error| Failure::usage(format!("cannot sign a sample: {error}")))?;
-        let scheme = if config.http.tls.is_some() { "https" } else { "http" };
-        let base = self.url.unwrap_or_else(|| {
-            format!("{scheme}://{}/webhooks/{}", reachable(config.http.listen), self.source)
-        });
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| Failure::internal(error.to_string()))?;
-        let request = client
-            .request(signed.method, format!("{base}{}", signed.query))
-            .headers(signed.headers)
-            .body(signed.body);
-        let answer = request.send().await.map_err(|error| {
-            Failure::unavailable(format!("nothing answers on {base}: {}", error.without_url()))
-                .with_fix("headgate run, or look at http.listen")
-        })?;
+        let base = base(config, &self.source, self.url.as_deref());
+        let answer = post(&base, signed).await?;
         let status = answer.status();
-        if !status.is_success() {
-            return Err(Failure::refused(format!("the gateway answered {status}"))
-                .with_fix("its log says why; was it started with another secret?"));
-        }
         let body = answer.text().await.unwrap_or_default();
         let body = if body.is_empty() { String::new() } else { format!(": {}", body.trim()) };
         print(format!("{status}{body}\n").as_bytes())
     }
+}
+
+/// The URL of a source on the running gateway.
+pub(super) fn base(config: &Config, source: &str, url: Option<&str>) -> String {
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    url.map_or_else(
+        || format!("{scheme}://{}/webhooks/{source}", reachable(config.http.listen)),
+        str::to_owned,
+    )
+}
+
+/// Posts a signed delivery; anything but a 2xx is a failure.
+pub(super) async fn post(base: &str, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
+    let client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| Failure::internal(error.to_string()))?;
+    let request = client
+        .request(signed.method, format!("{base}{}", signed.query))
+        .headers(signed.headers)
+        .body(signed.body);
+    let answer = request.send().await.map_err(|error| {
+        Failure::unavailable(format!("nothing answers on {base}: {}", error.without_url()))
+            .with_fix("headgate run, or look at http.listen")
+    })?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(Failure::refused(format!("the gateway answered {status}"))
+            .with_fix("its log says why; was it started with another secret?"));
+    }
+    Ok(answer)
 }
 
 /// An address to call where one is listened on: every address is also this machine's own.

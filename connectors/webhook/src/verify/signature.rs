@@ -83,7 +83,12 @@ impl Encoding {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    };
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {
         return None;
@@ -129,7 +134,7 @@ impl Finder {
             (true, None, Some(pointer)) => Place::Json(Pointer::parse(pointer)?),
             _ => return Err("signature: exactly one of header, headers, query, json".to_owned()),
         };
-        if rules.pairs.is_some() != !rules.take.is_empty() {
+        if rules.pairs.is_some() == rules.take.is_empty() {
             return Err("signature: pairs and take belong together".to_owned());
         }
         Ok(Self { place, rules })
@@ -228,9 +233,9 @@ impl Finder {
     /// The signatures in a text, still encoded.
     fn parts<'t>(&'t self, text: &'t str) -> impl Iterator<Item = &'t str> {
         let split = self.rules.split.as_deref();
-        // A separator that cannot come stands for "the whole text".
-        text.split(split.unwrap_or("\0")).filter_map(move |part| {
-            let part = if split.is_some() { part.trim() } else { part };
+        let whole = split.is_none().then_some(text);
+        let list = split.into_iter().flat_map(|split| text.split(split).map(str::trim));
+        whole.into_iter().chain(list).filter_map(move |part| {
             if let Some(pairs) = &self.rules.pairs {
                 let (name, value) = part.split_once(pairs.as_str())?;
                 return (name == self.rules.take).then_some(value);

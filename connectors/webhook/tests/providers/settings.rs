@@ -94,3 +94,47 @@ fn a_strange_algorithm_is_refused_without_showing_parameters() {
     let error = make("hmac", settings).unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn the_documented_provider_of_ones_own_works() {
+    let page = include_str!("../../../../docs/providers/README.md");
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let provider = std::sync::Arc::new(headgate_webhook::Provider::parse(text).unwrap());
+    let settings = Settings { secrets: vec![Secret::new("whsec_c2VjcmV0")], ..Settings::default() };
+    let endpoint = Endpoint::new(provider, settings).unwrap();
+    let signed = endpoint.sign(None, 1_795_356_367_000_000).unwrap();
+    let verdict = endpoint.receive(&headgate_webhook::Request {
+        method: &signed.method,
+        path_and_query: "/webhooks/acme",
+        headers: &signed.headers,
+        body: &signed.body,
+        received_at: 1_795_356_367_000_000,
+        pending: false,
+    });
+    let headgate_webhook::Verdict::Deliveries { deliveries, ack } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(ack.status, 204);
+    let delivery = &deliveries[0];
+    assert_eq!((delivery.entity.as_str(), delivery.verb.as_str()), ("order", "paid"));
+    assert_eq!(delivery.source.as_deref(), Some("https://acme.example/a1"));
+}
+
+#[test]
+fn every_provider_has_its_section_in_the_docs() {
+    let pages =
+        ["clouds", "code", "commerce", "customers", "generic", "messages", "payments", "work"].map(|page| {
+            let path = format!("{}/../../docs/providers/{page}.md", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(path).unwrap()
+        });
+    for provider in CATALOG.iter() {
+        let heading =
+            format!("## {}: `{}`\n\n{}", provider.title(), provider.name(), provider.setup().trim());
+        let found = pages.iter().filter(|page| page.contains(&heading)).count();
+        assert_eq!(
+            found,
+            1,
+            "{}: heading and setup have to stand in docs/providers as in its file",
+            provider.name()
+        );
+    }
+}
