@@ -6,6 +6,8 @@
 //!   last progress is kept, then the embedded broker stops. What has not ended after `shutdown_grace` is cut off, which
 //!   loses nothing: the next run goes on from what the stream really holds.
 
+mod data_dir;
+
 use crate::{
     admin,
     broker::{
@@ -19,6 +21,8 @@ use crate::{
     webhook::{self, StartError},
 };
 use async_nats::jetstream;
+use data_dir::DataDir;
+pub use data_dir::DataDirError;
 use std::sync::Arc;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,6 +36,9 @@ pub enum RunError {
     /// The public listener cannot be had.
     #[error(transparent)]
     Webhooks(#[from] StartError),
+    /// The gateway's folder cannot be had.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The embedded broker cannot be had.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -44,8 +51,15 @@ impl RunError {
         match self {
             Self::Admin(error) => error.fix().to_owned(),
             Self::Webhooks(error) => error.fix().to_owned(),
+            Self::DataDir(error) => error.fix().to_owned(),
             Self::Embedded(error) => error.fix(),
         }
+    }
+
+    /// Whether to go on would have done harm, though everything is there.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::DataDir(DataDirError::Held { .. }))
     }
 }
 
@@ -56,8 +70,11 @@ impl RunError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = admin::bind(config.admin.listen).await?;
     let webhooks = webhook::bind(&config).await?;
+    // Held until the broker in it has ended.
+    let mut _data_dir = None;
     let embedded = match &config.nats.server {
         Server::Embedded(settings) => {
+            _data_dir = Some(DataDir::hold(&config.gateway.data_dir)?);
             match EmbeddedServer::start(settings, &config.gateway.data_dir, &shutdown).await? {
                 Some(embedded) => Some(embedded),
                 None => return Ok(()),

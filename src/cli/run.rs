@@ -42,7 +42,10 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
             tracing::info!("headgate has ended");
             Ok(())
         }
-        Ok(Err(error)) => Err(Failure::unavailable(error.to_string()).with_fix(error.fix())),
+        Ok(Err(error)) => {
+            let failed = if error.is_refusal() { Failure::refused } else { Failure::unavailable };
+            Err(failed(error.to_string()).with_fix(error.fix()))
+        }
         Err(error) => Err(Failure::internal(format!("the gateway failed: {error}"))),
     }
 }

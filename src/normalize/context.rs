@@ -1,12 +1,10 @@
-//! What a transaction's events carry from their writer: the attributes of a `headgate.context` message, else a trace
+//! What a transaction's events carry from their writer: the attributes of a
+//! [`CONTEXT_PREFIX`](headgate_sdk::CONTEXT_PREFIX) message, else a trace
 //! that is derived from the transaction and so is the same on every replay.
 
 use super::time::Text;
 use headgate_sdk::Position;
 use serde_json::Value;
-
-/// Prefix of the transactional logical message that sets attributes on the events of its transaction.
-pub const PREFIX: &str = "headgate.context";
 
 const MAX_BYTES: usize = 8 << 10;
 const MAX_ATTRIBUTES: usize = 32;

@@ -17,7 +17,7 @@ use async_nats::Subject;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use headgate_sdk::{
-    Change, Gap, Message, Op, Position, Progress, Relation, RowFault, Transaction, Unwritable,
+    CONTEXT_PREFIX, Change, Gap, Message, Op, Position, Progress, Relation, RowFault, Transaction, Unwritable,
 };
 use serde_json::{Value, json};
 use std::{
@@ -51,7 +51,10 @@ struct OpenTransaction {
     commit: u64,
     committed_at: i64,
     id: String,
+    /// Index of the next change, dead letters counted: half of its position.
     next_index: u32,
+    /// Events so far, dead letters not counted: the next one's `txindex`.
+    events: u32,
     /// Spelled from the end of `subject`'s key to the last attribute that the transaction decides.
     attributes: Vec<u8>,
     /// Whether `attributes` has been spelled: it is not, for a transaction that is dropped whole.
@@ -180,6 +183,7 @@ impl Encoder {
         open.committed_at = transaction.committed_at;
         open.id.clone_from(&transaction.id);
         open.next_index = 0;
+        open.events = 0;
         open.spelled = false;
         open.context.clear();
         open.is_open = true;
@@ -228,7 +232,7 @@ impl Encoder {
 
     /// A logical message, inside the open transaction or standing alone.
     pub fn message(&mut self, message: &Message<'_>) {
-        if message.transactional && message.prefix == context::PREFIX {
+        if message.transactional && message.prefix == CONTEXT_PREFIX {
             match context::parse(message.content) {
                 Ok(attributes) => {
                     self.transaction.context = attributes;
@@ -238,7 +242,7 @@ impl Encoder {
                     source = self.look.style.source,
                     transaction = self.transaction.id,
                     "a {} message sets nothing: {error}",
-                    context::PREFIX
+                    CONTEXT_PREFIX
                 ),
             }
             return;
@@ -261,6 +265,7 @@ impl Encoder {
             });
             self.encode_plain(&encode::token(message.prefix), "message", position, &data);
         }
+        self.transaction.events += 1;
         if !message.transactional {
             self.close(Some(message.position));
         }
@@ -317,6 +322,20 @@ impl Encoder {
         Some(position)
     }
 
+    /// Whether the stream ends within the open transaction.
+    fn is_resumed(&self) -> bool {
+        self.resume.is_some_and(|at| (at.epoch, at.commit) == (self.epoch, self.transaction.commit))
+    }
+
+    /// Whether a row's images can be an event. They are written to find out, and taken back.
+    fn can_be_written(&mut self, relation: &Relation, images: Images<'_, '_>) -> bool {
+        let Some(table) = self.tables.get(&relation.id) else { return false };
+        let end = self.buffer.len();
+        let written = write_images(&table.relation, &table.names, images, &mut self.buffer);
+        self.buffer.truncate(end);
+        written.is_ok()
+    }
+
     /// Closes the event that was held back.
     fn close(&mut self, transaction_end: Option<u64>) {
         let Some(held) = self.held.take() else { return };
@@ -365,7 +384,13 @@ impl Encoder {
         images: Images<'_, '_>,
         rekeyed: Option<&'static [u8]>,
     ) {
-        let Some(position) = self.next_position() else { return };
+        let Some(position) = self.next_position() else {
+            // Where the stream ends within a transaction, those before it are counted as they were when they went there.
+            if self.is_resumed() && self.can_be_written(relation, images) {
+                self.transaction.events += 1;
+            }
+            return;
+        };
         self.spell_transaction();
         // The event held back is ended only when this one could be written: else it may still be the transaction's last.
         let held_end = self.buffer.len();
@@ -389,7 +414,7 @@ impl Encoder {
         out.extend_from_slice(style.form.sequence);
         out.extend_from_slice(&text);
         out.extend_from_slice(style.form.txindex);
-        out.extend_from_slice(itoa::Buffer::new().format(position.index).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(self.transaction.events).as_bytes());
         out.extend_from_slice(style.form.number_end);
         let data_start = out.len();
         out.extend_from_slice(&spelling.data);
@@ -404,6 +429,7 @@ impl Encoder {
                     out.push(b'}');
                 }
                 out.push(b'}');
+                self.transaction.events += 1;
                 let data_end = out.len();
                 let committed_at = self.transaction.committed_at;
                 let event = Held { start, data_start, data_end, subject, position, committed_at };
@@ -481,7 +507,7 @@ impl Encoder {
         out.extend_from_slice(&text);
         if self.transaction.is_open {
             out.extend_from_slice(style.form.txindex);
-            out.extend_from_slice(itoa::Buffer::new().format(position.index).as_bytes());
+            out.extend_from_slice(itoa::Buffer::new().format(self.transaction.events).as_bytes());
             out.extend_from_slice(style.form.number_end);
         } else {
             out.extend_from_slice(style.form.close);

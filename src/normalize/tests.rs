@@ -232,6 +232,37 @@ fn an_unencodable_row_goes_to_the_dead_letters_and_the_last_good_event_stays_the
     assert_eq!(event["txlast"], true);
 }
 
+/// A dead letter takes an index, so that ids stay the same, and no place among the events; also where the stream ends
+/// between it and the rest of its transaction.
+#[test]
+fn a_dead_letter_leaves_no_hole_in_txindex() {
+    let orders = relation("public", "orders", &["id", "name"], &[0]);
+    for resume in [None, Some(0), Some(1), Some(2)] {
+        let resume = resume.map(|index| Position { epoch: 1, commit: 10, index });
+        let mut encoder = encoder(Mode::Structured, TEMPLATE, resume);
+        begin(&mut encoder, 10);
+        for (id, name) in [("1", &b"good"[..]), ("2", b"\xff\xfe"), ("3", b"good"), ("4", b"good")] {
+            let after = [value(id), Cell::Value(name)];
+            encoder.change(&Change { relation: &orders, op: Op::Created, before: None, after: Some(&after) });
+        }
+        encoder.reject(&RowFault { table: None, reason: "too large".to_owned(), size: 1 });
+        encoder.message(&Message { prefix: "note", content: b"plain", transactional: true, position: 10 });
+        commit(&mut encoder, 11);
+        let all = [(0, "00000000"), (1, "00000002"), (2, "00000003"), (3, "00000005")];
+        let left = all
+            .iter()
+            .filter(|(_, index)| resume.is_none_or(|at| u32::from_str_radix(index, 16).unwrap() > at.index));
+        let seen = events(&mut encoder);
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|(_, event)| {
+                (event["txindex"].as_u64().unwrap(), event["id"].as_str().unwrap()[22..].to_owned())
+            })
+            .collect();
+        assert_eq!(seen, left.map(|(n, index)| (*n, (*index).to_owned())).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn context_sets_attributes_on_the_rest_of_its_transaction_only() {
     let mut encoder = encoder(Mode::Structured, TEMPLATE, None);

@@ -294,6 +294,7 @@ async fn row_larger_than_allowed() {
             .map(|event| event.data.key.as_ref().unwrap()["id"].as_str())
             .collect();
         assert_eq!(told, ["1", "3"]);
+        assert_eq!(oracle::malformed(&events), Vec::<String>::new());
         assert_eq!(events[1].attribute("txlast"), "true");
         let letters = dead_letters(&shop.nats, 2).await;
         for letter in &letters {
@@ -337,6 +338,7 @@ async fn bytes_that_are_not_text(version: Version) {
             events.iter().filter_map(|event| Some(event.data.after.as_ref()?["word"].clone())).collect();
         assert_eq!(events.iter().filter(|event| event.data.op == "message").count(), 2);
         assert_eq!(words, ["\"na\u{ef}ve \u{2603}\"", "\"three\"", "\"caf\u{e9}\""]);
+        assert_eq!(oracle::malformed(&events), Vec::<String>::new());
         let letters = dead_letters(&shop.nats, 1).await;
         let data = &letters[0]["data"];
         assert_eq!(data["reason"], "unencodable", "{data}");
@@ -433,7 +435,7 @@ async fn context_of_a_transaction() {
         emit(&format!("{{\"traceparent\":\"{trace}\",\"correlationid\":\"c 1\",\"causationid\":\"x\"}}"));
     shop.postgres
         .execute(&format!(
-            "BEGIN; {good} INSERT INTO scratch VALUES (1); INSERT INTO scratch VALUES (2); COMMIT"
+            "BEGIN; INSERT INTO scratch VALUES (1); {good} INSERT INTO scratch VALUES (2); COMMIT"
         ))
         .await;
     shop.postgres.execute("INSERT INTO scratch VALUES (3)").await;

@@ -6,6 +6,7 @@ use crate::support::{
     eventually,
     gateway::{Gateway, Settings},
     nats::Nats,
+    oracle::Witness,
     postgres::{Stop, Version},
     proxy::{Flow, Proxy},
     servers,
@@ -99,18 +100,42 @@ async fn gateway_terminated() {
     shop.assert_faithful().await;
 }
 
+/// A gateway that runs its own broker where the shop's was.
+fn embedded(shop: &Shop) -> Settings {
+    let embedded = format!(
+        "[nats.embedded]\nlisten = \"127.0.0.1:{}\"\nbinary = \"{}\"\n",
+        shop.nats.port(0),
+        servers().join("nats/nats-server").display()
+    );
+    Settings { nats: vec!["embedded".to_owned()], stream_lines: embedded, ..shop.settings() }
+}
+
+/// A second gateway on the same folder would take the first one's broker for its own, and end it.
+#[tokio::test]
+async fn second_gateway_on_one_folder() {
+    let mut shop = Shop::open().await;
+    shop.nats.terminate(0);
+    let mut gateway = shop.gateway_with(&embedded(&shop)).await;
+    // The same configuration, but for the admin listener, which would refuse it first.
+    let refused = gateway.command_elsewhere().arg("run").output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{said}");
+    assert!(said.contains(&format!("another gateway (pid {})", gateway.pid())), "{said}");
+    workload::start(&Load::new(shop.postgres.url(), 32)).finish().await;
+    shop.assert_faithful().await;
+    // Nothing of the hold outlives the process.
+    gateway.kill9();
+    gateway.start_again().await;
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
 /// The gateway's own broker falls with it, and comes back with it.
 #[tokio::test]
 async fn gateway_killed_with_the_broker_that_it_runs() {
     let (mut shop, mut dice) = (Shop::open().await, Dice(31));
     shop.nats.terminate(0);
     // In the other one's place, so that the oracle finds it.
-    let embedded = format!(
-        "[nats.embedded]\nlisten = \"127.0.0.1:{}\"\nbinary = \"{}\"\n",
-        shop.nats.port(0),
-        servers().join("nats/nats-server").display()
-    );
-    let settings = Settings { nats: vec!["embedded".to_owned()], stream_lines: embedded, ..shop.settings() };
+    let settings = embedded(&shop);
     let mut gateway = shop.gateway_with(&settings).await;
     let writing = workload::start(&Load::steady(shop.postgres.url(), 31));
     for round in 0..rounds() {
@@ -287,28 +312,38 @@ async fn broker_stalled_for_longer_than_the_database_waits() {
 async fn tail_lost(gateway_runs: bool, seed: u64) {
     let mut shop = Shop::open().await;
     let mut gateway: Gateway = shop.gateway().await;
+    let mut witness = Witness::default();
     for round in 0..rounds() {
         workload::start(&Load::new(shop.postgres.url(), seed + round)).finish().await;
-        shop.assert_faithful().await;
+        shop.still_faithful(&mut witness).await;
         shop.nats.terminate(0);
         let copy = shop.nats.copy_store(0);
+        let known = witness.clone();
         shop.nats.start_again(0).await;
         workload::start(&Load { transactions: 30, ..Load::new(shop.postgres.url(), seed + round + 1_000) })
             .finish()
             .await;
-        let held = shop.assert_faithful().await.len();
+        let tail = shop.still_faithful(&mut witness).await;
         if !gateway_runs {
             gateway.terminate();
         }
         shop.nats.terminate(0);
         shop.nats.restore_store(0, &copy);
+        witness = known;
         shop.nats.start_again(0).await;
         if !gateway_runs {
-            assert!(stream::read(&shop.nats, STREAM).await.len() < held, "no tail was lost");
+            assert_eq!(
+                stream::last_sequence(&shop.nats, STREAM).await,
+                witness.sequence(),
+                "no tail was lost"
+            );
             gateway.start_again().await;
         }
-        shop.assert_faithful().await;
+        // What was lost is there again, and the new mark.
+        assert!(shop.still_faithful(&mut witness).await > tail);
     }
+    // Once more from the beginning, by somebody who knows nothing.
+    shop.assert_faithful().await;
 }
 
 #[tokio::test]

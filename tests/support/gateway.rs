@@ -137,6 +137,25 @@ impl Gateway {
         command
     }
 
+    /// The same with a configuration that differs in the ports alone.
+    pub(crate) fn command_elsewhere(&self) -> Command {
+        let text = std::fs::read_to_string(self.dir.path().join("config.toml")).unwrap();
+        let (admin, http) = (Port::free(), Port::free());
+        let text = text
+            .replace(
+                &format!("127.0.0.1:{}\"", self.admin.number()),
+                &format!("127.0.0.1:{}\"", admin.number()),
+            )
+            .replace(
+                &format!("127.0.0.1:{}\"", self.http.number()),
+                &format!("127.0.0.1:{}\"", http.number()),
+            );
+        std::fs::write(self.dir.path().join("elsewhere.toml"), text).unwrap();
+        let mut command = self.command();
+        command.env("HEADGATE_CONFIG", self.dir.path().join("elsewhere.toml"));
+        command
+    }
+
     /// Waits until `/readyz` says yes.
     pub(crate) async fn is_ready(&mut self) {
         let url = self.admin_url("readyz");
@@ -169,7 +188,6 @@ impl Gateway {
     }
 
     /// The process id of the running gateway.
-    #[allow(dead_code, reason = "only the benchmarks ask")]
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("the gateway is running").pid().as_raw_nonzero().get().unsigned_abs()
     }

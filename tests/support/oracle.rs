@@ -2,6 +2,9 @@
 //!
 //! It knows the contract and nothing of the gateway. It checks the identity and order of all events, the shape of every
 //! transaction, and then replays the stream alone, from empty tables, and compares every row with the database.
+//!
+//! [`assert_faithful`] reads a stream from its beginning. A [`Witness`] keeps what it has read, so that a test that asks
+//! again and again reads each event once.
 
 use super::{
     database::{self, Row, Table, Tables, same},
@@ -22,24 +25,77 @@ use std::{
 /// # Panics
 /// With a report, where it is not.
 pub(crate) async fn assert_faithful(nats: &Nats, postgres: &Postgres) -> Vec<Event> {
-    let client = postgres.client().await;
-    let mark = workload::mark(&client).await;
-    let events = stream::read_until(nats, "EVENTS_shop", Duration::from_secs(120), |event| {
-        event.data.table == "public.marks" && event.data.key.as_ref().is_some_and(|key| key["id"] == mark)
-    })
-    .await;
-    let database = database::read(&client, "public").await;
-    let found = violations(&events, &database);
-    assert!(found.is_empty(), "{}", report(&events, &found));
-    // Shown with `--success-output`: a figure to tell of a soak.
-    println!("faithful: {} events", events.len());
-    events
+    Witness::default().assert_faithful(nats, postgres).await
 }
 
-fn report(events: &[Event], found: &[String]) -> String {
+/// Somebody who has read a stream up to a message and remembers all of it. A clone is what they knew at that time, for
+/// a stream that is put back to it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Witness {
+    /// The last message's sequence and event id.
+    last: Option<(u64, String)>,
+    events: usize,
+    chain: Chain,
+    replay: Replay,
+}
+
+impl Witness {
+    /// [`assert_faithful`] of everything read so far and of what the stream holds behind it, which is returned.
+    ///
+    /// # Panics
+    /// With a report, where it is not; or the last message that was read is not there any more.
+    pub(crate) async fn assert_faithful(&mut self, nats: &Nats, postgres: &Postgres) -> Vec<Event> {
+        const STREAM: &str = "EVENTS_shop";
+        let client = postgres.client().await;
+        let mark = workload::mark(&client).await;
+        // That message is read again, to see that the stream is still the same up to here.
+        let before = self.last.as_ref().map_or(0, |(sequence, _)| sequence - 1);
+        let (mut events, last) =
+            stream::read_after(nats, STREAM, before, Duration::from_secs(120), |event| {
+                event.data.table == "public.marks"
+                    && event.data.key.as_ref().is_some_and(|key| key["id"] == mark)
+            })
+            .await;
+        if let Some((sequence, id)) = &self.last {
+            let first = events.remove(0);
+            assert_eq!(first.attribute("id"), id, "another event at sequence {sequence}");
+        }
+        self.last = events.last().map(|event| (last, event.attribute("id").to_owned()));
+        let database = database::read(&client, "public").await;
+        self.hear(&events, &database);
+        let found = self.violations(&database);
+        assert!(found.is_empty(), "{}", report(self.events, &events, &found));
+        // Shown with `--success-output`: a figure to tell of a soak.
+        println!("faithful: {} events", self.events);
+        events
+    }
+
+    /// The sequence of the last message that was read.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.last.as_ref().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    fn hear(&mut self, events: &[Event], database: &Tables) {
+        for event in events {
+            self.chain.hear(event);
+            if is_row_change(event) {
+                self.replay.apply(event, database);
+            }
+        }
+        self.events += events.len();
+    }
+
+    fn violations(&self, database: &Tables) -> Vec<String> {
+        let mut found = self.chain.violations();
+        found.extend(self.replay.violations(database));
+        found
+    }
+}
+
+fn report(all: usize, events: &[Event], found: &[String]) -> String {
     let rows = events.iter().filter(|event| is_row_change(event)).count();
     let mut text = format!(
-        "the stream is not faithful: {} violations in {} events ({rows} row changes)",
+        "the stream is not faithful: {} violations in {all} events; {} were read last ({rows} row changes)",
         found.len(),
         events.len()
     );
@@ -52,110 +108,94 @@ fn report(events: &[Event], found: &[String]) -> String {
 
 /// What is wrong with a stream by itself, whatever the database holds.
 pub(crate) fn malformed(events: &[Event]) -> Vec<String> {
-    let mut found = order(events);
-    found.extend(transactions(events));
-    found
+    let mut chain = Chain::default();
+    events.iter().for_each(|event| chain.hear(event));
+    chain.violations()
 }
 
 /// Everything that is wrong with a stream, given the database that it should tell of.
 pub(crate) fn violations(events: &[Event], database: &Tables) -> Vec<String> {
-    let mut found = malformed(events);
-    found.extend(contents(events, database));
-    found
+    let mut witness = Witness::default();
+    witness.hear(events, database);
+    witness.violations(database)
 }
 
 fn is_row_change(event: &Event) -> bool {
     matches!(event.data.op.as_str(), "created" | "updated" | "deleted" | "truncated" | "snapshot")
 }
 
-/// Ids are unique, sequences rise.
-fn order(events: &[Event]) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut ids = HashSet::new();
-    let mut last = "";
-    for event in events {
-        let (id, sequence) = (event.attribute("id"), event.attribute("sequence"));
-        if !ids.insert(id) {
-            found.push(format!("{id}: this id came before"));
-        }
-        if sequence <= last {
-            found.push(format!("{id}: sequence {sequence:?} comes after {last:?}"));
-        }
-        last = sequence;
-    }
-    found
+/// The order of events: ids are unique, sequences rise. A transaction's events are together, numbered from 0 without a
+/// hole, and its last one says so.
+#[derive(Clone, Debug, Default)]
+struct Chain {
+    ids: HashSet<String>,
+    last: String,
+    transactions: HashSet<(u16, u64)>,
+    /// The transaction whose end has not come: the position, `txindex` and `txid` of its last event.
+    open: Option<(Position, u64, String)>,
+    found: Vec<String>,
 }
 
-/// A transaction's events are together, numbered from 0 without a hole, and its last one says so.
-fn transactions(events: &[Event]) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut seen: HashSet<(u16, u64)> = HashSet::new();
-    let mut open: Option<(Position, &str)> = None;
-    for event in events.iter().filter(|event| !event.attribute("txid").is_empty()) {
+impl Chain {
+    fn hear(&mut self, event: &Event) {
+        let (id, sequence) = (event.attribute("id"), event.attribute("sequence"));
+        if !self.ids.insert(id.to_owned()) {
+            self.found.push(format!("{id}: this id came before"));
+        }
+        if sequence <= self.last.as_str() {
+            self.found.push(format!("{id}: sequence {sequence:?} comes after {:?}", self.last));
+        }
+        sequence.clone_into(&mut self.last);
+        if !event.attribute("txid").is_empty() {
+            self.hear_in_transaction(event);
+        }
+    }
+
+    fn hear_in_transaction(&mut self, event: &Event) {
         let (id, txid) = (event.attribute("id"), event.attribute("txid"));
         let Ok(position) = event.attribute("sequence").parse::<Position>() else {
-            found.push(format!("{id}: sequence is not a position"));
-            continue;
+            self.found.push(format!("{id}: sequence is not a position"));
+            return;
         };
-        if event.attribute("txindex") != position.index.to_string() {
-            found.push(format!("{id}: txindex is {:?}", event.attribute("txindex")));
-        }
+        let Ok(index) = event.attribute("txindex").parse::<u64>() else {
+            self.found.push(format!("{id}: txindex is {:?}", event.attribute("txindex")));
+            return;
+        };
         let same_transaction =
             |former: &Position| (former.epoch, former.commit) == (position.epoch, position.commit);
-        match open {
-            Some((former, of)) if same_transaction(&former) => {
-                if position.index != former.index + 1 {
-                    found.push(format!(
-                        "{id}: index {} of its transaction comes after {}",
-                        position.index, former.index
-                    ));
+        match &self.open {
+            Some((former, last, of)) if same_transaction(former) => {
+                if index != last + 1 {
+                    self.found.push(format!("{id}: txindex {index} of its transaction comes after {last}"));
                 }
                 if of != txid {
-                    found.push(format!("{id}: txid {txid} within transaction {of}"));
+                    self.found.push(format!("{id}: txid {txid} within transaction {of}"));
                 }
             }
-            _ => {
-                if let Some((former, of)) = open {
-                    found.push(format!(
+            open => {
+                if let Some((former, _, of)) = open {
+                    self.found.push(format!(
                         "{id}: transaction {of} was open at {former}, its last event is missing"
                     ));
                 }
-                if position.index != 0 {
-                    found.push(format!("{id}: its transaction begins at index {}", position.index));
+                if index != 0 {
+                    self.found.push(format!("{id}: its transaction begins at txindex {index}"));
                 }
-                if !seen.insert((position.epoch, position.commit)) {
-                    found.push(format!("{id}: its transaction had ended before"));
+                if !self.transactions.insert((position.epoch, position.commit)) {
+                    self.found.push(format!("{id}: its transaction had ended before"));
                 }
             }
         }
-        open = (event.attribute("txlast") != "true").then_some((position, txid));
+        self.open = (event.attribute("txlast") != "true").then(|| (position, index, txid.to_owned()));
     }
-    if let Some((former, of)) = open {
-        found.push(format!("transaction {of} is open at {former}, where the stream ends"));
-    }
-    found
-}
 
-/// The replayed stream is the database.
-fn contents(events: &[Event], database: &Tables) -> Vec<String> {
-    let mut replay = Replay { database, tables: BTreeMap::new(), moving: None, found: Vec::new() };
-    for event in events.iter().filter(|event| is_row_change(event)) {
-        replay.apply(event);
-    }
-    let Replay { tables, mut found, .. } = replay;
-    for (name, table) in database {
-        let empty = BTreeMap::new();
-        compare(name, table, tables.get(name).unwrap_or(&empty), &mut found);
-    }
-    for (name, rows) in &tables {
-        if !database.contains_key(name) && !rows.is_empty() {
-            found.push(format!(
-                "{name}: the stream has {} rows of a table that the database does not have",
-                rows.len()
-            ));
+    fn violations(&self) -> Vec<String> {
+        let mut found = self.found.clone();
+        if let Some((former, _, of)) = &self.open {
+            found.push(format!("transaction {of} is open at {former}, where the stream ends"));
         }
+        found
     }
-    found
 }
 
 fn compare(name: &str, table: &Table, replayed: &BTreeMap<Row, Row>, found: &mut Vec<String>) {
@@ -183,16 +223,34 @@ fn compare(name: &str, table: &Table, replayed: &BTreeMap<Row, Row>, found: &mut
     }
 }
 
-struct Replay<'a> {
-    database: &'a Tables,
+/// The stream replayed from empty tables.
+#[derive(Clone, Debug, Default)]
+struct Replay {
     tables: BTreeMap<String, BTreeMap<Row, Row>>,
     /// The row that lost its key in the event before, waiting for its new one.
     moving: Option<Row>,
     found: Vec<String>,
 }
 
-impl Replay<'_> {
-    fn apply(&mut self, event: &Event) {
+impl Replay {
+    /// What is wrong so far, and where the tables differ from the database's.
+    fn violations(&self, database: &Tables) -> Vec<String> {
+        let (mut found, empty) = (self.found.clone(), BTreeMap::new());
+        for (name, table) in database {
+            compare(name, table, self.tables.get(name).unwrap_or(&empty), &mut found);
+        }
+        for (name, rows) in &self.tables {
+            if !database.contains_key(name) && !rows.is_empty() {
+                found.push(format!(
+                    "{name}: the stream has {} rows of a table that the database does not have",
+                    rows.len()
+                ));
+            }
+        }
+        found
+    }
+
+    fn apply(&mut self, event: &Event, database: &Tables) {
         let data = &event.data;
         let rows = self.tables.entry(data.table.clone()).or_default();
         let moved = self.moving.take();
@@ -208,7 +266,7 @@ impl Replay<'_> {
         let former = rows.get(&key);
         // What the stream said last about a row is what the log says that the row was.
         if let (Some(former), Some(before)) = (former, &data.before) {
-            let types = self.database.get(&data.table).map(|table| &table.types);
+            let types = database.get(&data.table).map(|table| &table.types);
             for (column, value) in before {
                 let kind = types.and_then(|types| types.get(column));
                 if !former.get(column).is_some_and(|known| same(kind, known, value)) {
@@ -382,20 +440,25 @@ mod tests {
 
     #[test]
     fn a_hole_in_the_indexes_is_seen() {
-        let report = with(|events| {
-            let position = Position { epoch: 1, commit: 20, index: 3 }.to_string();
-            for name in ["id", "sequence"] {
-                events[4].attributes.insert(name.to_owned(), position.clone());
-            }
-            events[4].attributes.insert("txindex".to_owned(), "3".to_owned());
-        });
-        assert_eq!(report, "0001-0000000000000014-00000003: index 3 of its transaction comes after 1");
+        let report = with(|events| drop(events[4].attributes.insert("txindex".to_owned(), "3".to_owned())));
+        assert_eq!(report, "0001-0000000000000014-00000002: txindex 3 of its transaction comes after 1");
+        let report = with(|events| drop(events[1].attributes.insert("txindex".to_owned(), "0".to_owned())));
+        assert!(report.contains("txindex 0 of its transaction comes after 0"), "{report}");
+        let report = with(|events| drop(events[1].attributes.remove("txindex")));
+        assert!(report.contains("txindex is \"\""), "{report}");
     }
 
     #[test]
-    fn an_index_that_is_not_the_positions_is_seen() {
-        let report = with(|events| drop(events[1].attributes.insert("txindex".to_owned(), "0".to_owned())));
-        assert!(report.contains("txindex is \"0\""), "{report}");
+    fn a_witness_who_asks_often_sees_what_one_who_asks_once_sees() {
+        let (events, database) = faithful();
+        for cut in 0..events.len() {
+            let mut witness = Witness::default();
+            witness.hear(&events[..cut], &database);
+            witness.hear(&events[cut..], &database);
+            assert_eq!(witness.violations(&database), Vec::<String>::new());
+            witness.hear(&events[cut..], &database);
+            assert_ne!(witness.violations(&database), Vec::<String>::new(), "doubled from {cut} on");
+        }
     }
 
     #[test]
@@ -406,7 +469,7 @@ mod tests {
             assert!(report.contains("open at"), "{report}");
         }
         let report = with(|events| drop(events[0].attributes.insert("txlast".to_owned(), "true".to_owned())));
-        assert!(report.contains("its transaction begins at index 1"), "{report}");
+        assert!(report.contains("its transaction begins at txindex 1"), "{report}");
     }
 
     #[test]

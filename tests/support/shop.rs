@@ -78,4 +78,9 @@ impl Shop {
     pub(crate) async fn assert_faithful_however_small(&self) -> Vec<Event> {
         oracle::assert_faithful(&self.nats, &self.postgres).await
     }
+
+    /// [`oracle::Witness::assert_faithful`]; how many events that were.
+    pub(crate) async fn still_faithful(&self, witness: &mut oracle::Witness) -> usize {
+        witness.assert_faithful(&self.nats, &self.postgres).await.len()
+    }
 }

@@ -3,7 +3,10 @@
 use super::{database::Row, eventually, nats::Nats};
 use async_nats::{
     HeaderMap,
-    jetstream::{self, consumer::pull::OrderedConfig},
+    jetstream::{
+        self,
+        consumer::{DeliverPolicy, pull::OrderedConfig},
+    },
 };
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -52,23 +55,38 @@ pub(crate) async fn read_until(
     within: Duration,
     is_last: impl Fn(&Event) -> bool,
 ) -> Vec<Event> {
+    read_after(nats, stream, 0, within, is_last).await.0
+}
+
+/// The same from the message after the one with the sequence `after`; the last one's sequence too.
+///
+/// # Panics
+/// As [`read_until`].
+pub(crate) async fn read_after(
+    nats: &Nats,
+    stream: &str,
+    after: u64,
+    within: Duration,
+    is_last: impl Fn(&Event) -> bool,
+) -> (Vec<Event>, u64) {
     // A broker that was just restarted may drop the reader: it begins again.
     eventually("the stream holds everything", within, || async {
-        let mut events = Vec::new();
+        let (mut events, mut sequence) = (Vec::new(), after);
         let jetstream = nats.jetstream().await;
-        let mut messages = messages(&jetstream, stream).await?;
+        let mut messages = messages(&jetstream, stream, after).await?;
         let mut complete = false;
         loop {
             let patience = if complete { Duration::from_millis(500) } else { Duration::from_secs(10) };
             match tokio::time::timeout(patience, messages.next()).await {
                 Ok(Some(Ok(message))) => {
                     let event = parse(&message);
+                    sequence = message.info().map_err(|error| error.to_string())?.stream_sequence;
                     complete |= is_last(&event);
                     events.push(event);
                 }
                 Ok(Some(Err(error))) => return Err(error.to_string()),
                 Ok(None) => return Err("the subscription ended".to_owned()),
-                Err(_) if complete => return Ok(events),
+                Err(_) if complete => return Ok((events, sequence)),
                 Err(_) => {
                     let last = events.last().map_or("none", |event: &Event| event.attribute("id"));
                     return Err(format!("{} events, the last is {last}", events.len()));
@@ -79,11 +97,16 @@ pub(crate) async fn read_until(
     .await
 }
 
+/// The sequence of the last message that a stream holds now.
+pub(crate) async fn last_sequence(nats: &Nats, stream: &str) -> u64 {
+    nats.jetstream().await.get_stream(stream).await.unwrap().cached_info().state.last_sequence
+}
+
 /// Reads what a stream holds now.
 pub(crate) async fn read(nats: &Nats, stream: &str) -> Vec<Event> {
     let jetstream = nats.jetstream().await;
     let count = jetstream.get_stream(stream).await.unwrap().cached_info().state.messages;
-    let mut messages = messages(&jetstream, stream).await.unwrap();
+    let mut messages = messages(&jetstream, stream, 0).await.unwrap();
     let mut events = Vec::new();
     for _ in 0..count {
         let message =
@@ -96,10 +119,12 @@ pub(crate) async fn read(nats: &Nats, stream: &str) -> Vec<Event> {
 async fn messages(
     jetstream: &jetstream::Context,
     stream: &str,
+    after: u64,
 ) -> Result<jetstream::consumer::pull::Ordered, String> {
     let stream = jetstream.get_stream(stream).await.map_err(|error| error.to_string())?;
-    let consumer =
-        stream.create_consumer(OrderedConfig::default()).await.map_err(|error| error.to_string())?;
+    let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: after + 1 };
+    let config = OrderedConfig { deliver_policy, ..OrderedConfig::default() };
+    let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
     consumer.messages().await.map_err(|error| error.to_string())
 }
 

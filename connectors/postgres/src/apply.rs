@@ -17,7 +17,9 @@ use crate::{
     relation::{Relations, Shape},
     tables::TableFilter,
 };
-use headgate_sdk::{self as sdk, Cell, Change, Fault, Op, Outlet, Progress, RowFault, Transaction};
+use headgate_sdk::{
+    self as sdk, CONTEXT_PREFIX, Cell, Change, Fault, Op, Outlet, Progress, RowFault, Transaction,
+};
 
 /// Prefix of the messages that Headgate writes to move a silent log on. They tell nothing.
 pub(crate) const HEARTBEAT: &str = "headgate.heartbeat";
@@ -37,6 +39,8 @@ pub(crate) struct Apply {
     /// The highest commit position so far, and its time.
     last_commit: u64,
     last_committed_at: i64,
+    /// Whether the open transaction's context was told before its place.
+    context_told: bool,
     images: Images<'static>,
 }
 
@@ -50,6 +54,7 @@ impl Apply {
             open: None,
             last_commit: 0,
             last_committed_at: 0,
+            context_told: false,
             images: Images::default(),
         }
     }
@@ -84,6 +89,13 @@ impl Apply {
         }?;
         self.images = images.recycle();
         Ok(())
+    }
+
+    /// Tells the transaction that has just begun what the first context message in it says, as it holds for all of its
+    /// events. In its place it is passed over.
+    pub(crate) fn context<O: Outlet>(&mut self, content: &[u8], position: u64, outlet: &mut O) {
+        self.context_told = true;
+        outlet.message(&sdk::Message { prefix: CONTEXT_PREFIX, content, transactional: true, position });
     }
 
     /// Tells of a payload of `size` bytes that was too large to be kept, by its `head`. It goes to the dead letters.
@@ -135,6 +147,7 @@ impl Apply {
         }
         self.rise(begin.final_lsn)?;
         self.open = Some(begin.final_lsn);
+        self.context_told = false;
         self.last_committed_at = begin.committed_at.saturating_add(POSTGRES_EPOCH);
         outlet.begin(&Transaction {
             commit: begin.final_lsn,
@@ -228,6 +241,10 @@ impl Apply {
         } else {
             self.alone(message)?
         };
+        if message.transactional && message.prefix == CONTEXT_PREFIX && std::mem::take(&mut self.context_told)
+        {
+            return Ok(());
+        }
         if message.prefix != HEARTBEAT {
             outlet.message(&sdk::Message {
                 prefix: message.prefix,

@@ -26,8 +26,13 @@ pub(crate) const HEAD: usize = 4 << 10;
 const CLOSE: Duration = Duration::from_micros(200);
 /// … if so many of them come in a row.
 const STREAK: u32 = 8;
-/// How long to let bytes gather then.
+/// How long to let bytes gather then…
 const GATHER: Duration = Duration::from_millis(1);
+/// … and how long if more messages than [`MANY`] arrive in a second: everybody works best in long runs, and nobody waits
+/// for a single row then.
+const GATHER_MANY: Duration = Duration::from_millis(8);
+/// Messages a second; a row in a transaction of its own is three.
+const MANY: f64 = 50_000.0;
 /// Gathering that brings less than this is not worth its delay.
 const WORTH: usize = 4 << 10;
 /// Messages other than rows (errors, notices, parameters) are never longer.
@@ -79,16 +84,23 @@ struct Pace {
     streak: u32,
     /// The last gulp filled the buffer: more is there, nothing to wait for.
     filled: bool,
+    /// Messages cut out since the last gulp.
+    messages: u32,
+    many: bool,
 }
 
 impl Pace {
-    fn is_gathering(&self) -> bool {
-        self.streak >= STREAK && !self.filled
+    /// How long to let bytes gather before the next gulp.
+    fn gathering(&self) -> Option<Duration> {
+        let long = if self.many { GATHER_MANY } else { GATHER };
+        (self.streak >= STREAK && !self.filled).then_some(long)
     }
 
     /// Takes note of a gulp.
     fn gulped(&mut self, now: Instant, bytes: usize, filled: bool) {
-        let close = self.last.is_some_and(|last| now.duration_since(last) < CLOSE);
+        let since = self.last.map_or(Duration::MAX, |last| now.duration_since(last));
+        let close = since < CLOSE;
+        self.many = f64::from(std::mem::take(&mut self.messages)) > MANY * since.as_secs_f64();
         let worth = self.streak >= STREAK && bytes >= WORTH;
         self.streak = if filled || worth || (close && self.streak < STREAK) {
             (self.streak + 1).min(STREAK)
@@ -122,6 +134,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// The bytes from the next message on, as far as they are here.
+    pub(crate) fn at_hand(&self) -> &[u8] {
+        let end = if self.passing.is_some() { self.start } else { self.end };
+        self.buffer.get(self.start..end).unwrap_or_default()
+    }
+
     /// While bytes gather, the socket that they come from is left unwatched.
     pub(crate) fn leaving_unwatched(self, socket: Arc<dyn Unwatch>) -> Self {
         Self { unwatcher: Some(socket), ..self }
@@ -147,6 +165,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 }
                 let from = self.start + HEADER;
                 self.start += whole;
+                self.pace.messages += 1;
                 return Ok(self.buffer.get(from..self.start).map(|body| Frame::Whole { tag, body }));
             }
             if tag != b'd' {
@@ -174,11 +193,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads more. To be called when [`next`](Self::next) has nothing; may be cancelled without loss.
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         self.make_room();
-        if self.pace.is_gathering() {
+        if let Some(long) = self.pace.gathering() {
             if let Some(socket) = &self.unwatcher {
                 socket.unwatch();
             }
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(long).await;
         }
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         let read = self.stream.read(room).await?;
@@ -272,21 +291,28 @@ mod tests {
         // A thousand commits a second are no reason to wait.
         for n in 0..100 {
             at(&mut pace, n * 1000, 300);
-            assert!(!pace.is_gathering());
+            assert!(pace.gathering().is_none());
         }
         for n in 0..=u64::from(STREAK) {
             at(&mut pace, 100_000 + n * 20, 300);
         }
-        assert!(pace.is_gathering());
+        assert!(pace.gathering().is_some());
         // Gathered gulps are far apart, and large.
         at(&mut pace, 102_000, 90_000);
-        assert!(pace.is_gathering());
+        assert!(pace.gathering().is_some());
         pace.gulped(start + Duration::from_millis(103), NORMAL, true);
-        assert!(!pace.is_gathering(), "more is there already");
+        assert!(pace.gathering().is_none(), "more is there already");
         at(&mut pace, 104_000, 90_000);
-        assert!(pace.is_gathering());
-        at(&mut pace, 105_200, 2_000);
-        assert!(!pace.is_gathering());
+        assert!(pace.gathering().is_some());
+        // Few large messages need no long runs, many small ones do.
+        assert_eq!(pace.gathering(), Some(GATHER));
+        pace.messages = 200;
+        at(&mut pace, 106_000, 90_000);
+        assert_eq!(pace.gathering(), Some(GATHER_MANY));
+        at(&mut pace, 114_000, 90_000);
+        assert_eq!(pace.gathering(), Some(GATHER));
+        at(&mut pace, 115_200, 2_000);
+        assert!(pace.gathering().is_none());
     }
 
     #[tokio::test]

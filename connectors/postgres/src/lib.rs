@@ -4,9 +4,11 @@ mod apply;
 mod catalog;
 mod config;
 mod connect;
+mod facilities;
 mod feedback;
 mod frame;
 mod history;
+mod lookahead;
 mod lsn;
 mod monitor;
 #[doc(hidden)]

@@ -4,10 +4,11 @@
 use crate::{
     Config,
     connect::{Server, SqlSession, Target},
+    facilities::{Facilities, OLDEST},
     publication::{Plan, Publications},
     refusal::sql_fault,
     slot,
-    source::{Facilities, OLDEST, slot_name},
+    source::slot_name,
 };
 use headgate_sdk::{Fault, FaultKind, Finding};
 use postgres_protocol::escape::escape_identifier;

@@ -129,6 +129,13 @@ impl Replication {
         }
     }
 
+    /// `ALTER_REPLICATION_SLOT` (PostgreSQL 17 and later): from now on standbys may keep a copy of the slot.
+    pub(crate) async fn keep_on_standbys(&mut self, name: &str) -> Result<(), CommandError> {
+        self.command(&format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", escape_identifier(name)))
+            .await
+            .map(drop)
+    }
+
     /// `START_REPLICATION`: from `from`, or from where the slot stands if that is later.
     pub(crate) async fn start(
         mut self,

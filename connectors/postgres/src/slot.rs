@@ -39,7 +39,10 @@ pub(crate) struct Slot {
     plugin: Option<String>,
     database: Option<String>,
     temporary: bool,
+    /// A copy of the primary's that this standby keeps. What a promoted one shows of that is of the past.
     synced: bool,
+    /// Whether standbys may keep a copy.
+    pub(crate) failover: bool,
     /// Who reads it now.
     pub(crate) active_pid: Option<i32>,
     /// From where the server keeps its log.
@@ -93,8 +96,9 @@ pub(crate) async fn inspect(client: &Client, name: &str) -> Result<Option<Slot>,
         CASE WHEN to_jsonb(s) ->> 'invalidation_reason' IS NOT NULL THEN to_jsonb(s) ->> 'invalidation_reason' \
              WHEN wal_status = 'lost' THEN 'its log was removed (wal_status = lost)' \
              WHEN to_jsonb(s) ->> 'conflicting' = 'true' THEN 'it conflicted with recovery' END, \
-        safe_wal_size, COALESCE((to_jsonb(s) ->> 'synced')::boolean, false), \
-        (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END)::text \
+        safe_wal_size, pg_is_in_recovery() AND COALESCE((to_jsonb(s) ->> 'synced')::boolean, false), \
+        (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END)::text, \
+        COALESCE((to_jsonb(s) ->> 'failover')::boolean, false) \
         FROM pg_replication_slots s WHERE slot_name = $1::text::name";
     let Some(row) = client.query_opt(STATEMENT, &[&name]).await.map_err(|error| sql_fault(error, doing()))?
     else {
@@ -113,6 +117,7 @@ pub(crate) async fn inspect(client: &Client, name: &str) -> Result<Option<Slot>,
             safe_bytes: row.try_get(7)?,
             synced: row.try_get(8)?,
             server_log: lsn(row.try_get(9)?).unwrap_or_default(),
+            failover: row.try_get(10)?,
         })
     };
     read().map(Some).map_err(|error| sql_fault(error, doing()))

@@ -359,8 +359,6 @@ async fn tables_that_are_left_out() {
             r#"Created public.t - -> {"id":1}"#,
             "commit",
             "begin",
-            "commit",
-            "begin",
             "Truncated public.t - -> -",
             "commit",
         ]

@@ -1,11 +1,13 @@
 //! The source against real servers: connections, slots, gaps, feedback, shutdown.
 //!
-//! `HEADGATE_POSTGRES_BIN` names the server's programs; without it, the newest that is installed.
+//! `HEADGATE_POSTGRES_BIN` names the server's programs; without it, PostgreSQL 15 from `scripts/servers`.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 #[path = "wire/authentication.rs"]
 mod authentication;
+#[path = "wire/context.rs"]
+mod context;
 #[path = "wire/feedback.rs"]
 mod feedback;
 #[path = "wire/gaps.rs"]

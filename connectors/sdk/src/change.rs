@@ -52,6 +52,11 @@ pub struct Change<'a> {
     pub after: Option<&'a [Cell<'a>]>,
 }
 
+/// Prefix of the transactional message by which a writer sets attributes on the events of its transaction. A connector
+/// that can see so far ahead tells it right after [`begin`](crate::Outlet::begin), so that it holds for all of them;
+/// where it is told later, it holds for the events after it.
+pub const CONTEXT_PREFIX: &str = "headgate.context";
+
 /// A message that an application wrote into the log itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {

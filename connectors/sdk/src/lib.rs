@@ -32,7 +32,7 @@ mod relation;
 mod source;
 pub mod testing;
 
-pub use change::{Cell, Change, Message, Op, Transaction};
+pub use change::{CONTEXT_PREFIX, Cell, Change, Message, Op, Transaction};
 pub use fault::{Fault, FaultKind};
 pub use finding::{Finding, Severity};
 pub use outlet::{Gap, Origin, Outlet, RowFault};

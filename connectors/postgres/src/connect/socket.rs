@@ -15,7 +15,6 @@ use socket2::{SockRef, TcpKeepalive};
 use std::{
     io,
     net::SocketAddr,
-    os::unix::net,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -33,11 +32,11 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// A connection to the server, secured as the URL asks.
 pub(crate) enum Socket {
     Tcp(Tcp),
-    Unix(Stream<net::UnixStream>),
+    Unix(Stream<UnixStream>),
     Tls(Box<TlsStream<Tcp>>),
 }
 
-type Tcp = Stream<std::net::TcpStream>;
+type Tcp = Stream<TcpStream>;
 
 impl Socket {
     /// Whether nobody else can listen: a password may be said in clear text.
@@ -127,18 +126,13 @@ async fn open(target: &Target, address: &Address) -> Result<Socket, Fault> {
     };
     match address {
         Address::Unix(path) => {
-            let stream =
-                UnixStream::connect(path).await.and_then(UnixStream::into_std).map_err(unreachable)?;
-            let both = stream.try_clone().and_then(|reading| Stream::new(reading, stream));
-            Ok(Socket::Unix(both.map_err(unreachable)?))
+            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+            Ok(Socket::Unix(Stream::new(stream)))
         }
         Address::Tcp(host, at) => {
             let stream = TcpStream::connect(at).await.map_err(unreachable)?;
             tune(&stream).map_err(unreachable)?;
-            let stream = stream.into_std().map_err(unreachable)?;
-            let stream =
-                stream.try_clone().and_then(|reading| Stream::new(reading, stream)).map_err(unreachable)?;
-            secure(target, host, address, stream).await
+            secure(target, host, address, Stream::new(stream)).await
         }
     }
 }
@@ -197,6 +191,16 @@ async fn secure(target: &Target, host: &str, address: &Address, mut stream: Tcp)
     Ok(Socket::Tls(Box::new(stream)))
 }
 
+const REFUSED_BY_SERVER: &str =
+    "the server refused: check sslcert and sslkey against its ssl_ca_file, and its ssl_min_protocol_version";
+
+/// What to do where a session's beginning failed because the server refused TLS. In TLS 1.3 it judges the client's
+/// certificate when the handshake is over for the client.
+pub(super) fn refused_in_tls(error: &io::Error) -> Option<&'static str> {
+    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(tls, rustls::Error::AlertReceived(_)).then_some(REFUSED_BY_SERVER)
+}
+
 /// A failed handshake: final where it is about trust, else perhaps a passing loss.
 fn untrusted(target: &Target, host: &str, address: &Address, error: io::Error) -> Fault {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -206,9 +210,9 @@ fn untrusted(target: &Target, host: &str, address: &Address, error: io::Error) -
             "the certificate must be valid now, come from {} and be made out to {host}; set sslrootcert, or (sslmode=verify-ca) do without the name",
             target.tls.root.as_deref().filter(|root| *root != "system").unwrap_or("an authority that the system trusts")
         )),
-        Some(rustls::Error::AlertReceived(_)) => Fault::definite(message)
-            .with_cause(error)
-            .with_fix("the server refused: check sslcert and sslkey against its ssl_ca_file, and its ssl_min_protocol_version"),
+        Some(rustls::Error::AlertReceived(_)) => {
+            Fault::definite(message).with_cause(error).with_fix(REFUSED_BY_SERVER)
+        }
         _ => Fault::transient(message).with_cause(error),
     }
 }

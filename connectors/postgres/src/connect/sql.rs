@@ -3,7 +3,11 @@
 //! The socket is secured by us; `tokio-postgres` is told that TLS has been negotiated already (`Direct`), so that there
 //! is one way to TLS only and channel binding works for both.
 
-use super::{socket::Socket, startup, target::Target};
+use super::{
+    socket::{self, Socket},
+    startup,
+    target::Target,
+};
 use crate::refusal::{Refusal, sql_fault};
 use headgate_sdk::Fault;
 use std::{
@@ -90,9 +94,14 @@ fn refused(error: tokio_postgres::Error, target: &Target) -> Fault {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
         if let Some(lost) = inner.downcast_ref::<io::Error>() {
-            return match lost.get_ref() {
-                Some(reason) if reason.is::<ClearText>() => startup::cleartext(),
-                _ => sql_fault(error, "lost the connection to the database while starting an SQL session"),
+            if lost.get_ref().is_some_and(|reason| reason.is::<ClearText>()) {
+                return startup::cleartext();
+            }
+            return match socket::refused_in_tls(lost) {
+                Some(fix) => {
+                    Fault::definite("the server refused the TLS session").with_cause(error).with_fix(fix)
+                }
+                None => sql_fault(error, "lost the connection to the database while starting an SQL session"),
             };
         }
         cause = inner.source();

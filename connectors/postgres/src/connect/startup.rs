@@ -3,7 +3,10 @@
 //! `tokio-postgres` has no replication mode, so this is done by hand on `postgres-protocol`. Every message is read to
 //! its exact end, and its length is checked before anything is allocated.
 
-use super::{socket::Socket, target::Target};
+use super::{
+    socket::{self, Socket},
+    target::Target,
+};
 use crate::refusal::Refusal;
 use bytes::BytesMut;
 use headgate_sdk::Fault;
@@ -241,7 +244,12 @@ fn unbound() -> Fault {
 }
 
 fn lost(error: io::Error) -> Fault {
-    Fault::transient("lost the connection to the database while starting a session").with_cause(error)
+    match socket::refused_in_tls(&error) {
+        Some(fix) => Fault::definite("the server refused the TLS session").with_cause(error).with_fix(fix),
+        None => {
+            Fault::transient("lost the connection to the database while starting a session").with_cause(error)
+        }
+    }
 }
 
 fn malformed(error: io::Error) -> Fault {

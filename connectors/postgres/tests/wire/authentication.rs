@@ -3,46 +3,25 @@
 use crate::{run::Run, server::Server};
 use headgate_postgres::Config;
 use headgate_sdk::{Fault, FaultKind, Resume};
-use std::process::Command;
+use headgate_test_servers::tls::Authority;
+use std::path::Path;
 
-/// A server with a role for each kind of password, and TLS with a certificate of its own authority.
-async fn server() -> Server {
-    let mut server = Server::prepare(&["ssl=on", "ssl_cert_file=server.crt", "ssl_key_file=server.key"]);
-    let data = server.data();
-    let openssl = |arguments: &str| {
-        let status = Command::new("openssl")
-            .current_dir(&data)
-            .args(arguments.split(' '))
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success(), "openssl {arguments}");
-    };
-    std::fs::write(data.join("names"), "subjectAltName=DNS:localhost").unwrap();
-    openssl(
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.crt -subj /CN=authority -days 2",
-    );
-    openssl(
-        "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.csr -subj /CN=localhost",
-    );
-    openssl(
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -sha384 -extfile names",
-    );
-    server.own(&data.join("server.key"));
-    server.own(&data.join("server.crt"));
-    server.up().await;
+/// A server with a role for each kind of proof, and TLS with a certificate of its own authority.
+async fn server(authority: &Authority) -> Server {
+    let server = Server::start(&[]).await;
+    server.0.speak_tls(authority).await;
     server
         .admin()
         .await
         .batch_execute(
             "SET password_encryption = 'scram-sha-256'; CREATE ROLE scram LOGIN SUPERUSER PASSWORD 'p:a@s/s'; CREATE ROLE clear LOGIN SUPERUSER PASSWORD 'pass'; \
-             CREATE ROLE plain LOGIN PASSWORD 'pass'; SET password_encryption = 'md5'; CREATE ROLE hashed LOGIN SUPERUSER PASSWORD 'pass'; CREATE TABLE t (id int PRIMARY KEY)",
+             CREATE ROLE plain LOGIN PASSWORD 'pass'; CREATE ROLE certified LOGIN SUPERUSER; SET password_encryption = 'md5'; CREATE ROLE hashed LOGIN SUPERUSER PASSWORD 'pass'; CREATE TABLE t (id int PRIMARY KEY)",
         )
         .await
         .unwrap();
     server
-        .hba("local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\nhost all hashed all md5\nhost all clear all password\nhost all postgres all trust")
+        .0
+        .allow("local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\nhost all hashed all md5\nhost all clear all password\nhostssl all certified all cert")
         .await;
     server
 }
@@ -61,9 +40,10 @@ async fn fails(url: String) -> Fault {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_supported_way_in_works_and_others_are_refused() {
-    let server = server().await;
-    let port = server.port;
-    let ca = server.data().join("ca.crt").display().to_string();
+    let authority = Authority::new();
+    let server = server(&authority).await;
+    let port = server.port();
+    let ca = authority.certificate().display().to_string();
     let scram =
         |host: &str, rest: &str| format!("postgres://scram:p%3Aa%40s%2Fs@{host}:{port}/postgres?{rest}");
 
@@ -74,11 +54,8 @@ async fn every_supported_way_in_works_and_others_are_refused() {
     goes(scram("localhost", &format!("sslmode=verify-full&sslrootcert={ca}"))).await;
     goes(format!("postgres://hashed:pass@127.0.0.1:{port}/postgres")).await;
     goes(format!("postgres://clear:pass@127.0.0.1:{port}/postgres?sslmode=require")).await;
-    goes(format!(
-        "host={} port={port} user=clear password=pass dbname=postgres",
-        server.directory.path().display()
-    ))
-    .await;
+    goes(format!("host={} port={port} user=clear password=pass dbname=postgres", server.0.dir().display()))
+        .await;
     goes(format!(
         "postgres://scram:p%3Aa%40s%2Fs@127.0.0.1:1,127.0.0.1:{port}/postgres?target_session_attrs=read-write"
     ))
@@ -106,4 +83,53 @@ async fn every_supported_way_in_works_and_others_are_refused() {
     assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");
     let fault = fails(format!("postgres://scram@127.0.0.1:{port}/postgres")).await;
     assert!(fault.kind() == FaultKind::Definite, "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_opens_what_asks_for_one() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let server = server(&authority).await;
+    let by = |identity: &str| {
+        format!(
+            "postgres://certified@localhost:{}/postgres?sslmode=verify-full&sslrootcert={}{identity}",
+            server.port(),
+            authority.certificate().display()
+        )
+    };
+    let files = |certificate: &Path, key: &Path| {
+        format!("&sslcert={}&sslkey={}", certificate.display(), key.display())
+    };
+    let own = authority.certify("certified");
+    goes(by(&files(&own.certificate, &own.key))).await;
+    let others = [authority.certify("somebody"), stranger.certify("certified")];
+    let mut refused: Vec<String> = others.iter().map(|other| files(&other.certificate, &other.key)).collect();
+    refused.push(String::new());
+    for identity in refused {
+        let fault = fails(by(&identity)).await;
+        assert!(fault.kind() == FaultKind::Definite && fault.fix().is_some(), "{identity}: {fault}");
+    }
+    let fault = fails(by(&files(&own.certificate, Path::new("/nowhere.key")))).await;
+    assert!(fault.kind() == FaultKind::Definite && fault.message().contains("/nowhere.key"), "{fault}");
+    let fault = fails(by(&files(&own.certificate, &others[0].key))).await;
+    assert_eq!(fault.kind(), FaultKind::Definite, "a key of another certificate: {fault}");
+}
+
+/// TLS from the first byte, which PostgreSQL knows since 17.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_from_the_first_byte_where_the_server_knows_it() {
+    let authority = Authority::new();
+    let server = server(&authority).await;
+    let url = format!(
+        "postgres://scram:p%3Aa%40s%2Fs@localhost:{}/postgres?sslmode=verify-full&sslrootcert={}&sslnegotiation=direct",
+        server.port(),
+        authority.certificate().display()
+    );
+    let sql = "SELECT current_setting('server_version_num')::int";
+    let version: i32 = server.admin().await.query_one(sql, &[]).await.unwrap().get(0);
+    if version >= 170_000 {
+        goes(url).await;
+    } else {
+        let fault = fails(url).await;
+        assert!(fault.message().contains("TLS") || fault.fix().is_some(), "{fault}");
+    }
 }

@@ -3,11 +3,12 @@
 use crate::{run::Run, server::Server};
 use headgate_postgres::{Config, Postgres};
 use headgate_sdk::{FaultKind, Resume};
+use headgate_test_servers::postgres::Stop;
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_outlet_does_not_lose_the_connection() {
-    let server = Server::start(&["wal_sender_timeout=2s"]).await;
+    let server = Server::start(&[("wal_sender_timeout", "2s")]).await;
     let admin = server.admin().await;
     admin.batch_execute("CREATE TABLE t (id int PRIMARY KEY, pad text)").await.unwrap();
     let run = Run::start(&Config::new(server.url()), Resume::default()).streaming().await;
@@ -38,7 +39,7 @@ async fn a_fast_shutdown_of_the_server_does_not_wait_for_us() {
     run.until("row", |run| run.events().len() == 1).await;
     run.stuck.send_replace(true);
     assert_eq!(run.vitals.confirmed_log.load(Relaxed), 0);
-    let took = server.stop("fast").await;
+    let took = server.stop(Stop::Fast).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
     let (_, fault) = run.fault().await;
     assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");

@@ -3,6 +3,7 @@
 use crate::{run::Run, server::Server};
 use headgate_postgres::{Config, Postgres};
 use headgate_sdk::{FaultKind, Resume, testing::Told};
+use headgate_test_servers::postgres::Stop;
 
 const SLOT: &str = "headgate_shop";
 
@@ -32,7 +33,7 @@ async fn a_restart_loses_nothing_and_says_no_gap() {
     for id in 2..5 {
         server.admin().await.batch_execute(&format!("INSERT INTO t VALUES ({id})")).await.unwrap();
         // An immediate stop makes the slot forget what was confirmed.
-        server.stop("immediate").await;
+        server.stop(Stop::Immediate).await;
         server.up().await;
         let run = Run::start(&config, resume).streaming().await;
         let row = format!("\"id\":{id}}}");
@@ -96,7 +97,7 @@ async fn a_slot_advanced_by_others_is_a_gap() {
 async fn another_server_behind_the_name_is_a_gap() {
     let server = Server::start(&[]).await;
     let resume = ran(&server, &Config::new(server.url())).await;
-    let other = Server::start(&[]).await;
+    let other = Server::start_another().await;
     let run = Run::start(&Config::new(other.url()), resume).streaming().await;
     assert!(run.gap().unwrap().reason.contains("another"), "{:?}", run.gap());
     run.stop().await;
@@ -104,8 +105,12 @@ async fn another_server_behind_the_name_is_a_gap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_slot_is_replaced_and_a_gap_up_to_where_the_new_one_begins() {
-    let server =
-        Server::start(&["max_slot_wal_keep_size=1MB", "min_wal_size=32MB", "max_wal_size=32MB"]).await;
+    let server = Server::start(&[
+        ("max_slot_wal_keep_size", "1MB"),
+        ("min_wal_size", "32MB"),
+        ("max_wal_size", "32MB"),
+    ])
+    .await;
     let config = Config::new(server.url());
     let resume = ran(&server, &config).await;
     let admin = server.admin().await;
@@ -147,22 +152,12 @@ async fn a_dropped_publication_is_a_gap() {
     run.stop().await;
 }
 
-/// A copy of the cluster as it stands, slots and all, on a port of its own.
-fn copy(of: &Server, settings: &[&str]) -> Server {
-    let copy = Server::prepare(settings);
-    std::fs::remove_dir_all(copy.data()).unwrap();
-    let copied = copy.command("cp").arg("-a").arg(of.data()).arg(copy.data()).status().unwrap();
-    assert!(copied.success());
-    let _ = std::fs::remove_file(copy.data().join("postmaster.pid"));
-    copy
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_restored_from_before_is_a_gap() {
     let mut server = Server::start(&[]).await;
     let resume = ran(&server, &Config::new(server.url())).await;
-    server.stop("fast").await;
-    let mut backup = copy(&server, &[]);
+    server.stop(Stop::Fast).await;
+    let mut backup = Server(server.0.copy());
     server.up().await;
     server.admin().await.batch_execute("INSERT INTO t SELECT generate_series(100, 20000)").await.unwrap();
     let run = Run::start(&Config::new(server.url()), resume).streaming().await;
@@ -179,12 +174,12 @@ async fn a_cluster_restored_from_before_is_a_gap() {
 async fn a_promotion_is_a_gap_only_where_more_was_read_than_it_kept() {
     let mut server = Server::start(&[]).await;
     let resume = ran(&server, &Config::new(server.url())).await;
-    server.stop("fast").await;
+    server.stop(Stop::Fast).await;
     // Both go on from the same log, each on a timeline of its own.
-    let mut promoted = copy(&server, &[]);
-    promoted.write("standby.signal", "");
+    let mut promoted = Server(server.0.copy());
+    promoted.0.write("standby.signal", "");
     promoted.up().await;
-    promoted.admin().await.execute("SELECT pg_promote()", &[]).await.unwrap();
+    promoted.0.promote().await;
     server.up().await;
     server.admin().await.batch_execute("INSERT INTO t SELECT generate_series(100, 200)").await.unwrap();
     let run = Run::start(&Config::new(server.url()), resume.clone()).streaming().await;
@@ -218,10 +213,10 @@ async fn a_promotion_is_a_gap_only_where_more_was_read_than_it_kept() {
 async fn a_promotion_behind_what_was_read_goes_on() {
     let mut server = Server::start(&[]).await;
     let resume = ran(&server, &Config::new(server.url())).await;
-    server.stop("fast").await;
-    server.write("standby.signal", "");
+    server.stop(Stop::Fast).await;
+    server.0.write("standby.signal", "");
     server.up().await;
-    server.admin().await.execute("SELECT pg_promote()", &[]).await.unwrap();
+    server.0.promote().await;
     server.admin().await.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
     let run = Run::start(&Config::new(server.url()), resume).streaming().await;
     run.until("row", |run| run.events().iter().any(|event| event.contains("\"id\":2"))).await;

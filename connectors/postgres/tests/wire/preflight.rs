@@ -40,14 +40,15 @@ async fn a_fit_database_has_no_errors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfit_database_is_told_why() {
-    let server = Server::start(&["wal_level=replica", "max_replication_slots=0"]).await;
+    let server = Server::start(&[("wal_level", "replica"), ("max_replication_slots", "0")]).await;
     server
         .admin()
         .await
         .batch_execute("CREATE ROLE cdc LOGIN; CREATE TABLE t (id int PRIMARY KEY)")
         .await
         .unwrap();
-    let config = Config::new(format!("postgres://cdc@127.0.0.1:{}/postgres", server.port));
+    server.0.allow("host all cdc all trust").await;
+    let config = Config::new(format!("postgres://cdc@127.0.0.1:{}/postgres", server.port()));
     let findings = check("shop", &config).await;
     for subject in ["wal_level", "replication", "max_replication_slots", "ownership", "publication"] {
         let finding = found(&findings, subject);

@@ -129,7 +129,8 @@ async fn a_role_without_the_rights_is_told_which() {
         .batch_execute("CREATE ROLE cdc LOGIN REPLICATION; CREATE TABLE t (id int PRIMARY KEY)")
         .await
         .unwrap();
-    let config = Config::new(format!("postgres://cdc@127.0.0.1:{}/postgres", server.port));
+    server.0.allow("host all cdc all trust").await;
+    let config = Config::new(format!("postgres://cdc@127.0.0.1:{}/postgres", server.port()));
     let (_, fault) = Run::start(&config, Resume::default()).fault().await;
     assert!(
         fault.kind() == FaultKind::Definite && fault.fix().unwrap().contains("GRANT \"postgres\" TO \"cdc\""),

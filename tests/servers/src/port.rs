@@ -14,14 +14,14 @@ const COUNT: u16 = 12_000;
 
 /// A port of 127.0.0.1, locked against every other test process.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     number: u16,
     _lock: File,
 }
 
 impl Port {
     /// A free port.
-    pub(crate) fn free() -> Self {
+    pub fn free() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let dir =
             std::env::temp_dir().join(format!("headgate-test-ports-{}", rustix::process::geteuid().as_raw()));
@@ -44,7 +44,7 @@ impl Port {
     }
 
     /// Its number.
-    pub(crate) fn number(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         self.number
     }
 }

@@ -10,7 +10,7 @@ use std::{
 /// A running child whose output goes to a file. Killed, with its own children, when dropped; the file's end is printed
 /// when that happens in a panic.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -19,7 +19,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `command`, appending what it prints to `log`.
-    pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Self {
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
         let out = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         let child =
@@ -28,7 +28,7 @@ impl Process {
     }
 
     /// Sends a signal to this process alone.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         if !self.ended {
             kill_process(self.pid(), signal)
                 .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
@@ -36,7 +36,7 @@ impl Process {
     }
 
     /// `kill -9`, the process first and then the children that it had; returns once it is gone.
-    pub(crate) fn kill9(&mut self) {
+    pub fn kill9(&mut self) {
         if self.ended {
             return;
         }
@@ -58,7 +58,7 @@ impl Process {
     ///
     /// # Panics
     /// It does not come in time.
-    pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Some(status) = self.exited() {
@@ -70,20 +70,22 @@ impl Process {
     }
 
     /// How it ended, if it has.
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+    pub fn exited(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().unwrap();
         self.ended |= status.is_some();
         status
     }
 
     /// What it printed last.
-    pub(crate) fn log_tail(&self) -> String {
+    pub fn log_tail(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let tail = &text[text.len().saturating_sub(8 << 10)..];
         String::from_utf8_lossy(tail).into_owned()
     }
 
-    pub(crate) fn pid(&self) -> Pid {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 }

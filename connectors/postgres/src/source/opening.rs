@@ -1,0 +1,286 @@
+//! From a connection to the first byte of the stream: server, publications, verdict on the history, slot.
+
+use super::{Postgres, stream::Stream};
+use crate::{
+    Config,
+    apply::Apply,
+    catalog::Catalog,
+    connect::{Server, SqlSession, Target},
+    facilities::Facilities,
+    feedback::{self, Feedback},
+    history::{Facts, Identity, SlotAction, Verdict, judge},
+    lsn::Lsn,
+    monitor::{self, Monitor, Watch},
+    publication::Publications,
+    replication::{CommandError, Replication, Streaming, System},
+    slot::{self, Slot},
+    tables::TableFilter,
+};
+use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio_postgres::Client;
+
+impl Postgres {
+    /// Everything up to the first byte of the stream.
+    pub(super) async fn start<O: Outlet>(
+        &mut self,
+        resume: &Resume,
+        outlet: &mut O,
+        context: &Context,
+    ) -> Result<Stream, Fault> {
+        let target = Target::new(&self.config, &self.source)?;
+        let (server, control) = Server::find(target).await?;
+        let facilities = Facilities::of(&control.client).await?;
+        facilities.suffices(&self.config)?;
+        let catalog = server.sql().await?;
+        let (socket, backend) = server.replication(facilities.encoding()).await?;
+        let mut replication = Replication::new(socket, backend, self.config.max_row);
+        let system = replication.identify().await?;
+
+        let name = self.slot();
+        let found = slot::inspect(&control.client, &name).await?;
+        if let Some(slot) = &found {
+            slot.validate(&name, &server.target.database)?;
+            // Whoever reads it moves it on, so that what it has confirmed says nothing about what we know.
+            if let Some(pid) = slot.active_pid {
+                return Err(read_by_another(&control.client, &name, pid).await);
+            }
+        }
+        let publications = Publications::new(&self.source, &self.config, facilities.version);
+        let missing = self.publish(&publications, &control, &server, facilities.standby).await?;
+
+        let switches = match Identity::of(resume) {
+            Some(known) if known.system == system.id && known.timeline < system.timeline => {
+                replication.timeline_history(system.timeline).await?
+            }
+            _ => Vec::new(),
+        };
+        // A slot finds no publication in the log before the publication was made.
+        let unpublished = (found.is_some() && !missing.is_empty()).then(|| monitor::lost(&missing));
+        let unusable = found
+            .as_ref()
+            .and_then(|slot| slot.unusable.clone())
+            .or(unpublished)
+            .or_else(|| found.as_ref().and(self.lost.clone()));
+        let facts = Facts {
+            system: &system,
+            switches: &switches,
+            confirmed: found.as_ref().map(|slot| slot.confirmed.unwrap_or_default()),
+            unusable: unusable.as_deref(),
+            standby: facilities.standby,
+        };
+        let verdict = judge(resume, &facts);
+        let mut opening = Opening {
+            source: self,
+            replication: &mut replication,
+            server: &server,
+            control: &control,
+            system: &system,
+            name: &name,
+            standby: facilities.standby,
+        };
+        let (epoch, from) = opening.open(verdict, resume, found.as_ref(), outlet).await?;
+        self.lost = None;
+        if self.config.failover && found.is_some_and(|slot| !slot.failover) && !facilities.standby {
+            replication
+                .keep_on_standbys(&name)
+                .await
+                .map_err(|error| error.fault(format!("cannot make slot {name} a failover slot")))?;
+            tracing::info!(source = self.source, slot = name, "the slot is a failover slot now");
+        }
+
+        let streaming = match replication.start(&name, from, &publications.names()).await {
+            Ok(streaming) => streaming,
+            Err(error) => return Err(refused_start(error, &control.client, &name).await),
+        };
+        tracing::info!(source = self.source, slot = name, epoch, server = %server.address, "streaming");
+        let Streaming { reader, writer } = streaming;
+        let interval = feedback::interval(facilities.wal_sender_timeout);
+        let feedback =
+            Feedback::start(writer, context.released.clone(), epoch, interval, Arc::clone(&context.vitals));
+        let apply = Apply::new(
+            epoch,
+            Catalog::new(Arc::clone(&catalog.client)),
+            TableFilter::new(&self.config.tables),
+        );
+        let watch = Watch {
+            source: self.source.clone(),
+            slot: name,
+            pid: backend.pid,
+            publications,
+            standby: facilities.standby,
+            heartbeat: self.config.heartbeat,
+            user: server.target.user.clone(),
+            database: server.target.database.clone(),
+            vitals: Arc::clone(&context.vitals),
+        };
+        Ok(Stream { epoch, reader, apply, feedback, monitor: Monitor::start(watch, control, catalog) })
+    }
+
+    /// Brings the publications up to date; gives those that did not exist.
+    async fn publish(
+        &self,
+        publications: &Publications,
+        control: &SqlSession,
+        server: &Server,
+        standby: bool,
+    ) -> Result<Vec<String>, Fault> {
+        let plan = publications.plan(&control.client).await?;
+        if !publications.are_kept() {
+            return match plan.missing.first() {
+                None => Ok(Vec::new()),
+                Some(name) => Err(Fault::definite(format!("publication {name} does not exist"))
+                    .with_fix(format!("CREATE PUBLICATION {} FOR TABLE …; or leave publication out of the settings: Headgate then keeps its own", postgres_protocol::escape::escape_identifier(name)))),
+            };
+        }
+        let Target { user, database, .. } = &server.target;
+        if let Some(fault) = Publications::foreign_fault(&plan, user) {
+            return Err(fault);
+        }
+        if standby {
+            if !plan.missing.is_empty() {
+                return Err(Fault::definite(format!(
+                    "a standby cannot make publication {}",
+                    plan.missing.join(" and ")
+                ))
+                .with_fix(format!("on the primary: {}", plan.statements.join("; "))));
+            }
+            if !plan.statements.is_empty() {
+                tracing::warn!(
+                    source = self.source,
+                    statements = plan.statements.join("; "),
+                    "the publications are out of date, which only the primary can change"
+                );
+            }
+        } else {
+            publications.carry_out(&control.client, &plan, user, database).await?;
+            for change in &plan.changes {
+                tracing::info!(source = self.source, change, "publications changed");
+            }
+        }
+        monitor::warn_of_append(&self.source, &plan, &mut BTreeSet::new());
+        if plan.whole.is_empty() && plan.append.is_empty() {
+            tracing::warn!(source = self.source, "no table matches the globs of tables");
+        }
+        Ok(plan.missing)
+    }
+}
+
+/// Another gateway reads the slot, or a session of ours that the server is about to give up: that is waited for.
+async fn read_by_another(client: &Client, name: &str, pid: i32) -> Fault {
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match slot::inspect(client, name).await {
+            Ok(Some(Slot { active_pid: Some(_), .. })) => {}
+            Ok(_) => {
+                return Fault::transient(format!("slot {name} was being read until just now, by PID {pid}"));
+            }
+            Err(fault) => return fault,
+        }
+    }
+    Fault::busy(format!("slot {name} is being read already, by PID {pid}"))
+        .with_fix(format!("if nobody needs that: SELECT pg_terminate_backend({pid})"))
+}
+
+/// START_REPLICATION was refused.
+async fn refused_start(error: CommandError, control: &Client, slot: &str) -> Fault {
+    let refusal = match error {
+        CommandError::Refused(refusal) => refusal,
+        CommandError::Broken(fault) => return fault,
+    };
+    let doing = format!("cannot stream from slot {slot}");
+    match refusal.code.as_str() {
+        // It went while we looked, or has just been invalidated: the next run looks again and says what is lost.
+        "42704" => Fault::transient(doing).with_cause(refusal),
+        "55000" => match slot::inspect(control, slot).await {
+            Ok(Some(Slot { unusable: Some(_), .. }) | None) => Fault::transient(doing).with_cause(refusal),
+            Ok(Some(_)) | Err(_) => refusal.fault(doing).with_fix(format!(
+                "look at it: SELECT * FROM pg_replication_slots WHERE slot_name = '{slot}'; if it is of no use: SELECT pg_drop_replication_slot('{slot}')"
+            )),
+        },
+        _ => refusal.fault(doing),
+    }
+}
+
+/// Carries out a verdict: gap, slot, open.
+struct Opening<'a> {
+    source: &'a Postgres,
+    replication: &'a mut Replication,
+    server: &'a Server,
+    control: &'a SqlSession,
+    system: &'a System,
+    name: &'a str,
+    standby: bool,
+}
+
+impl Opening<'_> {
+    /// Gives the epoch and the position to start from (zero: where the slot stands).
+    async fn open<O: Outlet>(
+        &mut self,
+        verdict: Verdict,
+        resume: &Resume,
+        found: Option<&Slot>,
+        outlet: &mut O,
+    ) -> Result<(u16, Lsn), Fault> {
+        let stands = found.and_then(|slot| slot.confirmed).unwrap_or_default();
+        match verdict {
+            Verdict::Behind { proven } => Err(Fault::transient(format!(
+                "this standby has replayed its primary's log up to {} only, and {proven} was read already",
+                self.system.log
+            ))),
+            Verdict::Continue { epoch, slot } => {
+                let created = match slot {
+                    SlotAction::Create => self.create().await?,
+                    // The beginning of an epoch stays what it was.
+                    SlotAction::Keep | SlotAction::Recreate => {
+                        Identity::of(resume).map_or(stands, |known| known.created)
+                    }
+                };
+                outlet.open(self.origin(epoch, created)).await?;
+                Ok((epoch, Lsn::default()))
+            }
+            Verdict::Gap { epoch, from, start, reason, slot } => {
+                // The new slot comes before the word of the gap, which ends where it begins: so nothing is lost while
+                // somebody makes up their mind. If we die in between, the next run finds the slot made anew.
+                let begins = match slot {
+                    SlotAction::Keep => stands.max(start),
+                    SlotAction::Create => self.create().await?,
+                    SlotAction::Recreate => {
+                        // Whoever holds an unreadable slot holds it for nothing.
+                        slot::drop(&self.control.client, self.name).await?;
+                        self.create().await?
+                    }
+                };
+                tracing::warn!(source = self.source.source, reason, "history is lost");
+                let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason };
+                outlet.gap(self.origin(epoch, begins), gap).await?;
+                outlet.open(self.origin(epoch, begins)).await?;
+                Ok((epoch, start))
+            }
+        }
+    }
+
+    async fn create(&mut self) -> Result<Lsn, Fault> {
+        let Config { failover, slot_timeout, .. } = self.source.config;
+        if failover && self.standby {
+            return Err(Fault::definite("a standby cannot make a failover slot").with_fix(
+                "set failover = false, or point the url at the primary (several hosts with target_session_attrs=read-write find it)",
+            ));
+        }
+        let point =
+            slot::create(self.replication, self.server, self.control, self.name, failover, slot_timeout)
+                .await?;
+        tracing::info!(source = self.source.source, slot = self.name, from = %point, "slot created");
+        Ok(point)
+    }
+
+    fn origin(&self, epoch: u16, created: Lsn) -> Origin {
+        let identity = Identity {
+            system: self.system.id.clone(),
+            timeline: self.system.timeline,
+            slot: self.name.to_owned(),
+            created,
+        };
+        Origin { epoch, identity: identity.to_string() }
+    }
+}

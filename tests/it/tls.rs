@@ -1,0 +1,40 @@
+//! Over a network: the server proves its name, the gateway its own by a certificate instead of a password.
+
+use crate::support::{
+    gateway::{Gateway, Settings},
+    nats::Nats,
+    postgres::{Stop, Version},
+    shop::{SLOT, Shop},
+    tls::Authority,
+    workload::{self, Load},
+};
+
+#[tokio::test]
+async fn verify_full_with_a_client_certificate() {
+    let (mut shop, authority) = (Shop::with(Version::Pg15, Nats::start().await).await, Authority::new());
+    shop.postgres.speak_tls(&authority).await;
+    shop.postgres.execute("CREATE ROLE cdc LOGIN SUPERUSER").await;
+    shop.postgres.allow("hostssl all cdc all cert").await;
+    let cdc = authority.certify("cdc");
+    let source = format!(
+        "postgres://cdc@localhost:{}/postgres?sslmode=verify-full&sslrootcert={}&sslcert={}&sslkey={}",
+        shop.postgres.port(),
+        authority.certificate().display(),
+        cdc.certificate.display(),
+        cdc.key.display()
+    );
+    let mut gateway = Gateway::start(&Settings { source, ..shop.settings() }).await;
+    shop.postgres.slot_is_active(SLOT).await;
+    let sql = "SELECT count(*) FILTER (WHERE ssl AND client_dn = '/CN=cdc'), count(*) FROM pg_stat_ssl \
+               JOIN pg_stat_activity USING (pid) WHERE usename = 'cdc'";
+    let row = shop.postgres.client().await.query_one(sql, &[]).await.unwrap();
+    let (proven, all): (i64, i64) = (row.get(0), row.get(1));
+    assert!(proven >= 2 && proven == all, "{proven} of {all} sessions");
+    let writing = workload::start(&Load::steady(shop.postgres.url(), 80));
+    shop.postgres.stop(Stop::Fast);
+    shop.postgres.start_again().await;
+    shop.postgres.slot_is_active(SLOT).await;
+    writing.stop().await;
+    shop.assert_faithful().await;
+    assert_eq!(gateway.terminate(), Some(0));
+}
