@@ -10,6 +10,7 @@ mod run;
 mod source;
 mod status;
 mod tail;
+mod webhook;
 
 pub use failure::{Exit, Failure};
 
@@ -76,6 +77,9 @@ Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
     /// Take a source away, or go on although some of its history is gone
     #[command(subcommand)]
     Source(source::Source),
+    /// Webhook providers, test deliveries, dead letters
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  headgate completions bash > /etc/bash_completion.d/headgate")]
     Completions {
@@ -102,6 +106,7 @@ impl Cli {
             Command::Status(command) => command.execute(&load(&self.config)?).await,
             Command::Tail(command) => command.execute(load(&self.config)?).await,
             Command::Source(command) => command.execute(load(&self.config)?).await,
+            Command::Webhook(command) => command.execute(&self.config).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "headgate", &mut script);

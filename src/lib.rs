@@ -12,4 +12,5 @@ pub mod pipeline;
 pub mod publish;
 pub mod status;
 pub mod telemetry;
+pub mod webhook;
 pub mod witness;

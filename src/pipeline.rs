@@ -83,6 +83,7 @@ impl Pipeline {
                 let source = headgate_mysql::MySql::new(&self.name, config.clone());
                 self.drive(source, opened, shutdown).await
             }
+            Connector::Webhook(_) => Err(Fault::definite("a webhook source has no log to read")),
         }
     }
 
@@ -238,6 +239,7 @@ impl Pipeline {
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
                 Connector::MySql(config) => config::mysql_default_schema(config),
+                Connector::Webhook(_) => String::new(),
             },
             shaping: Shaping::new(self.source.shaping.clone()),
         })
@@ -269,6 +271,7 @@ pub(crate) async fn fitness(name: &str, source: &config::Source) -> Result<Vec<F
     let tables = match &source.connector {
         Connector::Postgres(config) => headgate_postgres::tables(name, config).await?,
         Connector::MySql(config) => headgate_mysql::tables(config).await?,
+        Connector::Webhook(_) => return Ok(Vec::new()),
     };
     Ok(shaping::findings(settings, &tables))
 }

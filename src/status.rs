@@ -275,6 +275,7 @@ impl Registry {
                 let connector = match source.connector {
                     Connector::Postgres(_) => "postgres",
                     Connector::MySql(_) => "mysql",
+                    Connector::Webhook(_) => "webhook",
                 };
                 (name.clone(), SourceState::new(name, connector, metrics.source(name)))
             })

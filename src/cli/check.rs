@@ -3,8 +3,8 @@
 use super::{Failure, connector, failure::print, paint::Paint};
 use crate::{
     broker::{self, Patience, embedded},
-    config::{self, Config, Nats, Publish, Server},
-    publish,
+    config::{self, Config, Connector, Nats, Publish, Server},
+    publish, webhook,
 };
 use async_nats::{Client, jetstream};
 use clap::Args;
@@ -70,7 +70,13 @@ impl Check {
         for (name, source) in &config.sources {
             if let Some(client) = &client {
                 let context = jetstream::new(client.clone());
-                add(name, publish::findings(&context, name, &config.nats).await);
+                let findings = match &source.connector {
+                    Connector::Webhook(webhook) => {
+                        webhook::findings(&context, name, webhook.dedup_window).await
+                    }
+                    _ => publish::findings(&context, name, &config.nats).await,
+                };
+                add(name, findings);
             }
             add(name, connector::check(name, source).await);
         }

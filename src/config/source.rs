@@ -3,20 +3,23 @@
 mod mysql;
 mod postgres;
 mod shaping;
+mod webhook;
 
 pub(crate) use mysql::default_schema as mysql_default_schema;
 
 use super::{
-    Connector, OnGap, Source,
+    Connector, Http, OnGap, Source,
     nearest::nearest,
     section::{Section, did_you_mean},
 };
+use headgate_webhook::Catalog;
 use std::collections::BTreeMap;
+pub(super) use webhook::is_http_url;
 
 /// The stream `EVENTS_dlq` is the dead letters'.
 const RESERVED: &str = "dlq";
 
-pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
+pub(super) fn sources(root: &Section<'_, '_>, http: &Http, catalog: &Catalog) -> BTreeMap<String, Source> {
     let all = root.section("sources");
     let sections = all.sections();
     let names: Vec<&str> = sections.iter().map(|(name, _)| *name).collect();
@@ -27,18 +30,22 @@ pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
     let mut slots: BTreeMap<(String, String), String> = BTreeMap::new();
     for (name, section) in sections {
         check_name(name, &names, &section);
-        let Ok(source) = source(name, &section) else { continue };
-        let Some(source) = source else {
+        let Some(source) = source(name, &section, http, catalog) else {
             section.finish();
             continue;
         };
-        let (reader, key, what) = match &source.connector {
-            Connector::Postgres(config) => (postgres::slot_of(name, config), "slot", "replication slot"),
-            Connector::MySql(config) => {
-                (mysql::reader_of(name, config), "server_id", "log under the same server_id")
+        let reader = match &source.connector {
+            Connector::Postgres(config) => {
+                Some((postgres::slot_of(name, config), "slot", "replication slot"))
             }
+            Connector::MySql(config) => {
+                Some((mysql::reader_of(name, config), "server_id", "log under the same server_id"))
+            }
+            Connector::Webhook(_) => None,
         };
-        if let Some(other) = slots.insert(reader, name.to_owned()) {
+        if let Some((reader, key, what)) = reader
+            && let Some(other) = slots.insert(reader, name.to_owned())
+        {
             let what = format!("would read the same {what} as [sources.{other}]");
             section.problem(key, what, Some(format!("give each its own {key}")));
         }
@@ -71,27 +78,18 @@ fn check_name(name: &str, names: &[&str], section: &Section<'_, '_>) {
     section.problem("", what, (!valid.is_empty()).then(|| did_you_mean(valid)));
 }
 
-/// The connector is known, and a later release will have it: nothing can be said of its keys.
-struct NotYet;
-
 /// Reads a source. Without a connector, or with one that nobody knows, the keys are read as those of PostgreSQL: what is
 /// misspelt has to be named all the same.
-fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYet> {
+fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog) -> Option<Source> {
     let connector = section.text("connector");
     match connector.as_deref() {
         Some("postgres" | "mysql") => {}
-        Some(later @ "webhook") => {
-            let what = format!("the {later} connector is not in this release yet");
-            section.problem(
-                "connector",
-                what,
-                Some("this release has \"postgres\" and \"mysql\"".to_owned()),
-            );
-            return Err(NotYet);
-        }
+        Some("webhook") => return webhook::source(name, section, http, catalog),
         Some(other) => {
-            let hint = nearest(other, ["postgres", "mysql", "webhook"])
-                .map_or_else(|| "this release has \"postgres\" and \"mysql\"".to_owned(), did_you_mean);
+            let hint = nearest(other, ["postgres", "mysql", "webhook"]).map_or_else(
+                || "this release has \"postgres\", \"mysql\" and \"webhook\"".to_owned(),
+                did_you_mean,
+            );
             section.problem("connector", "unknown connector", Some(hint));
         }
         None if section.has("connector") => {}
@@ -119,14 +117,7 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
             postgres::config(name, section).filter(|_| known == Some("postgres")).map(Connector::Postgres)
         }
     };
-    Ok(connector.map(|connector| Source {
-        uri,
-        type_prefix,
-        entities,
-        on_gap: OnGap::Stop,
-        shaping,
-        connector,
-    }))
+    connector.map(|connector| Source { uri, type_prefix, entities, on_gap: OnGap::Stop, shaping, connector })
 }
 
 fn not_yet(section: &Section<'_, '_>, key: &'static str, wanted: &str, instead: &str) {

@@ -26,6 +26,13 @@ struct Labels {
     source: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    source: String,
+    reason: &'static str,
+}
+
+type Refusals = Family<RefusalLabels, Counter>;
 type Counters = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge>;
 
@@ -40,6 +47,8 @@ pub struct Metrics {
     published_bytes: Counters,
     restarts: Counters,
     resyncs: Counters,
+    spooled: Counters,
+    refused: Refusals,
     in_flight: Gauges,
     lag_bytes: Gauges,
     lag_ms: Gauges,
@@ -82,6 +91,10 @@ impl Metrics {
             "resyncs",
             "Times that the publisher asked the stream where it ends and went on from there",
         );
+        let spooled =
+            counters("spooled", "Webhook events kept in the spool because the broker was slow or away");
+        let refused = Refusals::default();
+        registry.register("refused", "Webhook requests that were turned away, by reason", refused.clone());
         let mut gauges = |name: &str, help: &str| {
             let family = Gauges::default();
             registry.register(name, help, family.clone());
@@ -115,6 +128,8 @@ impl Metrics {
             published_bytes,
             restarts,
             resyncs,
+            spooled,
+            refused,
             in_flight,
             lag_bytes,
             lag_ms,
@@ -137,6 +152,8 @@ impl Metrics {
             published_bytes: self.published_bytes.get_or_create_owned(&labels),
             restarts: self.restarts.get_or_create_owned(&labels),
             resyncs: self.resyncs.get_or_create_owned(&labels),
+            spooled: self.spooled.get_or_create_owned(&labels),
+            refused: Refused { family: self.refused.clone(), source: name.to_owned() },
             in_flight: self.in_flight.get_or_create_owned(&labels),
             commit_to_ack: self.commit_to_ack.get_or_create_owned(&labels),
             received_bytes: self.received_bytes.get_or_create_owned(&labels),
@@ -182,6 +199,9 @@ pub struct SourceMetrics {
     pub restarts: Counter,
     /// Times that the publisher asked the stream where it ends.
     pub resyncs: Counter,
+    /// Webhook events kept in the spool.
+    pub spooled: Counter,
+    refused: Refused,
     /// Messages published and not yet acknowledged.
     pub in_flight: Gauge,
     /// Seconds from commit to acknowledgement; observed once for each transaction, by its last event.
@@ -194,7 +214,20 @@ pub struct SourceMetrics {
     streaming: Gauge,
 }
 
+/// The counters of one source's refused requests. Only those of reasons that occurred exist.
+#[derive(Clone, Debug)]
+struct Refused {
+    family: Refusals,
+    source: String,
+}
+
 impl SourceMetrics {
+    /// Counts a request that was turned away.
+    pub fn refused(&self, reason: &'static str) {
+        let Refused { family, source } = &self.refused;
+        family.get_or_create_owned(&RefusalLabels { source: source.clone(), reason }).inc();
+    }
+
     /// Copies what the source's state and its connector's vitals know.
     fn refresh(&self, state: &SourceState) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

@@ -18,3 +18,4 @@ mod shaping;
 mod streaming;
 mod support_works;
 mod tls;
+mod webhooks;

@@ -4,6 +4,7 @@
 
 pub(crate) mod database;
 pub(crate) mod gateway;
+pub(crate) mod hooks;
 pub(crate) mod mysql_shop;
 pub(crate) mod nats;
 pub(crate) mod oracle;

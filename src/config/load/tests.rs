@@ -299,10 +299,6 @@ fn sources_may_not_share_a_stream_a_slot_or_a_reserved_name() {
 #[test]
 fn what_later_releases_will_have_is_refused_clearly() {
     assert_eq!(
-        wrong(&SMALLEST.replace("\"postgres\"", "\"webhook\"")),
-        "6: sources.shop.connector: the webhook connector is not in this release yet; this release has \"postgres\" and \"mysql\""
-    );
-    assert_eq!(
         wrong(&SMALLEST.replace("\"postgres\"", "\"postgress\"")),
         "6: sources.shop.connector: unknown connector; did you mean \"postgres\"?"
     );
@@ -453,5 +449,42 @@ fn what_cannot_be_made_of_rows_is_told_with_its_line() {
     ] {
         let told = wrong(&shaped(&lines));
         assert!(told.contains(expected), "{lines}: {told}");
+    }
+}
+
+#[test]
+fn a_webhook_source_gets_every_default_and_names_what_is_wrong() {
+    let webhook = |lines: &str| {
+        format!(
+            "[nats]\nurl = \"nats://h\"\n[http]\npublic_url = \"https://hooks.example.com/\"\n\
+             [sources.gh]\nconnector = \"webhook\"\nprovider = \"github\"\n{lines}\n"
+        )
+    };
+    let config = load_text(&webhook("secret = \"${PASSWORD}\"")).unwrap();
+    let Connector::Webhook(source) = &config.sources["gh"].connector else { panic!("not a webhook") };
+    assert_eq!(source.provider.name(), "github");
+    assert_eq!(source.limits.max_body, 25 << 20);
+    assert_eq!(source.limits.body_timeout, Duration::from_secs(10));
+    assert_eq!((source.limits.rate, source.limits.allow.len()), (None, 0));
+    assert_eq!(source.dedup_window, Duration::from_secs(86_400));
+    assert_eq!(source.settings.public_url.as_deref(), Some("https://hooks.example.com/webhooks/gh"));
+    assert!(!format!("{config:?}").contains(SECRET));
+    assert_eq!((config.http.max_connections, config.http.memory), (4096, 64 << 20));
+    assert_eq!((config.http.spool_max, config.http.trusted_proxies.len()), (1 << 30, 0));
+    for (lines, key) in [
+        ("", "secret"),
+        ("secret = \"\"", "secret"),
+        ("secret = \"${UNSET}\"", "secret"),
+        ("secret = \"x\"\nsecrets = [\"y\"]", "secrets"),
+        ("secret = \"x\"\nintegrity = \"bodies\"", "integrity"),
+        ("secret = \"x\"\nrate_limit = \"100\"", "rate_limit"),
+        ("secret = \"x\"\nallow_ips = [\"10.0.0.0/33\"]", "allow_ips"),
+        ("secret = \"x\"\nmax_body = \"65MiB\"", "max_body"),
+        ("secret = \"x\"\ndedup_window = \"1ms\"", "dedup_window"),
+        ("secret = \"x\"\npublic_url = \"hooks\"", "public_url"),
+        ("secret = \"x\"\ntables = [\"public.*\"]", "tables"),
+    ] {
+        let told = wrong(&webhook(lines));
+        assert!(told.contains(&format!("sources.gh.{key}")), "{lines}: {told}");
     }
 }
