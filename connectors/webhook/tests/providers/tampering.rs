@@ -231,7 +231,7 @@ fn every_item_of_a_batch_is_verified() {
     let start = body.find("[{").unwrap() + 1;
     let item = &body[start..body.rfind("]").unwrap()];
     let forged = item.replace("1130", "9999");
-    let mut changed = vector.clone();
+    let mut changed = vector;
     changed.body = body.replace(item, &format!("{item},{forged}")).into_bytes();
     refused(&changed, &endpoint, "a second item with another amount");
     changed.body = body.replace(item, "").into_bytes();
