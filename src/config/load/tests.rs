@@ -398,6 +398,15 @@ fn what_is_made_of_rows_is_read() {
 }
 
 #[test]
+fn the_text_of_statements_is_not_told_where_columns_are_hidden() {
+    let mysql = SMALLEST.replace("\"postgres\"", "\"mysql\"").replace("postgres://", "mysql://");
+    let hiding = "[sources.shop.columns.\"shop.customers\"]\nexclude = [\"password\"]\n";
+    assert!(load_text(&format!("{mysql}tables = [\"shop.*\"]\n{hiding}")).is_ok());
+    let told = wrong(&format!("{mysql}tables = [\"shop.*\"]\nquery = true\n{hiding}"));
+    assert!(told.contains("sources.shop.query: would tell the values that `columns` hides"), "{told}");
+}
+
+#[test]
 fn what_cannot_be_made_of_rows_is_told_with_its_line() {
     const EVENT: &str = "[[sources.shop.event]]\nname = \"deal.won\"\ntable = \"public.t\"\n";
     for (lines, expected) in [
