@@ -6,7 +6,7 @@
 //! a delivery holds for it, de-duplication by id included, and nothing is published beside the gateway.
 //!
 //! # Memory
-//! A page is at most [`client::ANSWER`] bytes; what is missing is collected up to [`MISSED`] deliveries, and then said to be
+//! A page is at most `client::ANSWER` bytes; what is missing is collected up to [`MISSED`] deliveries, and then said to be
 //! too much, instead of being cut.
 
 mod client;
