@@ -13,6 +13,7 @@ mod snapshot;
 mod source;
 mod status;
 mod tail;
+mod webhook;
 
 pub use failure::{Exit, Failure};
 
@@ -87,6 +88,9 @@ Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
     /// Take a source away, or go on although some of its history is gone
     #[command(subcommand)]
     Source(source::Source),
+    /// Webhook providers, test deliveries, dead letters
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  headgate completions bash > /etc/bash_completion.d/headgate")]
     Completions {
@@ -116,6 +120,7 @@ impl Cli {
             Command::Schema(command) => command.execute(load(&self.config)?).await,
             Command::Snapshot(command) => command.execute(&load(&self.config)?).await,
             Command::Source(command) => command.execute(load(&self.config)?).await,
+            Command::Webhook(command) => command.execute(&self.config).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "headgate", &mut script);

@@ -14,10 +14,11 @@ pub(crate) use expand::expand;
 pub use load::load;
 pub(crate) use nearest::nearest;
 pub use shaping::{ColumnRule, Mask, Member, Outbox, Salt, SemanticEvent, Shaping};
+pub(crate) use source::mysql_default_schema;
 pub(crate) use units::duration as parse_duration;
 
 use headgate_sdk::SnapshotSettings;
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -207,6 +208,27 @@ pub struct Http {
     pub listen: SocketAddr,
     /// The URL under which the world sees `listen`.
     pub public_url: Option<String>,
+    /// `[http.tls]`; `None`: without TLS, behind a proxy that ends it.
+    pub tls: Option<HttpTls>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<headgate_webhook::IpNet>,
+    /// Connections that may be open at a time.
+    pub max_connections: usize,
+    /// Bytes of bodies that may be under way at a time.
+    pub memory: usize,
+    /// Where providers beside those of the release are.
+    pub providers_dir: Option<PathBuf>,
+    /// Bytes of deliveries that are kept on disk while the broker does not take them.
+    pub spool_max: u64,
+}
+
+/// `[http.tls]`
+#[derive(Clone, Debug)]
+pub struct HttpTls {
+    /// Certificate chain (PEM).
+    pub cert: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
 }
 
 /// `[admin]`
@@ -249,6 +271,23 @@ pub enum OnGap {
 pub enum Connector {
     /// `connector = "postgres"`
     Postgres(headgate_postgres::Config),
+    /// `connector = "mysql"`
+    MySql(headgate_mysql::Config),
+    /// `connector = "webhook"`
+    Webhook(Webhook),
+}
+
+/// The settings of a webhook source.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// The provider, as data.
+    pub provider: Arc<headgate_webhook::Provider>,
+    /// What the provider's requests are verified with.
+    pub settings: headgate_webhook::Settings,
+    /// What is accepted, and how much.
+    pub limits: headgate_webhook::Limits,
+    /// For how long the same delivery is recognised.
+    pub dedup_window: Duration,
 }
 
 #[cfg(test)]

@@ -14,10 +14,11 @@ use crate::{
         self, Link, Patience,
         embedded::{EmbeddedError, EmbeddedServer},
     },
-    config::{Config, Server},
+    config::{Config, Connector, Server},
     pipeline::{Pipeline, supervise},
     status::Registry,
     telemetry::metrics::Metrics,
+    webhook::{self, StartError},
 };
 use async_nats::jetstream;
 use data_dir::DataDir;
@@ -32,6 +33,9 @@ pub enum RunError {
     /// The admin address cannot be had.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    /// The public listener cannot be had.
+    #[error(transparent)]
+    Webhooks(#[from] StartError),
     /// The gateway's folder cannot be had.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -46,6 +50,7 @@ impl RunError {
     pub fn fix(&self) -> String {
         match self {
             Self::Admin(error) => error.fix().to_owned(),
+            Self::Webhooks(error) => error.fix().to_owned(),
             Self::DataDir(error) => error.fix().to_owned(),
             Self::Embedded(error) => error.fix(),
         }
@@ -64,6 +69,7 @@ impl RunError {
 /// Nothing was started.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = admin::bind(config.admin.listen).await?;
+    let webhooks = webhook::bind(&config).await?;
     // Held until the broker in it has ended.
     let mut _data_dir = None;
     let embedded = match &config.nats.server {
@@ -84,7 +90,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let admin_ends = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, Arc::clone(&registry), metrics, admin_ends.clone()));
     tasks.spawn(watch_link(config.clone(), link, shutdown.clone()));
+    if let Some(webhooks) = webhooks {
+        webhooks.start(&config, &registry, &tasks, shutdown.clone()).await?;
+    }
     for (name, source) in &config.sources {
+        // Webhooks come by the public listener.
+        if matches!(source.connector, Connector::Webhook(_)) {
+            continue;
+        }
         let Some(state) = registry.source(name) else { continue };
         tasks.spawn(run_source(
             config.clone(),

@@ -14,3 +14,5 @@ pub mod schema;
 pub mod snapshot;
 pub mod status;
 pub mod telemetry;
+pub mod webhook;
+pub mod witness;

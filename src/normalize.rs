@@ -33,12 +33,13 @@ use crate::{
     publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
     schema::Registry,
     snapshot::LedgerStore,
+    witness::Witness,
 };
 use encoder::BATCH_BYTES;
 pub use encoder::{Encoder, Look};
 use headgate_sdk::{
-    Change, Fault, Gap, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger, SnapshotPlace,
-    SnapshotPoint, Transaction,
+    Change, Fault, Gap, Held, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger,
+    SnapshotPlace, SnapshotPoint, Transaction,
 };
 use std::sync::Arc;
 pub use table::Style;
@@ -56,6 +57,7 @@ pub struct Normalizer {
     checkpoints: CheckpointStore,
     schemas: Registry,
     ledger: LedgerStore,
+    witness: Witness,
 }
 
 /// What is kept beside the stream.
@@ -67,6 +69,8 @@ pub struct Stores {
     pub schemas: Registry,
     /// Snapshots that are under way.
     pub ledger: LedgerStore,
+    /// What the stream itself says of transactions.
+    pub witness: Witness,
 }
 
 impl Normalizer {
@@ -77,7 +81,7 @@ impl Normalizer {
         memory: usize,
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
-        Stores { checkpoints, schemas, ledger }: Stores,
+        Stores { checkpoints, schemas, ledger, witness }: Stores,
     ) -> Self {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
@@ -90,6 +94,7 @@ impl Normalizer {
             checkpoints,
             schemas,
             ledger,
+            witness,
         }
     }
 
@@ -145,8 +150,20 @@ impl Outlet for Normalizer {
         if stop { Err(gap_fault(self.encoder.source(), &gap.reason)) } else { Ok(()) }
     }
 
+    async fn held_since(
+        &mut self,
+        from: Progress,
+        each: &mut (dyn FnMut(Held<'_>) + Send),
+    ) -> Result<bool, Fault> {
+        self.witness.held_since(from, each).await
+    }
+
     fn begin(&mut self, transaction: &Transaction) {
         self.encoder.begin(transaction);
+    }
+
+    fn skip(&mut self, events: u32) {
+        self.encoder.skip(events);
     }
 
     fn change(&mut self, change: &Change<'_>) {

@@ -20,6 +20,7 @@ use crate::{
     schema::Registry,
     snapshot::LedgerStore,
     status::{Phase, SourceState},
+    witness::Witness,
 };
 use async_nats::jetstream;
 use headgate_sdk::{
@@ -81,6 +82,11 @@ impl Pipeline {
                 let source = headgate_postgres::Postgres::new(&self.name, config.clone());
                 Box::pin(self.drive(source, opened, shutdown)).await
             }
+            Connector::MySql(config) => {
+                let source = headgate_mysql::MySql::new(&self.name, config.clone());
+                Box::pin(self.drive(source, opened, shutdown)).await
+            }
+            Connector::Webhook(_) => Err(Fault::definite("a webhook source has no log to read")),
         }
     }
 
@@ -206,6 +212,7 @@ impl Pipeline {
                 checkpoints: checkpoints.clone(),
                 schemas: Registry::new(&self.jetstream, self.nats.stream.replicas, self.nats.stream.memory),
                 ledger: ledger_store,
+                witness: Witness::new(self.jetstream.clone(), &self.name),
             },
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches)));
@@ -249,6 +256,8 @@ impl Pipeline {
             entities: self.source.entities.clone(),
             default_schema: match &self.source.connector {
                 Connector::Postgres(_) => "public".to_owned(),
+                Connector::MySql(config) => config::mysql_default_schema(config),
+                Connector::Webhook(_) => String::new(),
             },
             shaping: Shaping::new(self.source.shaping.clone()),
         })
@@ -279,6 +288,8 @@ pub(crate) async fn fitness(name: &str, source: &config::Source) -> Result<Vec<F
     }
     let tables = match &source.connector {
         Connector::Postgres(config) => headgate_postgres::tables(name, config).await?,
+        Connector::MySql(config) => headgate_mysql::tables(config).await?,
+        Connector::Webhook(_) => return Ok(Vec::new()),
     };
     Ok(shaping::findings(settings, &tables))
 }
@@ -415,6 +426,8 @@ fn guard(pipeline: &Pipeline, shutdown: &CancellationToken) -> Task<()> {
                 async move { headgate_postgres::guard(&name, &config, vitals, shutdown).await },
             ))
         }
+        // A binary log is kept for a time, whoever reads it; nobody sends twice what a webhook sent.
+        Connector::MySql(_) | Connector::Webhook(_) => Task(tokio::spawn(std::future::ready(()))),
     }
 }
 

@@ -171,7 +171,14 @@ impl SourceState {
         let done =
             self.done_log.load(Ordering::Relaxed).max(self.vitals.confirmed_log.load(Ordering::Relaxed));
         // Before the first position is known, the whole log would count as lag.
-        if done == 0 { 0 } else { self.vitals.server_log.load(Ordering::Relaxed).saturating_sub(done) }
+        let (server, vitals) = (self.vitals.server_log.load(Ordering::Relaxed), &self.vitals);
+        match self.connector {
+            _ if done == 0 => 0,
+            "mysql" => {
+                headgate_mysql::log_distance(done, server, vitals.log_file_bytes.load(Ordering::Relaxed))
+            }
+            _ => server.saturating_sub(done),
+        }
     }
 
     /// Age of the oldest commit that is not in the stream yet; 0 when caught up.
@@ -179,6 +186,13 @@ impl SourceState {
     pub fn lag_ms(&self) -> u64 {
         let oldest = self.oldest_pending.load(Ordering::Relaxed);
         if oldest == 0 { 0 } else { u64::try_from((now_micros() - oldest) / 1000).unwrap_or(0) }
+    }
+
+    /// How long until the database discards log that this source has not confirmed; `None` where none is about to go.
+    #[must_use]
+    pub fn log_expires_in(&self) -> Option<std::time::Duration> {
+        let at = self.vitals.expires_at.load(Ordering::Relaxed);
+        (at > 0).then(|| std::time::Duration::from_micros(u64::try_from(at - now_micros()).unwrap_or(0)))
     }
 
     /// The last error that was kept.
@@ -205,6 +219,7 @@ impl SourceState {
             // Zero is also what it is before the connector has asked.
             safe_bytes: u64::try_from(self.vitals.safe_bytes.load(Ordering::Relaxed)).ok().filter(|b| *b > 0),
             wal: self.wal(),
+            log_expires_in_s: self.log_expires_in().map(|left| left.as_secs()),
             confirmed: log(self.vitals.confirmed_log.load(Ordering::Relaxed)),
             last_commit: time_text(self.last_commit.load(Ordering::Relaxed)),
             events: self.metrics.published.get(),
@@ -259,6 +274,7 @@ impl SourceState {
 fn log_text(connector: &str, log: u64) -> String {
     match connector {
         "postgres" => format!("{:X}/{:X}", log >> 32, log & 0xFFFF_FFFF),
+        "mysql" => headgate_mysql::log_text(log),
         _ => log.to_string(),
     }
 }
@@ -295,6 +311,8 @@ impl Registry {
             .map(|(name, source)| {
                 let connector = match source.connector {
                     Connector::Postgres(_) => "postgres",
+                    Connector::MySql(_) => "mysql",
+                    Connector::Webhook(_) => "webhook",
                 };
                 (name.clone(), SourceState::new(name, connector, metrics.source(name)))
             })
@@ -409,6 +427,10 @@ pub struct SourceReport {
     /// How near the database is to keeping more log for this source than it may.
     #[serde(default)]
     pub wal: WalReport,
+    /// Seconds until the database discards log that is not in the stream for certain, if nothing moves on; null where none is
+    /// about to go.
+    #[serde(default)]
+    pub log_expires_in_s: Option<u64>,
     /// The position last confirmed to the database, in its own words.
     pub confirmed: Option<String>,
     /// Commit time of the last event that the stream is known to hold.

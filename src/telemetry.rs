@@ -9,7 +9,7 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// What is logged where `HEADGATE_LOG` and `RUST_LOG` say nothing.
-const RUN_FILTER: &str = "error,headgate=info,headgate_postgres=info";
+const RUN_FILTER: &str = "error,headgate=info,headgate_postgres=info,headgate_mysql=info";
 /// The same for a command that somebody waits for: its own answer says enough.
 const COMMAND_FILTER: &str = "off";
 

@@ -95,7 +95,11 @@ async fn headgate(postgres: &Postgres, slot: &str, rows: u64) -> Run {
 
 /// Runs a gateway until its stream holds `rows` events.
 pub(crate) async fn measure(settings: &Settings, nats: &Nats, rows: u64) -> Run {
-    let mut gateway = Gateway::configure(settings);
+    catch_up(Gateway::configure(settings), nats, rows).await
+}
+
+/// Starts a gateway that has a backlog of `rows` events before it, and waits until the broker has them.
+pub(crate) async fn catch_up(mut gateway: Gateway, nats: &Nats, rows: u64) -> Run {
     let jetstream = nats.jetstream().await;
     let began = Instant::now();
     gateway.launch();

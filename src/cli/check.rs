@@ -8,7 +8,10 @@ pub(super) use layout::list;
 
 use self::layout::{Layout, summary};
 use super::{Failure, connector, failure::print, paint::Paint};
-use crate::{config, publish};
+use crate::{
+    config::{self, Connector},
+    publish, webhook,
+};
 use async_nats::jetstream;
 use clap::Args;
 use headgate_sdk::{Finding, Severity};
@@ -73,8 +76,16 @@ impl Check {
         for (name, source) in &config.sources {
             if let Some(client) = &client {
                 let context = jetstream::new(client.clone());
-                add(name, publish::findings(&context, name, &config.nats).await);
-                add(name, drift::findings(&context, name, &config.nats).await);
+                let findings = match &source.connector {
+                    Connector::Webhook(webhook) => {
+                        webhook::findings(&context, name, webhook.dedup_window).await
+                    }
+                    _ => {
+                        add(name, drift::findings(&context, name, &config.nats).await);
+                        publish::findings(&context, name, &config.nats).await
+                    }
+                };
+                add(name, findings);
             }
             add(name, connector::check(name, source).await);
         }

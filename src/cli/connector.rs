@@ -1,7 +1,7 @@
 //! What the commands ask of a connector.
 
 use crate::{
-    config::{Connector, Source},
+    config::{Connector, Source, Webhook},
     pipeline::fitness,
 };
 use headgate_sdk::{Fault, Finding};
@@ -10,6 +10,8 @@ use headgate_sdk::{Fault, Finding};
 pub(super) async fn check(name: &str, source: &Source) -> Vec<Finding> {
     let mut findings = match &source.connector {
         Connector::Postgres(config) => headgate_postgres::check(name, config).await,
+        Connector::MySql(config) => headgate_mysql::check(name, config).await,
+        Connector::Webhook(webhook) => webhook_findings(webhook),
     };
     // A database that cannot be reached has been found out by now.
     if let Ok(fitness) = fitness(name, source).await {
@@ -22,5 +24,28 @@ pub(super) async fn check(name: &str, source: &Source) -> Vec<Finding> {
 pub(super) async fn drop_source(name: &str, source: &Source) -> Result<Vec<String>, Fault> {
     match &source.connector {
         Connector::Postgres(config) => headgate_postgres::drop_source(name, config).await,
+        // A reader of a binary log leaves nothing behind on the server.
+        Connector::MySql(_) => Ok(Vec::new()),
+        Connector::Webhook(_) => Ok(Vec::new()),
     }
+}
+
+/// What there is to say about a webhook source before it runs. That it can be verified was checked with the file.
+fn webhook_findings(webhook: &Webhook) -> Vec<Finding> {
+    let provider = &webhook.provider;
+    let mut findings = vec![Finding::good("provider", provider.title())];
+    findings.push(match webhook.settings.secrets.len() {
+        0 => Finding::good("secret", "none: the provider gives it in a handshake, or signs with its own key"),
+        1 => Finding::good("secret", "1"),
+        count => Finding::warning(
+            "secret",
+            format!("{count} are accepted"),
+            "an old secret that is kept for longer than its replacement takes can still be used",
+        ),
+    });
+    if webhook.settings.tolerance.is_none() {
+        let why = "whoever saw a signed request can send it again; only dedup_window is left";
+        findings.push(Finding::warning("tolerance", "off", why).with_fix("tolerance = \"5m\""));
+    }
+    findings
 }

@@ -3,7 +3,7 @@
 use super::{Failure, failure::print};
 use crate::{
     admin::{SnapshotAnswer, SnapshotOrder},
-    config::Config,
+    config::{Config, Connector},
     snapshot::{SnapshotReport, SnapshotState},
     status::Report,
 };
@@ -50,10 +50,19 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     pub(super) async fn execute(self, config: &Config) -> Result<(), Failure> {
-        if !config.sources.contains_key(&self.source) {
-            let known: Vec<&str> = config.sources.keys().map(String::as_str).collect();
-            return Err(Failure::usage(format!("there is no source {}", self.source))
-                .with_fix(format!("known here: {}", known.join(", "))));
+        match config.sources.get(&self.source).map(|source| &source.connector) {
+            Some(Connector::Postgres(_)) => {}
+            Some(Connector::MySql(_)) => {
+                return Err(Failure::usage("snapshots of MySQL and MariaDB are not in this release yet"));
+            }
+            Some(Connector::Webhook(_)) => {
+                return Err(Failure::usage(format!("{} is a webhook source: it has no tables", self.source)));
+            }
+            None => {
+                let known: Vec<&str> = config.sources.keys().map(String::as_str).collect();
+                return Err(Failure::usage(format!("there is no source {}", self.source))
+                    .with_fix(format!("known here: {}", known.join(", "))));
+            }
         }
         let address = config.admin.listen;
         let client = reqwest::Client::builder()

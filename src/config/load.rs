@@ -1,11 +1,12 @@
 //! From the file to the finished configuration, with every problem told at once.
 
 use super::{
-    Admin, Auth, Config, Embedded, Gateway, Http, Mode, Nats, Publish, Server, Stream, Tls,
+    Admin, Auth, Config, Embedded, Gateway, Http, HttpTls, Mode, Nats, Publish, Server, Stream, Tls,
     error::{ConfigError, Problem},
     section::{Reader, Section, line_of, read_secret},
     source,
 };
+use headgate_webhook::Catalog;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -54,9 +55,9 @@ fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
 fn root_section(root: Section<'_, '_>) -> Option<Config> {
     let gateway = gateway(root.section("gateway"));
     let nats = nats(root.section("nats"));
-    let http = http(root.section("http"));
+    let (http, catalog) = http(root.section("http"));
     let admin = admin(root.section("admin"));
-    let sources = source::sources(&root);
+    let sources = source::sources(&root, &http, &catalog);
     root.finish();
     Some(Config { gateway, nats: nats?, http, admin, sources })
 }
@@ -76,13 +77,56 @@ fn gateway(section: Section<'_, '_>) -> Gateway {
     gateway
 }
 
-fn http(section: Section<'_, '_>) -> Http {
+/// `[http]`, and the providers that sources may name.
+fn http(section: Section<'_, '_>) -> (Http, Catalog) {
+    let public_url = section.text("public_url").map(|url| url.trim_end_matches('/').to_owned());
+    if public_url.as_ref().is_some_and(|url| !source::is_http_url(url)) {
+        let hint = "public_url = \"https://hooks.example.com\"";
+        section.problem("public_url", "expected an http or https URL", Some(hint.to_owned()));
+    }
     let http = Http {
         listen: section.address("listen").unwrap_or(loopback(8080)),
-        public_url: section.text("public_url"),
+        public_url,
+        tls: http_tls(section.section("tls")),
+        trusted_proxies: section.networks("trusted_proxies"),
+        max_connections: section
+            .integer("max_connections", 1..=1_000_000)
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or(4096),
+        memory: section.size("memory", 1 << 20).and_then(|n| n.try_into().ok()).unwrap_or(64 << 20),
+        providers_dir: section.path("providers_dir"),
+        spool_max: section.size("spool_max", 1 << 20).unwrap_or(1 << 30),
+    };
+    let catalog = catalog(&section, http.providers_dir.as_deref());
+    section.finish();
+    (http, catalog)
+}
+
+fn http_tls(section: Section<'_, '_>) -> Option<HttpTls> {
+    let (cert, key) = (section.path("cert"), section.path("key"));
+    let tls = match (cert, key) {
+        (Some(cert), Some(key)) => Some(HttpTls { cert, key }),
+        _ => {
+            if section.is_given() {
+                section.problem("", "needs cert and key", Some("the files of both, PEM".to_owned()));
+            }
+            None
+        }
     };
     section.finish();
-    http
+    tls
+}
+
+/// The providers that are compiled in, and those of `providers_dir`.
+fn catalog(section: &Section<'_, '_>, directory: Option<&Path>) -> Catalog {
+    let mut catalog = Catalog::builtin().unwrap_or_else(|error| {
+        section.problem("", format!("a provider of this release cannot be read: {error}"), None);
+        Catalog::default()
+    });
+    if let Some(Err(error)) = directory.map(|directory| catalog.add_dir(directory)) {
+        section.problem("providers_dir", error.to_string(), None);
+    }
+    catalog
 }
 
 fn admin(section: Section<'_, '_>) -> Admin {

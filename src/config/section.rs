@@ -4,9 +4,10 @@
 //! repeated, and any other one only as the file has it, before variables were filled in.
 
 use super::{error::Problem, expand::expand, nearest::nearest, units};
+use headgate_webhook::IpNet;
 use std::{
     cell::RefCell,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::Range,
     path::{Path, PathBuf},
     time::Duration,
@@ -163,6 +164,18 @@ impl<'r, 't> Section<'r, 't> {
         array.iter().filter_map(inside).collect()
     }
 
+    /// Every key of this section with its secret.
+    pub(super) fn secret_texts(&self) -> Vec<(&'t str, String)> {
+        let Some(table) = self.table else { return Vec::new() };
+        table
+            .iter()
+            .filter_map(|(key, value)| {
+                let key = key.get_ref().as_ref();
+                Some((key, self.secret_value(key, value.get_ref())?))
+            })
+            .collect()
+    }
+
     /// Every key of this section with its string.
     pub(super) fn texts(&self) -> Vec<(&'t str, String)> {
         let Some(table) = self.table else { return Vec::new() };
@@ -214,7 +227,7 @@ impl<'r, 't> Section<'r, 't> {
         self.secret_value(key, self.get(key)?.get_ref())
     }
 
-    fn secret_value(&self, key: &'static str, value: &'t DeValue<'t>) -> Option<String> {
+    fn secret_value(&self, key: &str, value: &'t DeValue<'t>) -> Option<String> {
         const EXPECTED: &str = "a string or { file = \"…\" }";
         let DeValue::Table(table) = value else {
             return Some(self.expanded(key, value, EXPECTED)?.value);
@@ -330,6 +343,20 @@ impl<'r, 't> Section<'r, 't> {
             }
             *size >= least
         })
+    }
+
+    /// An array of networks (`10.0.0.0/8`) and addresses; empty where there is none.
+    pub(super) fn networks(&self, key: &'static str) -> Vec<IpNet> {
+        let parse = |text: &String| {
+            text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        };
+        let texts = self.strings(key).unwrap_or_default();
+        let networks: Vec<IpNet> = texts.iter().filter_map(parse).collect();
+        if networks.len() < texts.len() {
+            let hint = format!("{key} = [\"10.0.0.0/8\", \"2001:db8::1\"]");
+            self.problem(key, "expected networks or addresses", Some(hint));
+        }
+        networks
     }
 
     /// An address to listen on.

@@ -1,20 +1,26 @@
 //! `[sources.NAME]`: the names, what all connectors share, and each connector's own settings.
 
+mod mysql;
 mod postgres;
 mod shaping;
+mod webhook;
+
+pub(crate) use mysql::default_schema as mysql_default_schema;
 
 use super::{
-    Connector, OnGap, Source,
+    Connector, Http, OnGap, Source,
     nearest::nearest,
     section::{Section, did_you_mean},
 };
 use headgate_sdk::SnapshotSettings;
+use headgate_webhook::Catalog;
 use std::collections::BTreeMap;
+pub(super) use webhook::is_http_url;
 
 /// The stream `EVENTS_dlq` is the dead letters'.
 const RESERVED: &str = "dlq";
 
-pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
+pub(super) fn sources(root: &Section<'_, '_>, http: &Http, catalog: &Catalog) -> BTreeMap<String, Source> {
     let all = root.section("sources");
     let sections = all.sections();
     let names: Vec<&str> = sections.iter().map(|(name, _)| *name).collect();
@@ -25,15 +31,24 @@ pub(super) fn sources(root: &Section<'_, '_>) -> BTreeMap<String, Source> {
     let mut slots: BTreeMap<(String, String), String> = BTreeMap::new();
     for (name, section) in sections {
         check_name(name, &names, &section);
-        let Ok(source) = source(name, &section) else { continue };
-        let Some(source) = source else {
+        let Some(source) = source(name, &section, http, catalog) else {
             section.finish();
             continue;
         };
-        let Connector::Postgres(postgres) = &source.connector;
-        if let Some(other) = slots.insert(postgres::slot_of(name, postgres), name.to_owned()) {
-            let what = format!("would read the same replication slot as [sources.{other}]");
-            section.problem("slot", what, Some("give each its own slot".to_owned()));
+        let reader = match &source.connector {
+            Connector::Postgres(config) => {
+                Some((postgres::slot_of(name, config), "slot", "replication slot"))
+            }
+            Connector::MySql(config) => {
+                Some((mysql::reader_of(name, config), "server_id", "log under the same server_id"))
+            }
+            Connector::Webhook(_) => None,
+        };
+        if let Some((reader, key, what)) = reader
+            && let Some(other) = slots.insert(reader, name.to_owned())
+        {
+            let what = format!("would read the same {what} as [sources.{other}]");
+            section.problem(key, what, Some(format!("give each its own {key}")));
         }
         section.finish();
         sources.insert(name.to_owned(), source);
@@ -64,23 +79,18 @@ fn check_name(name: &str, names: &[&str], section: &Section<'_, '_>) {
     section.problem("", what, (!valid.is_empty()).then(|| did_you_mean(valid)));
 }
 
-/// The connector is known, and a later release will have it: nothing can be said of its keys.
-struct NotYet;
-
 /// Reads a source. Without a connector, or with one that nobody knows, the keys are read as those of PostgreSQL: what is
 /// misspelt has to be named all the same.
-fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYet> {
+fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog) -> Option<Source> {
     let connector = section.text("connector");
     match connector.as_deref() {
-        Some("postgres") => {}
-        Some(later @ ("mysql" | "webhook")) => {
-            let what = format!("the {later} connector is not in this release yet");
-            section.problem("connector", what, Some("this release has \"postgres\"".to_owned()));
-            return Err(NotYet);
-        }
+        Some("postgres" | "mysql") => {}
+        Some("webhook") => return webhook::source(name, section, http, catalog),
         Some(other) => {
-            let hint = nearest(other, ["postgres", "mysql", "webhook"])
-                .map_or_else(|| "this release has \"postgres\"".to_owned(), did_you_mean);
+            let hint = nearest(other, ["postgres", "mysql", "webhook"]).map_or_else(
+                || "this release has \"postgres\", \"mysql\" and \"webhook\"".to_owned(),
+                did_you_mean,
+            );
             section.problem("connector", "unknown connector", Some(hint));
         }
         None if section.has("connector") => {}
@@ -99,17 +109,34 @@ fn source(name: &str, section: &Section<'_, '_>) -> Result<Option<Source>, NotYe
     let on_gap = section
         .choice("on_gap", &[("stop", OnGap::Stop), ("snapshot", OnGap::Snapshot)])
         .unwrap_or(OnGap::Stop);
-    let snapshots = snapshots(section, on_gap);
-    let postgres = postgres::config(name, section).filter(|_| connector.as_deref() == Some("postgres"));
-    Ok(postgres.map(|config| Source {
-        uri,
-        type_prefix,
-        entities,
-        on_gap,
-        shaping,
-        snapshots,
-        connector: Connector::Postgres(config),
-    }))
+    let snapshots = if connector.as_deref() == Some("mysql") {
+        no_snapshots(section)
+    } else {
+        snapshots(section, on_gap)
+    };
+    let connector = match connector.as_deref() {
+        Some("mysql") => mysql::config(section, &shaping).map(Connector::MySql),
+        known => {
+            postgres::config(name, section).filter(|_| known == Some("postgres")).map(Connector::Postgres)
+        }
+    };
+    connector.map(|connector| Source { uri, type_prefix, entities, on_gap, shaping, snapshots, connector })
+}
+
+/// The MySQL connector tells changes only.
+fn no_snapshots(section: &Section<'_, '_>) -> SnapshotSettings {
+    if section.choice("on_gap", &[("stop", false), ("snapshot", true)]) == Some(true) {
+        not_yet(section, "on_gap", "snapshot", "stop");
+    }
+    if section.choice("snapshot", &[("never", false), ("initial", true)]) == Some(true) {
+        not_yet(section, "snapshot", "initial", "never");
+    }
+    SnapshotSettings { initial: false, ..SnapshotSettings::default() }
+}
+
+fn not_yet(section: &Section<'_, '_>, key: &'static str, wanted: &str, instead: &str) {
+    let what = format!("\"{wanted}\" is not in this release yet for MySQL and MariaDB");
+    section.problem(key, what, Some(format!("this release has \"{instead}\"")));
 }
 
 fn snapshots(section: &Section<'_, '_>, on_gap: OnGap) -> SnapshotSettings {

@@ -61,6 +61,8 @@ struct OpenTransaction {
     id: String,
     /// Index of the next change, dead letters counted: half of its position.
     next_index: u32,
+    /// Events before this index are in the stream under an earlier epoch.
+    held: u32,
     /// Events so far, dead letters not counted: the next one's `txindex`.
     events: u32,
     /// Spelled from the end of `subject`'s key to the last attribute that the transaction decides.
@@ -213,10 +215,16 @@ impl Encoder {
         open.committed_at = transaction.committed_at;
         open.id.clone_from(&transaction.id);
         open.next_index = 0;
+        open.held = 0;
         open.events = 0;
         open.spelled = false;
         open.context.clear();
         open.is_open = true;
+    }
+
+    /// The first events of the open transaction are in the stream already, under an earlier epoch.
+    pub fn skip(&mut self, events: u32) {
+        self.transaction.held = events;
     }
 
     /// One change of the open transaction.
@@ -418,7 +426,9 @@ impl Encoder {
         };
         self.transaction.next_index = self.transaction.next_index.saturating_add(1);
         // What a snapshot read is new whatever the stream holds: it never comes twice.
-        if self.snapshot.is_none() && self.resume.is_some_and(|resume| position <= resume) {
+        let is_held =
+            position.index < self.transaction.held || self.resume.is_some_and(|resume| position <= resume);
+        if self.snapshot.is_none() && is_held {
             self.metrics.deduplicated.inc();
             return None;
         }
@@ -426,9 +436,10 @@ impl Encoder {
         Some(position)
     }
 
-    /// Whether the stream ends within the open transaction.
+    /// Whether the stream ends within the open transaction, or holds the beginning of it under an earlier epoch.
     fn is_resumed(&self) -> bool {
-        self.resume.is_some_and(|at| (at.epoch, at.commit) == (self.epoch, self.transaction.commit))
+        self.transaction.held > 0
+            || self.resume.is_some_and(|at| (at.epoch, at.commit) == (self.epoch, self.transaction.commit))
     }
 
     /// Whether a row's images can be an event. They are written to find out, and taken back.

@@ -26,6 +26,13 @@ struct Labels {
     source: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    source: String,
+    reason: &'static str,
+}
+
+type Refusals = Family<RefusalLabels, Counter>;
 type Counters = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge>;
 
@@ -43,6 +50,8 @@ pub struct Metrics {
     snapshot_rows: Counters,
     snapshot_jobs: Gauges,
     snapshot_rows_left: Gauges,
+    spooled: Counters,
+    refused: Refusals,
     in_flight: Gauges,
     lag_bytes: Gauges,
     lag_ms: Gauges,
@@ -51,6 +60,7 @@ pub struct Metrics {
     wal_left: Gauges,
     wal_pressure: Gauges,
     holder_age: Gauges,
+    log_expires: Gauges,
     streaming: Gauges,
     commit_to_ack: Family<Labels, Histogram, fn() -> Histogram>,
 }
@@ -89,6 +99,10 @@ impl Metrics {
             "Times that the publisher asked the stream where it ends and went on from there",
         );
         let snapshot_rows = counters("snapshot_rows", "Rows that snapshots read and told");
+        let spooled =
+            counters("spooled", "Webhook events kept in the spool because the broker was slow or away");
+        let refused = Refusals::default();
+        registry.register("refused", "Webhook requests that were turned away, by reason", refused.clone());
         let mut gauges = |name: &str, help: &str| {
             let family = Gauges::default();
             registry.register(name, help, family.clone());
@@ -117,6 +131,10 @@ impl Metrics {
         let snapshot_jobs = gauges("snapshot_jobs", "Snapshots under way");
         let snapshot_rows_left =
             gauges("snapshot_rows_left", "Rows that are left to snapshot, as the database guesses");
+        let log_expires = gauges(
+            "log_expires_seconds",
+            "Seconds until the database discards log that this source has not confirmed; -1 where none is about to go",
+        );
         let streaming = gauges("streaming", "1 while changes are being streamed");
         let commit_to_ack: Family<Labels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(COMMIT_TO_ACK_BUCKETS));
@@ -138,6 +156,8 @@ impl Metrics {
             snapshot_rows,
             snapshot_jobs,
             snapshot_rows_left,
+            spooled,
+            refused,
             in_flight,
             lag_bytes,
             lag_ms,
@@ -146,6 +166,7 @@ impl Metrics {
             wal_left,
             wal_pressure,
             holder_age,
+            log_expires,
             streaming,
             commit_to_ack,
         }
@@ -166,6 +187,8 @@ impl Metrics {
             snapshot_rows: self.snapshot_rows.get_or_create_owned(&labels),
             snapshot_jobs: self.snapshot_jobs.get_or_create_owned(&labels),
             snapshot_rows_left: self.snapshot_rows_left.get_or_create_owned(&labels),
+            spooled: self.spooled.get_or_create_owned(&labels),
+            refused: Refused { family: self.refused.clone(), source: name.to_owned() },
             in_flight: self.in_flight.get_or_create_owned(&labels),
             commit_to_ack: self.commit_to_ack.get_or_create_owned(&labels),
             received_bytes: self.received_bytes.get_or_create_owned(&labels),
@@ -176,6 +199,7 @@ impl Metrics {
             wal_left: self.wal_left.get_or_create_owned(&labels),
             wal_pressure: self.wal_pressure.get_or_create_owned(&labels),
             holder_age: self.holder_age.get_or_create_owned(&labels),
+            log_expires: self.log_expires.get_or_create_owned(&labels),
             streaming: self.streaming.get_or_create_owned(&labels),
         }
     }
@@ -216,6 +240,9 @@ pub struct SourceMetrics {
     pub resyncs: Counter,
     /// Rows that snapshots read and told.
     pub snapshot_rows: Counter,
+    /// Webhook events kept in the spool.
+    pub spooled: Counter,
+    refused: Refused,
     /// Messages published and not yet acknowledged.
     pub in_flight: Gauge,
     /// Seconds from commit to acknowledgement; observed once for each transaction, by its last event.
@@ -230,10 +257,24 @@ pub struct SourceMetrics {
     wal_left: Gauge,
     wal_pressure: Gauge,
     holder_age: Gauge,
+    log_expires: Gauge,
     streaming: Gauge,
 }
 
+/// The counters of one source's refused requests. Only those of reasons that occurred exist.
+#[derive(Clone, Debug)]
+struct Refused {
+    family: Refusals,
+    source: String,
+}
+
 impl SourceMetrics {
+    /// Counts a request that was turned away.
+    pub fn refused(&self, reason: &'static str) {
+        let Refused { family, source } = &self.refused;
+        family.get_or_create_owned(&RefusalLabels { source: source.clone(), reason }).inc();
+    }
+
     /// Copies what the source's state and its connector's vitals know.
     fn refresh(&self, state: &SourceState) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -252,6 +293,7 @@ impl SourceMetrics {
         self.snapshot_jobs.set(gauge(under_way().count() as u64));
         self.snapshot_rows_left
             .set(gauge(under_way().filter_map(|job| Some(job.expected?.saturating_sub(job.rows))).sum()));
+        self.log_expires.set(state.log_expires_in().map_or(-1, |left| gauge(left.as_secs())));
         self.streaming.set(gauge(vitals.streaming.load(Ordering::Relaxed)));
     }
 }
@@ -291,6 +333,7 @@ mod tests {
             "headgate_wal_left_seconds{source=\"shop\"} -1",
             "headgate_wal_pressure{source=\"shop\"} 0",
             "headgate_wal_holder_age_seconds{source=\"shop\"} 0",
+            "headgate_log_expires_seconds{source=\"shop\"} -1",
             "headgate_streaming{source=\"shop\"} 0",
             "headgate_commit_to_ack_seconds_bucket{le=\"0.005\",source=\"shop\"} 1",
             "headgate_commit_to_ack_seconds_count{source=\"shop\"} 1",

@@ -16,7 +16,7 @@ fn password_only(name: &str) -> Option<String> {
 fn the_reference_configuration_is_valid() {
     let config = example(&password_only);
     assert_eq!(config.nats.server, Server::Remote(vec!["nats://127.0.0.1:4222".to_owned()]));
-    let Connector::Postgres(source) = &config.sources["shop"].connector;
+    let Connector::Postgres(source) = &config.sources["shop"].connector else { panic!("not PostgreSQL") };
     assert_eq!(source.url, "postgres://cdc:secret@127.0.0.1:5432/shop");
 }
 
@@ -39,6 +39,19 @@ fn the_reference_configuration_shows_the_defaults() {
         "key",
         "binary",
         "public_url",
+        "providers_dir",
+        // The webhook source, which is one whole example.
+        "connector",
+        "provider",
+        "secret",
+        "secrets",
+        "tolerance",
+        "integrity",
+        "max_body",
+        "body_timeout",
+        "rate_limit",
+        "allow_ips",
+        "dedup_window",
         "slot",
         "uri",
         "type_prefix",

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) nats_lines: String,
     /// Lines of `[nats.stream]`.
     pub(crate) stream_lines: String,
+    /// Connector of the source named `shop`.
+    pub(crate) connector: &'static str,
     /// URL of the source named `shop`.
     pub(crate) source: String,
     /// The source's `snapshot`: most tests are about the log, and begin with empty tables.
@@ -37,6 +39,7 @@ impl Settings {
             gateway_lines: String::new(),
             nats_lines: String::new(),
             stream_lines: String::new(),
+            connector: "postgres",
             source: source.into(),
             snapshot: "never",
             source_lines: String::new(),
@@ -65,13 +68,22 @@ impl Gateway {
 
     /// Writes the configuration and starts nothing.
     pub(crate) fn configure(settings: &Settings) -> Self {
+        let sources = format!(
+            "[sources.shop]\nconnector = \"{}\"\nurl = \"{}\"\nsnapshot = \"{}\"\n{}",
+            settings.connector, settings.source, settings.snapshot, settings.source_lines
+        );
+        Self::with_sources(settings, "", &sources)
+    }
+
+    /// The same with other sources than `shop`, and more lines of `[http]`.
+    pub(crate) fn with_sources(settings: &Settings, http_lines: &str, sources: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("headgate-gateway-").tempdir().unwrap();
         let (admin, http) = (Port::free(), Port::free());
         let text = format!(
             "[gateway]\ndata_dir = \"{data}\"\nshutdown_grace = \"10s\"\n{gateway_lines}\n\
              [nats]\nurl = \"{nats}\"\n{nats_lines}\n[nats.stream]\n{stream_lines}\n\
-             [http]\nlisten = \"127.0.0.1:{http}\"\n\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\n\
-             [sources.shop]\nconnector = \"postgres\"\nurl = \"{source}\"\nsnapshot = \"{snapshot}\"\n{source_lines}",
+             [http]\nlisten = \"127.0.0.1:{http}\"\n{http_lines}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\n\
+             {sources}",
             data = dir.path().join("data").display(),
             gateway_lines = settings.gateway_lines,
             nats = settings.nats.join(","),
@@ -79,12 +91,20 @@ impl Gateway {
             stream_lines = settings.stream_lines,
             http = http.number(),
             admin = admin.number(),
-            source = settings.source,
-            snapshot = settings.snapshot,
-            source_lines = settings.source_lines,
         );
         std::fs::write(dir.path().join("config.toml"), text).unwrap();
         Self { dir, admin, http, process: None }
+    }
+
+    /// Changes the configuration file, for the next start.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(String) -> String) {
+        let file = self.dir.path().join("config.toml");
+        std::fs::write(&file, change(std::fs::read_to_string(&file).unwrap())).unwrap();
+    }
+
+    /// The port of its public listener.
+    pub(crate) fn http_port(&self) -> u16 {
+        self.http.number()
     }
 
     /// Starts the program and waits for nothing.
@@ -92,6 +112,17 @@ impl Gateway {
         assert!(self.process.is_none(), "the gateway is running");
         let mut command = self.command();
         command.arg("run");
+        self.process = Some(Process::start("headgate", command, &self.log_path()));
+    }
+
+    /// The same, through a shell that sets limits first (`ulimit -f 100`).
+    pub(crate) fn launch_limited(&mut self, limits: &str) {
+        assert!(self.process.is_none(), "the gateway is running");
+        let program = self.command();
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{limits}; exec {} run", program.get_program().display()));
+        command.current_dir(self.dir.path());
+        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.process = Some(Process::start("headgate", command, &self.log_path()));
     }
 

@@ -4,6 +4,8 @@
 
 pub(crate) mod database;
 pub(crate) mod gateway;
+pub(crate) mod hooks;
+pub(crate) mod mysql_shop;
 pub(crate) mod nats;
 pub(crate) mod oracle;
 pub(crate) mod proxy;
@@ -11,4 +13,4 @@ pub(crate) mod shop;
 pub(crate) mod stream;
 pub(crate) mod workload;
 
-pub(crate) use headgate_test_servers::{eventually, port, postgres, process, servers, tls};
+pub(crate) use headgate_test_servers::{eventually, mysql, port, postgres, process, servers, tls};

@@ -164,7 +164,10 @@ impl Chain {
         let same_transaction =
             |former: &Position| (former.epoch, former.commit) == (position.epoch, position.commit);
         match &self.open {
-            Some((former, last, of)) if same_transaction(former) => {
+            // A server that takes over tells the rest of a transaction in an epoch of its own.
+            Some((former, last, of))
+                if same_transaction(former) || (former.epoch < position.epoch && of == txid) =>
+            {
                 if index != last + 1 {
                     self.found.push(format!("{id}: txindex {index} of its transaction comes after {last}"));
                 }

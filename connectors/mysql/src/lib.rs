@@ -1,1 +1,36 @@
 //! The binary log of MySQL and MariaDB as a Headgate source.
+
+mod apply;
+mod catalog;
+mod config;
+mod connect;
+mod dump;
+#[doc(hidden)]
+pub mod event;
+mod executed;
+#[doc(hidden)]
+pub mod gtid;
+mod history;
+#[doc(hidden)]
+pub mod json;
+mod landmarks;
+mod monitor;
+mod place;
+mod preflight;
+mod server;
+mod shape;
+mod source;
+mod statement;
+#[doc(hidden)]
+pub mod table;
+mod tables;
+mod tags;
+#[doc(hidden)]
+pub mod value;
+
+pub use config::Config;
+pub use connect::{UrlError, parse_url};
+pub use place::{log_distance, log_text};
+pub use preflight::check;
+pub use shape::tables;
+pub use source::MySql;

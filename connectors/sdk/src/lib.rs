@@ -39,7 +39,7 @@ pub use change::{CONTEXT_PREFIX, Cell, Change, Message, Op, Transaction};
 pub use fault::{Fault, FaultKind};
 pub use filter::{TableFilter, glob_matches};
 pub use finding::{Finding, Severity};
-pub use outlet::{Gap, Origin, Outlet, RowFault};
+pub use outlet::{Gap, Held, Origin, Outlet, RowFault};
 pub use position::{ParsePositionError, Position, Progress};
 pub use relation::{Column, Relation, Unwritable, WriteValue};
 pub use shape::TableShape;

@@ -37,15 +37,27 @@ pub struct RowFault {
     pub size: u64,
 }
 
+/// A transaction of which the stream holds events, as [`Outlet::held_since`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held<'a> {
+    /// The database's name for it ([`Transaction::id`]).
+    pub transaction: &'a str,
+    /// How many events of it are done with, counted from its first.
+    pub events: u32,
+    /// Whether that is all of it.
+    pub ended: bool,
+}
+
 /// Takes what a connector tells, in order, and hands it on. Implemented by the gateway and by
 /// [`testing::Recorder`](crate::testing::Recorder).
 ///
-/// Calls come in this order: [`open`](Self::open) once, then any number of transactions
+/// Calls come in this order: [`open`](Self::open), then any number of transactions
 /// (`begin`, changes and transactional messages, `commit`), rows of snapshots (`begin_snapshot`, changes,
 /// `end_snapshot`), messages that stand alone, and `progress`, the last four only between transactions. Only `open`, `gap`,
-/// `keep_snapshots` and `flush` wait.
+/// `held_since`, `keep_snapshots` and `flush` wait.
 pub trait Outlet: Send {
-    /// Binds the positions to come to a history, durably, before anything of it is told.
+    /// Binds the positions to come to a history, durably, before anything of it is told. Called again, between
+    /// transactions, where the connector's own words for the same epoch have changed.
     ///
     /// # Errors
     /// The checkpoint could not be written.
@@ -58,8 +70,28 @@ pub trait Outlet: Send {
     /// The policy says stop, or the event could not be published.
     fn gap(&mut self, origin: Origin, gap: Gap) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Reads which transactions of `from.epoch` the stream holds from `from.log` on, in the stream's order: for a connector
+    /// that goes on by their names where positions mean nothing any more. `Ok(false)`: the stream may have held more than it
+    /// has now.
+    ///
+    /// # Errors
+    /// The stream could not be read.
+    fn held_since(
+        &mut self,
+        from: Progress,
+        each: &mut (dyn FnMut(Held<'_>) + Send),
+    ) -> impl Future<Output = Result<bool, Fault>> + Send {
+        let _ = (from, each);
+        std::future::ready(Ok(true))
+    }
+
     /// Begins a transaction.
     fn begin(&mut self, transaction: &Transaction);
+
+    /// The first events of the transaction that has just begun are in the stream already, under an earlier epoch.
+    fn skip(&mut self, events: u32) {
+        let _ = events;
+    }
 
     /// One change of the open transaction.
     fn change(&mut self, change: &Change<'_>);

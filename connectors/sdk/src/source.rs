@@ -86,6 +86,8 @@ pub struct Vitals {
     pub streaming: AtomicU64,
     /// Bytes of log payload received since the process began.
     pub received_bytes: AtomicU64,
+    /// Bytes that the server lets a file of its log grow to, where positions count in files.
+    pub log_file_bytes: AtomicU64,
     /// The newest log position that the server told of.
     pub server_log: AtomicU64,
     /// The newest log position received.
@@ -108,6 +110,9 @@ pub struct Vitals {
     pub holder_pid: AtomicI64,
     /// When that transaction began, in microseconds since 1970-01-01 UTC; 0 where there is none.
     pub holder_since: AtomicI64,
+    /// When the server will have discarded log that this source has not confirmed, in microseconds since 1970-01-01 UTC, if
+    /// nothing moves on until then; 0 where nothing is about to go.
+    pub expires_at: AtomicI64,
     /// Commit time of the newest transaction received, in microseconds since 1970-01-01 UTC; 0 before the first.
     pub last_commit: AtomicI64,
     /// When anything was last received from the server, in microseconds since 1970-01-01 UTC.

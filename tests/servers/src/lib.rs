@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod mysql;
 pub mod port;
 pub mod postgres;
 pub mod process;

@@ -1,0 +1,112 @@
+//! Statements that bound transactions, empty tables, or are changes in words.
+
+use super::{Apply, Halt, MAX_PREPARED, Replay, Stage};
+use crate::{event, history::Prepared, statement::Statement};
+use headgate_sdk::{Fault, Outlet};
+
+impl Apply {
+    pub(super) fn query<O: Outlet>(
+        &mut self,
+        query: &event::Query<'_>,
+        outlet: &mut O,
+    ) -> Result<Option<Replay>, Halt> {
+        let statement = Statement::read(&query.text);
+        let schema = String::from_utf8_lossy(query.schema);
+        let Some(stage) = self.open.as_ref().map(|open| open.stage) else {
+            return match statement {
+                Statement::Empty => Ok(None),
+                _ => Err(Fault::definite(format!(
+                    "the log at {}.{} has a statement outside any transaction",
+                    self.opening.log, self.place
+                ))
+                .into()),
+            };
+        };
+        match statement {
+            Statement::Begin | Statement::CreateWithRows => self.begin(outlet),
+            Statement::Commit => {
+                self.begin(outlet);
+                self.commit(outlet)?;
+            }
+            Statement::Rollback if stage == Stage::Named => self.commit(outlet)?,
+            // In row format what is rolled back is not logged. If it is, it was told already.
+            Statement::Rollback => {
+                self.lose("a transaction was logged and rolled back (ROLLBACK in the log): its rows were told, and are not in the database".to_owned());
+                self.commit(outlet)?;
+            }
+            Statement::XaStart => {
+                if let Some(open) = &mut self.open {
+                    open.stage = Stage::Preparing;
+                }
+            }
+            Statement::XaEnd | Statement::Savepoint | Statement::Empty => {}
+            Statement::XaCommit(name) => {
+                self.begin(outlet);
+                match self.opening.prepared.remove(&name) {
+                    Some(prepared) => return Ok(Some(Replay { name, prepared })),
+                    None => {
+                        self.lose(format!(
+                            "the distributed transaction {name} was prepared before this source began to read, or on a server whose log is not at hand; its rows cannot be told"
+                        ));
+                        self.commit(outlet)?;
+                    }
+                }
+            }
+            Statement::XaRollback(name) => {
+                self.opening.prepared.remove(&name);
+                self.commit(outlet)?;
+            }
+            Statement::Truncate(name) => {
+                self.begin(outlet);
+                self.truncate(&name, &schema, outlet);
+                self.commit(outlet)?;
+            }
+            Statement::Change(name) => {
+                let captured = name.as_ref().is_none_or(|name| {
+                    self.opening.tables.captures(name.schema.as_deref().unwrap_or(&schema), &name.table)
+                });
+                if captured {
+                    let table =
+                        name.map_or("tables that are captured, perhaps".to_owned(), |name| name.table);
+                    self.lose(format!(
+                        "a session changed {table} in statement format (binlog_format), which logs the statement and not the rows"
+                    ));
+                }
+                if stage == Stage::Named {
+                    self.commit(outlet)?;
+                }
+            }
+            // A shape changed: the next TABLE_MAP tells it. Within a transaction (MariaDB's CREATE … SELECT) rows follow.
+            Statement::Other => {
+                if stage == Stage::Named {
+                    self.commit(outlet)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn prepare<O: Outlet>(
+        &mut self,
+        prepare: &event::XaPrepare<'_>,
+        outlet: &mut O,
+    ) -> Result<Option<Replay>, Halt> {
+        let Some(open) = &self.open else { return Err(self.unended()) };
+        let prepared = Prepared { place: open.began.0, gtid: open.gtid.clone() };
+        let name = prepare.name();
+        if prepare.one_phase {
+            self.begin(outlet);
+            return Ok(Some(Replay { name, prepared }));
+        }
+        if self.opening.prepared.len() >= MAX_PREPARED {
+            return Err(Fault::definite(format!(
+                "more than {MAX_PREPARED} distributed transactions are prepared and not ended"
+            ))
+            .with_fix("end them: XA RECOVER; then XA COMMIT or XA ROLLBACK")
+            .into());
+        }
+        self.opening.prepared.insert(name, prepared);
+        self.commit(outlet)?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,313 @@
+//! From a URL to an authenticated session.
+
+use crate::Config;
+use headgate_sdk::Fault;
+use mysql_async::{ClientIdentity, Conn, DriverError, Error, OptsBuilder, SslOpts};
+use std::{path::PathBuf, time::Duration};
+
+/// The largest event that is taken: the protocol's own limit on a packet's content.
+const LARGEST_PACKET: usize = 1 << 30;
+/// Seconds that a session may be idle. Every session of ours says something much more often, so that one whose gateway
+/// is gone without a word frees its lock soon.
+const IDLE_SECONDS: usize = 120;
+
+/// How a connection is secured; the names are those of `ssl-mode` in MySQL's own clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    Disabled,
+    /// Encrypted if the server can; no certificate is checked.
+    Preferred,
+    /// Encrypted; no certificate is checked.
+    Required,
+    /// The certificate has to be signed by a known authority.
+    VerifyCa,
+    /// The certificate has to be the host's, too.
+    VerifyIdentity,
+}
+
+/// Where a database is, and how to be let in.
+#[derive(Clone)]
+pub(crate) struct Target {
+    host: String,
+    port: u16,
+    socket: Option<String>,
+    pub(crate) user: String,
+    password: Option<String>,
+    pub(crate) database: Option<String>,
+    tls: Tls,
+    authority: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+    timeout: Duration,
+}
+
+/// Without the password.
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target")
+            .field("address", &self.address())
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a URL, without any part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UrlError(&'static str);
+
+/// Checks a URL without connecting, and gives the database that it names.
+///
+/// # Errors
+/// It is not `mysql://user:password@host:port/database?…`, or has an option that is not known.
+pub fn parse_url(url: &str) -> Result<Option<String>, UrlError> {
+    Target::parse(url, Duration::ZERO).map(|target| target.database)
+}
+
+impl Target {
+    /// Reads a source's URL.
+    pub(crate) fn new(config: &Config) -> Result<Self, Fault> {
+        Self::parse(&config.url, config.connect_timeout).map_err(|error| {
+            Fault::definite(format!("the source's url {error}"))
+                .with_fix("write it as mysql://user:password@host:3306/database")
+        })
+    }
+
+    fn parse(url: &str, timeout: Duration) -> Result<Self, UrlError> {
+        let rest = url
+            .strip_prefix("mysql://")
+            .or_else(|| url.strip_prefix("mariadb://"))
+            .ok_or(UrlError("is not a MySQL URL"))?;
+        let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, host) = authority.rsplit_once('@').ok_or(UrlError("names no user"))?;
+        if user.contains('@') {
+            return Err(UrlError("has a user or password that is not percent-encoded"));
+        }
+        let (user, password) = match user.split_once(':') {
+            Some((user, password)) => (user, Some(decode(password)?)),
+            None => (user, None),
+        };
+        let (host, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => {
+                (name, port.parse().map_err(|_| UrlError("has no sound host and port"))?)
+            }
+            _ => (host, 3306),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let database = Some(decode(database)?).filter(|database| !database.is_empty());
+        let mut target = Self {
+            host: decode(host)?,
+            port,
+            socket: None,
+            user: decode(user)?,
+            password,
+            database,
+            tls: Tls::Preferred,
+            authority: None,
+            identity: None,
+            timeout,
+        };
+        target.read_options(options)?;
+        if target.host.is_empty() && target.socket.is_none() {
+            return Err(UrlError("has no sound host and port"));
+        }
+        Ok(target)
+    }
+
+    fn read_options(&mut self, options: &str) -> Result<(), UrlError> {
+        let (mut certificate, mut key) = (None, None);
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').ok_or(UrlError("has an option without a value"))?;
+            let value = decode(value)?;
+            match name.to_ascii_lowercase().replace('_', "-").as_str() {
+                "ssl-mode" | "sslmode" => {
+                    self.tls = match value.to_ascii_lowercase().replace('-', "_").as_str() {
+                        "disabled" | "disable" => Tls::Disabled,
+                        "preferred" | "prefer" => Tls::Preferred,
+                        "required" | "require" => Tls::Required,
+                        "verify_ca" => Tls::VerifyCa,
+                        "verify_identity" | "verify_full" => Tls::VerifyIdentity,
+                        _ => {
+                            return Err(UrlError(
+                                "has an ssl-mode that is none of disabled, preferred, required, verify_ca, verify_identity",
+                            ));
+                        }
+                    };
+                }
+                "ssl-ca" => self.authority = Some(value.into()),
+                "ssl-cert" => certificate = Some(PathBuf::from(value)),
+                "ssl-key" => key = Some(PathBuf::from(value)),
+                "socket" => self.socket = Some(value),
+                _ => {
+                    return Err(UrlError(
+                        "has an option that is none of ssl-mode, ssl-ca, ssl-cert, ssl-key, socket",
+                    ));
+                }
+            }
+        }
+        self.identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(UrlError("has one of ssl-cert and ssl-key without the other")),
+        };
+        Ok(())
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn address(&self) -> String {
+        match &self.socket {
+            Some(socket) => socket.clone(),
+            None => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// A new session, in UTC.
+    pub(crate) async fn connect(&self) -> Result<Conn, Fault> {
+        let secured = self.socket.is_none() && self.tls != Tls::Disabled;
+        match self.open(secured).await {
+            Err(Error::Driver(DriverError::NoClientSslFlagFromServer)) if self.tls == Tls::Preferred => {
+                self.open(false).await
+            }
+            opened => opened,
+        }
+        .map_err(|error| self.unreachable(error))
+    }
+
+    async fn open(&self, secured: bool) -> Result<Conn, Error> {
+        let mut options = OptsBuilder::default()
+            .ip_or_hostname(&self.host)
+            .tcp_port(self.port)
+            .socket(self.socket.clone())
+            // The driver would change to the server's unix socket by itself, which need not be ours to reach.
+            .prefer_socket(false)
+            .user(Some(&self.user))
+            .pass(self.password.clone())
+            .db_name(self.database.clone())
+            .tcp_keepalive(Some(Duration::from_secs(30)))
+            .max_allowed_packet(Some(LARGEST_PACKET))
+            .wait_timeout(Some(IDLE_SECONDS))
+            .setup(vec![format!("SET time_zone = '+00:00', wait_timeout = {IDLE_SECONDS}")]);
+        if secured {
+            options = options.ssl_opts(self.ssl());
+        }
+        match tokio::time::timeout(self.timeout, Conn::new(options)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(Error::Io(mysql_async::IoError::Io(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("no answer within {:?}", self.timeout),
+            )))),
+        }
+    }
+
+    fn ssl(&self) -> SslOpts {
+        let (checked, named) = (
+            matches!(self.tls, Tls::VerifyCa | Tls::VerifyIdentity),
+            matches!(self.tls, Tls::VerifyIdentity),
+        );
+        let mut ssl = SslOpts::default()
+            .with_danger_accept_invalid_certs(!checked)
+            .with_danger_skip_domain_validation(!named);
+        if let Some(authority) = &self.authority {
+            ssl = ssl.with_root_certs(vec![authority.clone().into()]).with_disable_built_in_roots(true);
+        }
+        if let Some((certificate, key)) = &self.identity {
+            let identity = ClientIdentity::new(certificate.clone().into(), key.clone().into());
+            ssl = ssl.with_client_identity(Some(identity));
+        }
+        ssl
+    }
+
+    fn unreachable(&self, error: Error) -> Fault {
+        let doing = format!("cannot connect to {}", self.address());
+        match error {
+            Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+                Fault::definite(format!("{doing}: the server has no TLS"))
+                    .with_fix("give the server a certificate (ssl_cert, ssl_key), or, on a network that you trust, set ssl-mode=preferred in the url")
+            }
+            error => sql_fault(error, doing),
+        }
+    }
+}
+
+/// Percent-decodes one part of a URL.
+fn decode(text: &str) -> Result<String, UrlError> {
+    const BROKEN: UrlError = UrlError("has a broken percent-encoding");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (digits, after) = rest.split_first_chunk::<2>().ok_or(BROKEN)?;
+        let digit =
+            |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(BROKEN);
+        bytes.push(digit(digits[0])? << 4 | digit(digits[1])?);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_err(|_| BROKEN)
+}
+
+/// What the server's refusal means.
+pub(crate) fn sql_fault(error: Error, doing: impl Into<String>) -> Fault {
+    let doing = doing.into();
+    let Error::Server(refusal) = error else {
+        let definite = matches!(
+            &error,
+            Error::Driver(DriverError::UnknownAuthPlugin { .. } | DriverError::MysqlOldPasswordDisabled)
+                | Error::Io(mysql_async::IoError::Tls(_))
+        );
+        return if definite { Fault::definite(doing) } else { Fault::transient(doing) }.with_cause(error);
+    };
+    match refusal.code {
+        // Access denied: for the user, to a database, for lack of a privilege.
+        1044 | 1045 | 1142 | 1143 | 1227 | 1698 => Fault::definite(doing)
+            .with_fix("see that user and password of the url are right, and: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the user; GRANT SELECT on the captured tables")
+            .with_cause(refusal),
+        // Unknown database; the account is locked or its password expired.
+        1049 | 1820 | 1862 | 3118 => Fault::definite(doing).with_cause(refusal),
+        _ => Fault::transient(doing).with_cause(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn urls_are_read() {
+        let target = Target::parse(
+            "mysql://cdc:p%40ss%3A@[::1]:3307/shop?ssl-mode=VERIFY_CA&ssl-ca=%2Fetc%2Fca.pem",
+            Duration::ZERO,
+        )
+        .unwrap();
+        assert_eq!((target.host.as_str(), target.port), ("::1", 3307));
+        assert_eq!(target.password.as_deref(), Some("p@ss:"));
+        assert_eq!(target.database.as_deref(), Some("shop"));
+        assert_eq!(target.tls, Tls::VerifyCa);
+        assert!(!format!("{target:?}").contains("p@ss"));
+        let local = Target::parse("mysql://cdc@/?socket=/run/mysqld/mysqld.sock", Duration::ZERO).unwrap();
+        assert_eq!(local.address(), "/run/mysqld/mysqld.sock");
+        assert_eq!(local.database, None);
+    }
+
+    #[test]
+    fn unsound_urls_are_refused_without_being_repeated() {
+        for url in [
+            "postgres://a:b@h/d",
+            "mysql://host/db",
+            "mysql://a:b@c@h/d",
+            "mysql://a:%4@h/d",
+            "mysql://a:b@h:port/d",
+            "mysql://a:b@/d",
+            "mysql://a:b@h/d?ssl-mode=maybe",
+            "mysql://a:b@h/d?ssl-key=x",
+            "mysql://a:b@h/d?charset=latin1",
+        ] {
+            let error = Target::parse(url, Duration::ZERO).unwrap_err();
+            assert!(!error.to_string().contains("b@"), "{error}");
+        }
+    }
+}

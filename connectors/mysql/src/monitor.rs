@@ -1,0 +1,123 @@
+//! Keeps the reader's lock, and looks at the server now and then: where its log ends, and how long it keeps what this
+//! source has not confirmed yet.
+//!
+//! A task of its own, which waits neither for the dump nor for the broker.
+
+use crate::{
+    place::Place,
+    server::{self, Server},
+};
+use headgate_sdk::{Fault, Vitals};
+use mysql_async::Conn;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::task::JoinHandle;
+
+/// How often. Far below the session's own idle timeout.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is watched.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) source: String,
+    pub(crate) server: Server,
+    pub(crate) vitals: Arc<Vitals>,
+    /// Commit time of the newest transaction that is confirmed, in microseconds since 1970-01-01 UTC.
+    pub(crate) confirmed_at: Arc<AtomicI64>,
+}
+
+/// A running monitor. Ends, and gives the lock back, when dropped.
+#[derive(Debug)]
+pub(crate) struct Monitor(JoinHandle<Fault>);
+
+impl Monitor {
+    /// Watches by `session`, which holds the lock.
+    pub(crate) fn start(watch: Watch, session: Conn) -> Self {
+        Self(tokio::spawn(watch.run(session)))
+    }
+
+    /// Waits for trouble.
+    pub(crate) async fn failed(&mut self) -> Fault {
+        match (&mut self.0).await {
+            Ok(fault) => fault,
+            Err(error) => Fault::transient("the monitor of the server failed").with_cause(error),
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Watch {
+    async fn run(self, mut session: Conn) -> Fault {
+        let mut warned = false;
+        loop {
+            match self.look(&mut session).await {
+                Ok(expires) => {
+                    let soon = expires.is_some_and(|left| left < Duration::from_secs(6 * 3600));
+                    if soon && !warned {
+                        tracing::warn!(
+                            source = self.source,
+                            seconds = expires.map(|left| left.as_secs()),
+                            "the server will purge log that was not read yet"
+                        );
+                    }
+                    warned = soon;
+                }
+                Err(fault) => return fault,
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Gives the time until log is purged that is not confirmed.
+    async fn look(&self, session: &mut Conn) -> Result<Option<Duration>, Fault> {
+        let end = server::end(session, &self.server).await?;
+        let files = server::files(session).await?;
+        let vitals = &self.vitals;
+        vitals.server_log.fetch_max(end.place.0, Relaxed);
+        vitals
+            .log_file_bytes
+            .store(self.server.setting("max_binlog_size").parse().unwrap_or(1 << 30), Relaxed);
+        let confirmed = Place(vitals.confirmed_log.load(Relaxed));
+        let oldest = files.first().and_then(|(file, _)| Place::new(*file, 4)).unwrap_or(end.place);
+        vitals.retained_log.store(oldest.0, Relaxed);
+        // Of log that is before what is confirmed, the server keeps nothing for us.
+        let needed: u64 = files
+            .iter()
+            .filter(|(file, _)| *file >= confirmed.file())
+            .map(
+                |(file, size)| {
+                    if *file == confirmed.file() { size.saturating_sub(confirmed.offset()) } else { *size }
+                },
+            )
+            .sum();
+        vitals.retained_bytes.store(if confirmed.0 == 0 { 0 } else { needed }, Relaxed);
+        // The file that is being written is never purged. An older one goes when its last change is as old as the
+        // retention; the newest change of ours in it is no younger than that.
+        let at_risk = confirmed.0 != 0 && files.iter().any(|(file, _)| *file > confirmed.file());
+        let since = self.confirmed_at.load(Relaxed);
+        let expires = match self.server.retention() {
+            Some(kept) if at_risk && since > 0 => {
+                since.saturating_add(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
+            }
+            _ => 0,
+        };
+        vitals.expires_at.store(expires, Relaxed);
+        Ok((expires > 0).then(|| Duration::from_micros(u64::try_from(expires - now()).unwrap_or(0))))
+    }
+}
+
+/// Microseconds since 1970-01-01 UTC.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,220 @@
+//! From a connection to the first event: server, lock, verdict on the history, dump.
+
+use super::{Ended, MySql, stream::Stream};
+use crate::{
+    apply::{Apply, Opening},
+    catalog::Catalog,
+    connect::Target,
+    dump::{Dump, Request},
+    executed::Executed,
+    history::{Facts, Identity, Partial, Start, Verdict, judge, judge_failover},
+    landmarks::Landmarks,
+    monitor::{self, Monitor, Watch},
+    place::Place,
+    server::{self, Server},
+    tables::Captured,
+};
+use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume};
+use std::sync::{Arc, atomic::AtomicI64};
+
+impl MySql {
+    /// Everything up to the first event.
+    pub(super) async fn start<O: Outlet>(
+        &self,
+        resume: &Resume,
+        outlet: &mut O,
+        context: &Context,
+        lost: Option<&str>,
+        foreign: bool,
+    ) -> Result<Stream, Ended> {
+        let target = Target::new(&self.config)?;
+        let mut session = target.connect().await?;
+        let server = Server::of(&mut session).await?;
+        server.suffices()?;
+        let server_id = self.config.server_id_of(&self.source);
+        if server.setting("server_id").parse() == Ok(server_id) {
+            return Err(Fault::definite(format!("the server itself has the id {server_id}"))
+                .with_fix("give the source another server_id")
+                .into());
+        }
+        server::lock(&mut session, &target, server_id).await?;
+        let facts = server::facts(&mut session, &server).await?;
+        let begun = self.settle(resume, &facts, outlet, lost, foreign).await?;
+        let Begun { epoch, identity, start, expected } = begun;
+        let request = Request {
+            flavor: server.flavor,
+            server_id,
+            heartbeat: self.config.heartbeat,
+            log: &facts.log,
+            start: &start,
+        };
+        let dump = Dump::start(&target, &request).await?;
+        let executed = match &start {
+            Start::After(executed) => Some(executed.clone()),
+            // In a log that is read by place, names are learned where a file begins, and until then none is known.
+            Start::At(_) => None,
+        };
+        let apply = Apply::new(
+            Opening {
+                epoch,
+                flavor: server.flavor,
+                log: facts.log.clone(),
+                expected,
+                executed,
+                prepared: identity.prepared.clone(),
+                partial: identity.partial.clone(),
+                tables: Captured::new(&self.config.tables),
+                query: self.config.query,
+            },
+            Catalog::new(target.clone(), server.has_names()),
+        );
+        tracing::info!(source = self.source, epoch, server = %target.address(), version = server.name(), "streaming");
+        let confirmed_at = Arc::new(AtomicI64::new(monitor::now()));
+        let landmarks = Landmarks::new(identity, Arc::clone(&confirmed_at));
+        let watch =
+            Watch { source: self.source.clone(), server, vitals: Arc::clone(&context.vitals), confirmed_at };
+        Ok(Stream {
+            epoch,
+            server_id,
+            heartbeat: self.config.heartbeat,
+            log: facts.log,
+            target,
+            dump,
+            apply,
+            landmarks,
+            monitor: Monitor::start(watch, session),
+            told: false,
+        })
+    }
+
+    /// Finds out where to go on, and tells the outlet what has to be told before.
+    async fn settle<O: Outlet>(
+        &self,
+        resume: &Resume,
+        facts: &Facts,
+        outlet: &mut O,
+        lost: Option<&str>,
+        foreign: bool,
+    ) -> Result<Begun, Ended> {
+        let known = Identity::of(resume);
+        let fresh = Identity { server: facts.server.clone(), log: facts.log.clone(), ..Identity::default() };
+        let mut verdict = judge(resume, facts, lost, foreign);
+        let mut taken_over = None;
+        if let Verdict::Failover { done } = verdict {
+            let (done, partial) = self.complete(resume, known.as_ref(), done, outlet).await?;
+            verdict = judge_failover(resume, facts, &done);
+            taken_over = Some(partial);
+        }
+        match verdict {
+            Verdict::Behind { missing } => Err(Fault::transient(format!(
+                "this server has not replayed all that was read already; it lacks {missing}"
+            ))
+            .into()),
+            // `judge_failover` has the last word.
+            Verdict::Failover { .. } => {
+                Err(Fault::transient("the server changed while it was looked at").into())
+            }
+            Verdict::Begin { start } => {
+                let identity = match &start {
+                    Start::After(executed) => Identity { executed: Some(executed.to_string()), ..fresh },
+                    Start::At(place) => Identity { place: place.0, ..fresh },
+                };
+                outlet.open(Origin { epoch: 1, identity: identity.to_string() }).await?;
+                Ok(Begun { epoch: 1, identity, start, expected: None })
+            }
+            Verdict::Continue { epoch, start } => match (taken_over, known) {
+                (Some(partial), known) => {
+                    // Places of the old server mean nothing here; names do.
+                    let mut prepared = known.map(|known| known.prepared).unwrap_or_default();
+                    prepared.retain(|_, prepared| {
+                        prepared.place = 0;
+                        prepared.gtid.is_some() && matches!(start, Start::After(Executed::MySql(_)))
+                    });
+                    let executed = match &start {
+                        Start::After(executed) => Some(executed.to_string()),
+                        Start::At(_) => None,
+                    };
+                    let relies_on = resume.last.map(|last| last.position.to_string());
+                    let identity = Identity { executed, prepared, partial, relies_on, ..fresh };
+                    tracing::warn!(
+                        source = self.source,
+                        epoch,
+                        server = facts.server,
+                        "another server has taken over"
+                    );
+                    outlet.open(Origin { epoch, identity: identity.to_string() }).await?;
+                    Ok(Begun { epoch, identity, start, expected: None })
+                }
+                (None, known) => {
+                    let identity = known.unwrap_or(fresh);
+                    outlet.open(Origin { epoch, identity: identity.to_string() }).await?;
+                    let expected = (identity.place != 0).then_some((Place(identity.place), identity.born));
+                    Ok(Begun { epoch, identity, start, expected })
+                }
+            },
+            Verdict::Gap { epoch, from, start, reason } => {
+                tracing::warn!(source = self.source, reason, "history is lost");
+                let oldest =
+                    facts.files.first().and_then(|(file, _)| Place::new(*file, 4)).unwrap_or(facts.end);
+                let identity = match &start {
+                    Start::After(executed) => Identity { executed: Some(executed.to_string()), ..fresh },
+                    Start::At(place) => Identity { place: place.0, ..fresh },
+                };
+                let origin = Origin { epoch, identity: identity.to_string() };
+                let to = Progress { epoch, log: oldest.0 };
+                outlet.gap(origin.clone(), Gap { from, to, reason }).await?;
+                outlet.open(origin).await?;
+                Ok(Begun { epoch, identity, start, expected: None })
+            }
+        }
+    }
+
+    /// Adds to what was done at the last landmark what the stream holds since, by name.
+    async fn complete<O: Outlet>(
+        &self,
+        resume: &Resume,
+        known: Option<&Identity>,
+        mut done: Executed,
+        outlet: &mut O,
+    ) -> Result<(Executed, Option<Partial>), Ended> {
+        let mut partial = known.and_then(|known| known.partial.clone());
+        let Some(checkpoint) = &resume.checkpoint else { return Ok((done, partial)) };
+        if resume.last.is_none_or(|last| last.position.epoch != checkpoint.epoch) {
+            return Ok((done, partial));
+        }
+        let from = Progress { epoch: checkpoint.epoch, log: known.map_or(0, |known| known.place) };
+        let mut unnamed = false;
+        let whole = outlet
+            .held_since(from, &mut |held| {
+                let mut known = done.clone();
+                if !known.add(held.transaction) {
+                    unnamed = true;
+                } else if held.ended {
+                    done = known;
+                    if partial.as_ref().is_some_and(|partial| partial.transaction == held.transaction) {
+                        partial = None;
+                    }
+                } else {
+                    let transaction = held.transaction.to_owned();
+                    partial = Some(Partial { transaction, events: held.events });
+                }
+            })
+            .await?;
+        if !whole || unnamed {
+            return Err(Ended::Lost(
+                "another server has taken over, and the stream no longer says what it held of the old one"
+                    .to_owned(),
+            ));
+        }
+        Ok((done, partial))
+    }
+}
+
+/// Where a stream begins.
+struct Begun {
+    epoch: u16,
+    identity: Identity,
+    start: Start,
+    /// Where the first transaction is expected at the earliest, and when its file was begun.
+    expected: Option<(Place, u32)>,
+}

@@ -1,0 +1,194 @@
+//! A TABLE_MAP and a catalog's description made into one shape.
+
+use super::{
+    Table,
+    column::{self, Facts, Problem},
+    declared::Declared,
+    describe::{DescribedColumn, Description},
+    next_id,
+};
+use crate::{
+    event::{Flavor, TableMap, code},
+    value::Kind,
+};
+use headgate_sdk::{Column, Fault, Relation};
+use std::sync::Arc;
+
+/// A table whose rows cannot be decoded as things are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unfit {
+    /// Which table and column, and why.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+impl From<Unfit> for Fault {
+    fn from(unfit: Unfit) -> Self {
+        Self::definite(unfit.message).with_fix(unfit.fix)
+    }
+}
+
+/// What makes the log tell names, labels and keys.
+const FULL: &str = "SET PERSIST binlog_row_metadata = 'FULL' (MariaDB: SET GLOBAL, and the configuration file); then the \
+                    rows written from now on can be read, and the older ones by a snapshot";
+
+impl Unfit {
+    /// A column that cannot be prepared.
+    pub(super) fn column(schema: &str, table: &str, column: &str, problem: &Problem) -> Self {
+        let exclude = format!("leave the table out (tables = [\"!{schema}.{table}\"])");
+        let (what, fix) = match problem {
+            Problem::Type(code) => (format!("has type {code} on the wire, which is not known"), exclude),
+            Problem::Declared(name) => (format!("has the type {name}, which is not known"), exclude),
+            Problem::Charset(name) => (
+                format!("has the character set {name}, which is not supported"),
+                format!("convert it (ALTER TABLE … MODIFY … CHARACTER SET utf8mb4), or {exclude}"),
+            ),
+            Problem::Labels | Problem::NoCharset => {
+                ("is not described by the log, and not by the catalog either".to_owned(), FULL.to_owned())
+            }
+            Problem::LabelText => ("has labels that are no text".to_owned(), exclude),
+        };
+        Self { message: format!("column {column} of {schema}.{table} {what}"), fix }
+    }
+
+    fn names(map: &TableMap<'_>) -> Self {
+        Self {
+            message: format!(
+                "the log does not name the columns of {}.{}, and the table as it is now does not fit them",
+                map.schema, map.table
+            ),
+            fix: FULL.to_owned(),
+        }
+    }
+}
+
+pub(super) fn wants_catalog(map: &TableMap<'_>, flavor: Flavor) -> bool {
+    let metadata = &map.metadata;
+    let labels = map.types.iter().any(|column| column.has_labels())
+        && (metadata.label_collations.is_none()
+            || (metadata.enum_labels.is_none() && metadata.set_labels.is_none()));
+    // What MariaDB's own types are kept in: fixed and variable byte strings, and texts.
+    let hidden = flavor == Flavor::MariaDb
+        && map.types.iter().any(|column| match column.code {
+            code::STRING => matches!(column.meta, 4 | 16),
+            _ => column.is_character(),
+        });
+    metadata.names.is_none() || metadata.key.is_none() || labels || hidden
+}
+
+/// The columns of the catalog in the order of the log's: by name, or, where the log has no names, all of them or none.
+fn described<'d>(
+    map: &TableMap<'_>,
+    description: Option<&'d Description>,
+) -> Result<Vec<Option<&'d DescribedColumn>>, Unfit> {
+    match (&map.metadata.names, description) {
+        (Some(names), Some(description)) => Ok(names
+            .iter()
+            .map(|name| description.columns.iter().find(|column| column.name == *name))
+            .collect()),
+        (Some(names), None) => Ok(vec![None; names.len()]),
+        (None, Some(description)) if description.columns.len() == map.types.len() => {
+            Ok(description.columns.iter().map(Some).collect())
+        }
+        (None, _) => Err(Unfit::names(map)),
+    }
+}
+
+pub(super) fn prepare(
+    map: &TableMap<'_>,
+    flavor: Flavor,
+    description: Option<&Description>,
+) -> Result<Table, Unfit> {
+    let described = described(map, description)?;
+    let metadata = &map.metadata;
+    let (mut numeric, mut character, mut labelled) = (0, 0, 0);
+    let (mut enums, mut sets) = (0, 0);
+    let mut columns = Vec::with_capacity(map.types.len());
+    let (mut layouts, mut kinds) = (Vec::with_capacity(map.types.len()), Vec::with_capacity(map.types.len()));
+    for (at, (wire, known)) in map.types.iter().zip(&described).enumerate() {
+        let name = metadata.names.as_ref().and_then(|names| names.get(at).copied());
+        let name = name.or(known.map(|column| column.name.as_str())).unwrap_or_default();
+        // Names that the log gave count even where the catalog's type cannot be read: it may be of another time.
+        let declared = known.map(Declared::read).and_then(Result::ok);
+        let mut facts = Facts {
+            wire: *wire,
+            unsigned: false,
+            collation: None,
+            labels: None,
+            declared: declared.as_ref(),
+        };
+        if wire.is_numeric() {
+            facts.unsigned =
+                metadata.unsigned.as_ref().and_then(|all| all.get(numeric).copied()).unwrap_or_default();
+            numeric += 1;
+        }
+        if wire.is_character() {
+            facts.collation = metadata.collations.as_ref().and_then(|all| all.get(character));
+            character += 1;
+        }
+        if wire.has_labels() {
+            facts.collation = metadata.label_collations.as_ref().and_then(|all| all.get(labelled));
+            labelled += 1;
+            let (all, nth) = if wire.code == code::ENUM {
+                (&metadata.enum_labels, &mut enums)
+            } else {
+                (&metadata.set_labels, &mut sets)
+            };
+            facts.labels = all.as_ref().and_then(|all| all.get(*nth)).map(Vec::as_slice);
+            *nth += 1;
+        }
+        let unfit = |problem| Unfit::column(map.schema, map.table, name, &problem);
+        let (layout, kind, type_name) = column::prepare(&facts).map_err(unfit)?;
+        // Without names in the log the catalog's column must be of this very type, or it is another column.
+        if metadata.names.is_none() && declared.as_ref().is_none_or(|declared| !alike(&declared.kind, &kind))
+        {
+            return Err(Unfit::names(map));
+        }
+        columns.push(Column { name: name.to_owned(), type_name, writer: Box::new(kind.clone()) });
+        layouts.push(layout);
+        kinds.push(kind);
+    }
+    let mut key = key(map, description, &columns);
+    if flavor == Flavor::MariaDb {
+        key.retain(|at| !ends_rows(*at, description, &columns, &kinds));
+    }
+    let relation =
+        Relation { id: next_id(), schema: map.schema.to_owned(), table: map.table.to_owned(), columns, key };
+    Ok(Table { relation: Arc::new(relation), layouts, kinds, shape: map.shape.to_vec() })
+}
+
+/// Whether a column of the catalog can be one of the log.
+fn alike(declared: &Kind, log: &Kind) -> bool {
+    match (declared, log) {
+        (Kind::Time { digits: 0 }, Kind::OldTime)
+        | (Kind::DateTime { digits: 0 }, Kind::OldDateTime)
+        | (Kind::Timestamp { digits: 0 }, Kind::OldTimestamp) => true,
+        _ => declared == log,
+    }
+}
+
+/// The key, in key order: what the log says; where it says nothing of a primary key, what the catalog says.
+fn key(map: &TableMap<'_>, description: Option<&Description>, columns: &[Column]) -> Vec<usize> {
+    if let Some(key) = &map.metadata.key {
+        let places = key.iter().filter_map(|at| usize::try_from(*at).ok());
+        return places.filter(|at| *at < columns.len()).collect();
+    }
+    let named = description.map(|all| all.key.as_slice()).unwrap_or_default();
+    let place = |name: &String| columns.iter().position(|column| column.name == *name);
+    named.iter().map(place).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Whether a column is the end of a row's life, which MariaDB adds to the keys of system-versioned tables.
+///
+/// It is no part of the row's name, which stays the same when the row ends. The catalog flags the column, or, where nobody
+/// declared it, does not have it.
+fn ends_rows(at: usize, description: Option<&Description>, columns: &[Column], kinds: &[Kind]) -> bool {
+    let (Some(column), Some(kind), Some(description)) = (columns.get(at), kinds.get(at), description) else {
+        return false;
+    };
+    let known = description.columns.iter().find(|known| known.name == column.name);
+    let timed = matches!(kind, Kind::Timestamp { digits: 6 } | Kind::Integer { bytes: 8, unsigned: true });
+    known.map_or(timed && column.name == "row_end", |known| known.row_end)
+}

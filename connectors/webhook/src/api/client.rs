@@ -1,0 +1,183 @@
+//! One API over HTTP: a token, a deadline, patience with 429, and no way off its host.
+
+use crate::{Secret, json};
+use bytes::{Bytes, BytesMut};
+use reqwest::{Method, StatusCode, Url, header};
+use std::time::Duration;
+
+/// Largest answer that is read, in bytes.
+pub(super) const ANSWER: usize = 32 << 20;
+
+/// How often a call is made before a 429 or 5xx is final.
+const TRIES: u32 = 5;
+
+/// Longest wait that an API may ask for between two tries.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Deadline of one call.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why an API did not help. Nothing in it holds a token.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The gateway does not know this provider's API.
+    #[error("the gateway does not know this provider's API")]
+    Unknown,
+    /// The target is not in the provider's form.
+    #[error("the target \"{0}\" is not owner/repository or an organization")]
+    Target(String),
+    /// The token is missing a right, or its time is over.
+    #[error(
+        "the API answered {status}: the token is wrong, has expired or lacks the right to manage webhooks"
+    )]
+    Denied {
+        /// 401 or 403.
+        status: u16,
+    },
+    /// Any other refusal.
+    #[error("the API answered {status}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The API's own words, shortened.
+        message: String,
+    },
+    /// Still too many requests after some patience.
+    #[error("the API wants fewer requests, after {0} tries still: come again later")]
+    Busy(u32),
+    /// No answer.
+    #[error("the API cannot be reached: {0}")]
+    Unreachable(String),
+    /// An answer that is not what the API's documentation says.
+    #[error("the API's answer is not what it documents: {0}")]
+    Strange(&'static str),
+    /// No webhook calls this URL.
+    #[error("no webhook there calls {0}; headgate webhook register makes one")]
+    NoHook(String),
+    /// More than one run takes.
+    #[error("more than {0} deliveries are missing: take a later --since")]
+    TooMany(usize),
+}
+
+/// An API with the token to use it.
+pub struct Api {
+    client: reqwest::Client,
+    base: Url,
+    token: Secret,
+}
+
+/// A successful answer.
+pub(super) struct Answer {
+    pub(super) body: Bytes,
+    /// The URL of the next page (RFC 8288 `rel="next"`).
+    pub(super) next: Option<String>,
+}
+
+impl Api {
+    /// An API at `base` (no path, or the prefix of all paths).
+    ///
+    /// # Errors
+    /// `base` is not a URL.
+    pub fn new(base: &str, token: Secret) -> Result<Self, ApiError> {
+        let base = Url::parse(base).map_err(|error| ApiError::Unreachable(format!("{base}: {error}")))?;
+        let client = reqwest::Client::builder()
+            .timeout(DEADLINE)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("headgate/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| ApiError::Unreachable(error.to_string()))?;
+        Ok(Self { client, base, token })
+    }
+
+    /// Calls a path of the API, or a URL that it named itself, which must be on its own host: the token goes nowhere else.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, String)>,
+    ) -> Result<Answer, ApiError> {
+        let url = self.url(path)?;
+        for attempt in 1..=TRIES {
+            let mut request = self
+                .client
+                .request(method.clone(), url.clone())
+                .bearer_auth(self.token.expose())
+                .header(header::ACCEPT, "application/json");
+            if let Some((content_type, body)) = &body {
+                request = request.header(header::CONTENT_TYPE, *content_type).body(body.clone());
+            }
+            let answer = request.send().await;
+            let answer = answer.map_err(|error| ApiError::Unreachable(error.without_url().to_string()))?;
+            let status = answer.status();
+            if status == StatusCode::TOO_MANY_REQUESTS || limited(&answer) || status.is_server_error() {
+                tokio::time::sleep(pause(&answer, attempt)).await;
+                continue;
+            }
+            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+                return Err(ApiError::Denied { status: status.as_u16() });
+            }
+            let next = next(&answer);
+            let body = read(answer).await?;
+            if !status.is_success() {
+                return Err(ApiError::Refused { status: status.as_u16(), message: message(&body) });
+            }
+            return Ok(Answer { body, next });
+        }
+        Err(ApiError::Busy(TRIES))
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ApiError> {
+        let prefix = self.base.as_str().trim_end_matches('/');
+        let url = if path.starts_with('/') { format!("{prefix}{path}") } else { path.to_owned() };
+        let url = Url::parse(&url).map_err(|_| ApiError::Strange("a link that is no URL"))?;
+        if url.origin() == self.base.origin() {
+            Ok(url)
+        } else {
+            Err(ApiError::Strange("a link to another host"))
+        }
+    }
+}
+
+/// GitHub says 403 with no calls left, instead of 429.
+fn limited(answer: &reqwest::Response) -> bool {
+    answer.status() == StatusCode::FORBIDDEN
+        && (answer.headers().contains_key(header::RETRY_AFTER)
+            || answer.headers().get("x-ratelimit-remaining").is_some_and(|left| left == "0"))
+}
+
+fn pause(answer: &reqwest::Response, attempt: u32) -> Duration {
+    let asked = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    asked.map_or(Duration::from_millis(250 << attempt), Duration::from_secs).min(PATIENCE)
+}
+
+/// The target of `Link: <…>; rel="next"`.
+fn next(answer: &reqwest::Response) -> Option<String> {
+    let links = answer.headers().get(header::LINK)?.to_str().ok()?;
+    links.split(',').find_map(|link| {
+        let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+        rest.contains("rel=\"next\"").then(|| target.to_owned())
+    })
+}
+
+async fn read(mut answer: reqwest::Response) -> Result<Bytes, ApiError> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) =
+        answer.chunk().await.map_err(|error| ApiError::Unreachable(error.without_url().to_string()))?
+    {
+        if body.len() + chunk.len() > ANSWER {
+            return Err(ApiError::Strange("an answer without end"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// What an API says about a refusal, in a line.
+fn message(body: &[u8]) -> String {
+    let root = json::parse(body).ok();
+    let text = ["/message", "/error/message"].iter().find_map(|pointer| {
+        let pointer = json::Pointer::parse(pointer).ok()?;
+        Some(root?.get(&pointer)?.scalar()?.chars().filter(|c| !c.is_control()).take(300).collect())
+    });
+    text.unwrap_or_else(|| "no reason given".to_owned())
+}

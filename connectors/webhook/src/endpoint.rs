@@ -1,0 +1,438 @@
+//! A provider together with one user's secrets: what judges requests.
+
+use crate::{
+    Data, Integrity, KeyRing, Provider, Reason, Refusal, Reply, Request, Secret, Verdict, cloudevents, form,
+    handshake::Greeting,
+    json,
+    mapping::{Content, Mapping},
+    provider::rules::{Format, Rules, status},
+    soap,
+    template::Scope,
+    verify::{Failure, Verifier, url},
+};
+use bytes::Bytes;
+use http::{Method, StatusCode, header::CONTENT_TYPE};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+/// What a user sets for an endpoint.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The secrets, any of which may have signed: several while one is being replaced.
+    pub secrets: Vec<Secret>,
+    /// The provider's own parameters by name (a verify token, a webhook's id, an audience). They may be secret.
+    pub parameters: BTreeMap<String, Secret>,
+    /// How far a signed timestamp may be from now, either way; `None` switches the check off. `Some(DEFAULT)` gives way to
+    /// what the provider itself says.
+    pub tolerance: Option<Duration>,
+    /// The URL that the provider was given, without a query of its own making: `https://hooks.example.com/webhooks/shop`.
+    /// Providers that sign the URL need it; it is never taken from the Host header.
+    pub public_url: Option<String>,
+    /// The least integrity that is accepted.
+    pub integrity: Policy,
+    /// Where fetched keys are found.
+    pub keys: KeyRing,
+}
+
+impl Settings {
+    /// The default of `tolerance`.
+    pub const TOLERANCE: Duration = Duration::from_secs(300);
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            parameters: BTreeMap::new(),
+            tolerance: Some(Self::TOLERANCE),
+            public_url: None,
+            integrity: Policy::Any,
+            keys: KeyRing::default(),
+        }
+    }
+}
+
+/// Which integrity an endpoint insists on (`integrity` in the configuration).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// `any`: what the provider offers; the event says how much that is.
+    #[default]
+    Any,
+    /// `body`: a provider or scheme that leaves the body unsigned cannot be configured.
+    Body,
+}
+
+/// Settings that do not make a safe endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// No secret, and the provider gives none in a handshake.
+    #[error("{provider} needs a secret: {hint}")]
+    NoSecret {
+        /// The provider's name.
+        provider: String,
+        /// Where the secret is found.
+        hint: String,
+    },
+    /// A secret that cannot be a key of this provider.
+    #[error("secret {index} is not one of {provider}: {problem}")]
+    Secret {
+        /// The provider's name.
+        provider: String,
+        /// Which, from 1.
+        index: usize,
+        /// What is wrong with its form.
+        problem: String,
+    },
+    /// A parameter is missing, unknown or unusable.
+    #[error("parameter \"{name}\" of {provider}: {problem}")]
+    Parameter {
+        /// The provider's name.
+        provider: String,
+        /// The parameter.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The provider signs the URL, which is not configured.
+    #[error("{provider} signs the URL it calls: set public_url to exactly what the provider was given")]
+    NoPublicUrl {
+        /// The provider's name.
+        provider: String,
+    },
+    /// `integrity = "body"`, and the provider does not sign bodies.
+    #[error("{provider} does not sign the body, and integrity = \"body\" asks for that")]
+    Integrity {
+        /// The provider's name.
+        provider: String,
+    },
+}
+
+/// One endpoint. Cheap to share; build a new one when a secret changes.
+pub struct Endpoint {
+    provider: Arc<Provider>,
+    settings: Settings,
+    methods: Vec<String>,
+    format: Format,
+    form_json: Option<String>,
+    verifiers: Vec<Verifier>,
+    /// Whether some signature is of values inside the JSON.
+    signs_json: bool,
+    greetings: Vec<Greeting>,
+    mapping: Mapping,
+    ack: Reply,
+    overloaded: Reply,
+    reject: StatusCode,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("provider", &self.provider.name()).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Joins a provider with settings.
+    ///
+    /// # Errors
+    /// The settings do not make a safe endpoint: it fails closed.
+    pub fn new(provider: Arc<Provider>, settings: Settings) -> Result<Self, SettingsError> {
+        let rules = rules(&provider, &settings)?;
+        let broken = |problem: String| SettingsError::Parameter {
+            provider: provider.name().to_owned(),
+            name: "(any)".to_owned(),
+            problem,
+        };
+        let verifiers = verifiers(&provider, &rules, &settings)?;
+        let greetings =
+            rules.handshake.iter().map(Greeting::new).collect::<Result<_, _>>().map_err(broken)?;
+        Ok(Self {
+            methods: rules.methods.clone(),
+            format: rules.body,
+            form_json: rules.form_json.clone(),
+            signs_json: verifiers.iter().any(Verifier::needs_json),
+            verifiers,
+            greetings,
+            mapping: Mapping::new(&rules.map).map_err(broken)?,
+            ack: rules.answer.ack().map_err(broken)?,
+            overloaded: rules.answer.overloaded().map_err(broken)?,
+            reject: status(rules.answer.reject).map_err(broken)?,
+            provider,
+            settings,
+        })
+    }
+
+    /// The same endpoint with one more secret, first in line.
+    ///
+    /// # Errors
+    /// The secret cannot be a key of this provider.
+    pub fn with_secret(&self, secret: Secret) -> Result<Self, SettingsError> {
+        let mut settings = self.settings.clone();
+        settings.secrets.insert(0, secret);
+        Self::new(self.provider.clone(), settings)
+    }
+
+    /// Its provider.
+    #[must_use]
+    pub fn provider(&self) -> &Arc<Provider> {
+        &self.provider
+    }
+
+    /// Whether it can verify anything: without a secret it answers handshakes only.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        !self.verifiers.is_empty()
+    }
+
+    /// What the weakest of its schemes proves.
+    #[must_use]
+    pub fn integrity(&self) -> Integrity {
+        self.verifiers.iter().map(Verifier::integrity).min().unwrap_or(Integrity::None)
+    }
+
+    /// What to answer when a verified delivery cannot be kept now: 503 with `Retry-After`, or what makes this provider try
+    /// again.
+    #[must_use]
+    pub fn overloaded(&self) -> Reply {
+        self.overloaded.clone()
+    }
+
+    /// Judges a request. Pure, and total: whatever the bytes, it neither panics nor waits.
+    #[must_use]
+    pub fn receive(&self, request: &Request<'_>) -> Verdict {
+        match self.judge(request) {
+            Ok(verdict) => verdict,
+            Err(Failure::KeyNeeded(key)) => Verdict::KeyNeeded(key),
+            Err(Failure::Refused(reason)) => Verdict::Refused(self.refuse(reason)),
+        }
+    }
+
+    /// Verifies a request and does nothing more: what its signature proves.
+    ///
+    /// # Errors
+    /// It is not verified, or a key has to be fetched first.
+    pub fn verify(&self, request: &Request<'_>) -> Result<Integrity, Verdict> {
+        let url = self.url(request);
+        self.verify_with(request, &url).map(Verifier::integrity).map_err(|failure| match failure {
+            Failure::KeyNeeded(key) => Verdict::KeyNeeded(key),
+            Failure::Refused(reason) => Verdict::Refused(self.refuse(reason)),
+        })
+    }
+
+    fn judge(&self, request: &Request<'_>) -> Result<Verdict, Failure> {
+        if let Some(verdict) = self.greet_unsigned(request)? {
+            return Ok(verdict);
+        }
+        if !self.methods.iter().any(|method| method == request.method.as_str()) {
+            return Err(Reason::Method.into());
+        }
+        let url = self.url(request);
+        let verifier = self.verify_with(request, &url)?;
+        if self.format == Format::Cloudevents {
+            let deliveries = cloudevents::deliveries(&Scope::of(request, None), verifier.integrity())?;
+            return Ok(Verdict::Deliveries { deliveries, ack: self.ack.clone() });
+        }
+        let body = Body::read(request, self.format, self.form_json.as_deref())?;
+        let secret = self.settings.secrets.first().map_or("", Secret::expose);
+        let scope = Scope { url: &url, secret: secret.as_bytes(), ..Scope::of(request, body.root()?) };
+        if let Some(greeting) =
+            self.greetings.iter().find(|greeting| greeting.verified && greeting.is(&scope))
+        {
+            return Ok(greeting.answer(&scope)?);
+        }
+        let deliveries = self.mapping.deliveries(&scope, &body.content, verifier.integrity())?;
+        Ok(Verdict::Deliveries { deliveries, ack: self.ack.clone() })
+    }
+
+    /// Handshakes that come before there is a signature. A POST that may not be one now is judged as a delivery.
+    fn greet_unsigned(&self, request: &Request<'_>) -> Result<Option<Verdict>, Reason> {
+        for greeting in self.greetings.iter().filter(|greeting| !greeting.verified) {
+            let get = request.method == Method::GET || request.method == Method::HEAD;
+            if greeting.method() != request.method.as_str() && !(get && greeting.method() == "GET") {
+                continue;
+            }
+            let root =
+                if greeting.needs_json() && request.pending { json::parse(request.body).ok() } else { None };
+            let scope = Scope::of(request, root);
+            if !greeting.is(&scope) {
+                continue;
+            }
+            match greeting.allow(&scope, self.has_secret()) {
+                Ok(()) => return greeting.answer(&scope).map(Some),
+                Err(_) if request.method == Method::POST => {}
+                Err(reason) => return Err(reason),
+            }
+        }
+        Ok(None)
+    }
+
+    fn verify_with(&self, request: &Request<'_>, url: &str) -> Result<&Verifier, Failure> {
+        let first = self.verifiers.first().ok_or(Reason::NoSecret)?;
+        let converted;
+        let root = match (self.signs_json, self.format) {
+            (false, _) => None,
+            (true, Format::Soap) => {
+                converted = soap::to_json(request.body).map_err(body_reason)?;
+                Some(json::parse(converted.as_bytes()).map_err(body_reason)?)
+            }
+            (true, _) if request.body.is_empty() => None,
+            (true, _) => Some(json::parse(request.body).map_err(body_reason)?),
+        };
+        let scope = Scope { url, ..Scope::of(request, root) };
+        let verifier = self.verifiers.iter().find(|verifier| verifier.applies(&scope));
+        // Without any signature the first scheme says what is missing.
+        let verifier = verifier.unwrap_or(first);
+        verifier.verify(&scope, &self.settings.keys)?;
+        Ok(verifier)
+    }
+
+    fn url<'a>(&'a self, request: &Request<'_>) -> Cow<'a, str> {
+        match &self.settings.public_url {
+            Some(public_url) => url::full(public_url, request.query()),
+            None => Cow::Borrowed(""),
+        }
+    }
+
+    fn refuse(&self, reason: Reason) -> Refusal {
+        let status = match reason {
+            Reason::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Reason::Body(_) => StatusCode::BAD_REQUEST,
+            Reason::NotPending => StatusCode::FORBIDDEN,
+            _ => self.reject,
+        };
+        Refusal { status, reason }
+    }
+
+    pub(crate) fn parts(&self) -> (&Settings, &[Verifier]) {
+        (&self.settings, &self.verifiers)
+    }
+}
+
+/// A verified body as its format says.
+struct Body<'a> {
+    /// The JSON that pointers look into: the body itself, or what it was turned into.
+    text: Option<Cow<'a, [u8]>>,
+    content: Content,
+}
+
+impl<'a> Body<'a> {
+    fn read(request: &Request<'a>, format: Format, form_json: Option<&str>) -> Result<Self, Reason> {
+        let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kept = content_type.map(str::to_owned);
+        let raw = request.body;
+        let is_form = content_type.is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"));
+        let plain = |data: Data| Self { text: None, content: Content { data, content_type: kept.clone() } };
+        if raw.is_empty() {
+            return Ok(Self { text: None, content: Content { data: Data::Empty, content_type: None } });
+        }
+        if format == Format::Soap {
+            let text = soap::to_json(raw).map_err(body_reason)?.into_bytes();
+            let content_type = Some("application/json".to_owned());
+            let content = Content { data: Data::Json(Bytes::copy_from_slice(&text)), content_type };
+            return Ok(Self { text: Some(Cow::Owned(text)), content });
+        }
+        if is_form {
+            let form = std::str::from_utf8(raw).map_err(|_| body_reason("not UTF-8"))?;
+            let Some(payload) = form_json.and_then(|name| form::first(form, name)) else {
+                return Ok(plain(Data::Text(Bytes::copy_from_slice(raw))));
+            };
+            let text = payload.into_owned().into_bytes();
+            let content_type = Some("application/json".to_owned());
+            let content = Content { data: Data::Json(Bytes::copy_from_slice(&text)), content_type };
+            return Ok(Self { text: Some(Cow::Owned(text)), content });
+        }
+        let says_json = content_type.is_some_and(cloudevents::is_json);
+        if format == Format::Any && !says_json && json::parse(raw).is_err() {
+            let text = std::str::from_utf8(raw).is_ok();
+            let bytes = Bytes::copy_from_slice(raw);
+            return Ok(plain(if text { Data::Text(bytes) } else { Data::Binary(bytes) }));
+        }
+        let content_type = if says_json { kept } else { Some("application/json".to_owned()) };
+        let content = Content { data: Data::Json(Bytes::copy_from_slice(raw)), content_type };
+        Ok(Self { text: Some(Cow::Borrowed(raw)), content })
+    }
+
+    fn root(&self) -> Result<Option<json::Value<'_>>, Reason> {
+        self.text.as_deref().map(|text| json::parse(text).map_err(body_reason)).transpose()
+    }
+}
+
+fn body_reason(problem: &str) -> Reason {
+    Reason::Body(problem.to_owned())
+}
+
+/// The provider's rules with the user's parameters in them.
+fn rules(provider: &Provider, settings: &Settings) -> Result<Rules, SettingsError> {
+    let wrong = |name: &str, problem: &str| SettingsError::Parameter {
+        provider: provider.name().to_owned(),
+        name: name.to_owned(),
+        problem: problem.to_owned(),
+    };
+    let known = &provider.definition().parameters;
+    if let Some(name) = settings.parameters.keys().find(|name| !known.contains_key(*name)) {
+        let names: Vec<_> = known.keys().map(String::as_str).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(wrong(name, &format!("unknown; there are: {names}")));
+    }
+    let mut values = BTreeMap::new();
+    for (name, parameter) in known {
+        let set = settings.parameters.get(name).map(Secret::expose).filter(|value| !value.is_empty());
+        let value = set.or(parameter.default.as_deref());
+        let value = value.ok_or_else(|| wrong(name, &format!("has to be set: {}", parameter.about)))?;
+        values.insert(name.as_str(), value);
+    }
+    // The error's own text may quote a parameter, and parameters may be secret.
+    provider
+        .rules(&values)
+        .map_err(|_| wrong("(any)", "one of the values does not fit; see the provider's page"))
+}
+
+/// The schemes that the endpoint's secrets fit. None at all is an error, unless a handshake will bring the secret.
+fn verifiers(
+    provider: &Provider,
+    rules: &Rules,
+    settings: &Settings,
+) -> Result<Vec<Verifier>, SettingsError> {
+    let name = || provider.name().to_owned();
+    let mut problems = vec![None; settings.secrets.len()];
+    let mut found = Vec::new();
+    for scheme in &rules.verify {
+        let mut fitting = Vec::new();
+        for (secret, problem) in settings.secrets.iter().zip(&mut problems) {
+            match Verifier::new(scheme, std::slice::from_ref(secret), settings.tolerance) {
+                Ok(Some(_)) if scheme.takes_secrets() => {
+                    *problem = Some(Ok(()));
+                    fitting.push(secret.clone());
+                }
+                Err(text) if problem.is_none() => *problem = Some(Err(text)),
+                _ => {}
+            }
+        }
+        let verifier = Verifier::new(scheme, &fitting, settings.tolerance);
+        found.extend(verifier.map_err(|problem| SettingsError::Parameter {
+            provider: name(),
+            name: "(any)".to_owned(),
+            problem,
+        })?);
+    }
+    for (index, problem) in problems.into_iter().enumerate() {
+        let problem = match problem {
+            Some(Ok(())) => continue,
+            Some(Err(problem)) => problem,
+            None => "no scheme of the provider takes it".to_owned(),
+        };
+        return Err(SettingsError::Secret { provider: name(), index: index + 1, problem });
+    }
+    if found.is_empty() && !provider.definition().secret.captured {
+        return Err(SettingsError::NoSecret { provider: name(), hint: provider.secret().to_owned() });
+    }
+    let any = !found.is_empty();
+    if settings.integrity == Policy::Body {
+        found.retain(|verifier| verifier.integrity() == Integrity::Body);
+    }
+    if any && found.is_empty() {
+        return Err(SettingsError::Integrity { provider: name() });
+    }
+    if settings.public_url.is_none() && found.iter().any(Verifier::needs_url) {
+        return Err(SettingsError::NoPublicUrl { provider: name() });
+    }
+    Ok(found)
+}

@@ -1,0 +1,46 @@
+//! `headgate webhook replay`: dead letters once more, after what kept them out was mended.
+
+use crate::{
+    broker::{self, Patience},
+    cli::{Failure, failure::print},
+    config::Config,
+    webhook,
+};
+use async_nats::jetstream;
+use clap::Args;
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A delivery that the broker refuses for good (its stream takes no message of that size, say) is in EVENTS_dlq.
+It is published under the id that it had, so what was replayed before is not doubled within dedup_window.
+What waits in the spool needs no command: it is published as soon as the broker takes it.
+
+Example:
+  headgate tail dlq --from start
+  headgate webhook replay gh")]
+pub(in crate::cli) struct Replay {
+    /// The source, as in [sources.NAME]
+    source: String,
+}
+
+impl Replay {
+    pub(in crate::cli) async fn execute(self, config: &Config) -> Result<(), Failure> {
+        super::find(config, &self.source)?;
+        let name = format!("{} replay", config.gateway.name);
+        let (client, _) = broker::connect(&config.nats, &name, Patience::Once)
+            .await
+            .map_err(|error| Failure::unavailable(error.to_string()).with_fix(error.fix()))?;
+        let replayed = webhook::replay(&jetstream::new(client), &self.source)
+            .await
+            .map_err(|fault| Failure::unavailable(fault.to_string()))?;
+        let text = match (replayed.published, replayed.known, replayed.without_content) {
+            (0, 0, 0) => format!("{} has no dead letters\n", self.source),
+            (published, known, 0) => format!("published {published}, already there {known}\n"),
+            (published, known, lacking) => {
+                format!("published {published}, already there {known}, without their content {lacking}\n")
+            }
+        };
+        print(text.as_bytes())
+    }
+}

@@ -1,0 +1,97 @@
+//! `headgate webhook send`: a delivery as the provider would send it, through the whole gateway.
+
+use crate::{
+    cli::{Failure, failure::print},
+    config::Config,
+    normalize::time,
+};
+use clap::Args;
+use headgate_webhook::{Endpoint, SignedRequest};
+use std::{net::SocketAddr, time::Duration};
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The sample is signed with the source's first secret. Its delivery has always the same id, so that sending it again within
+dedup_window is answered as well and makes no second event.
+
+Examples:
+  headgate webhook send gh
+  headgate webhook send gh --sample push
+  headgate tail gh --count 1 --json & headgate webhook send gh
+
+Exit codes: 0 accepted, 64 no such source or sample, 69 nothing answers, 78 refused by the gateway.")]
+pub(in crate::cli) struct Send {
+    /// The source, as in [sources.NAME]
+    source: String,
+    /// Which sample of the provider's; the first by default
+    #[arg(long)]
+    sample: Option<String>,
+    /// Where to post it; by default where http.listen is
+    #[arg(long)]
+    url: Option<String>,
+}
+
+impl Send {
+    pub(in crate::cli) async fn execute(self, config: &Config) -> Result<(), Failure> {
+        let webhook = super::find(config, &self.source)?;
+        let endpoint = Endpoint::new(webhook.provider.clone(), webhook.settings.clone())
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let signed = endpoint
+            .sign(self.sample.as_deref(), time::now())
+            .map_err(|error| Failure::usage(format!("cannot sign a sample: {error}")))?;
+        let base = base(config, &self.source, self.url.as_deref());
+        let answer = post(&base, signed).await?;
+        let status = answer.status();
+        let body = answer.text().await.unwrap_or_default();
+        let body = if body.is_empty() { String::new() } else { format!(": {}", body.trim()) };
+        print(format!("{status}{body}\n").as_bytes())
+    }
+}
+
+/// The URL of a source on the running gateway.
+pub(super) fn base(config: &Config, source: &str, url: Option<&str>) -> String {
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    url.map_or_else(
+        || format!("{scheme}://{}/webhooks/{source}", reachable(config.http.listen)),
+        str::to_owned,
+    )
+}
+
+/// Posts a signed delivery; anything but a 2xx is a failure.
+pub(super) async fn post(base: &str, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
+    let client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| Failure::internal(error.to_string()))?;
+    let request = client
+        .request(signed.method, format!("{base}{}", signed.query))
+        .headers(signed.headers)
+        .body(signed.body);
+    let answer = request.send().await.map_err(|error| {
+        Failure::unavailable(format!("nothing answers on {base}: {}", error.without_url()))
+            .with_fix("headgate run, or look at http.listen")
+    })?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(Failure::refused(format!("the gateway answered {status}"))
+            .with_fix("its log says why; was it started with another secret?"));
+    }
+    Ok(answer)
+}
+
+/// An address to call where one is listened on: every address is also this machine's own.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let mut address = listen;
+    if listen.ip().is_unspecified() {
+        address.set_ip(match listen {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}

@@ -1,0 +1,154 @@
+//! The way to the broker that all webhook sources share: one connection, and what one publish over it needs.
+
+use super::message::Message;
+use crate::{
+    broker::{self, Link, Patience},
+    config::{Nats, Stream},
+};
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::{PublishError, PublishErrorKind},
+    message::PublishMessage,
+    object_store,
+    publish::PublishAck,
+    stream::StorageType,
+};
+use bytes::Bytes;
+use headgate_sdk::Fault;
+use sha2::{Digest as _, Sha256};
+use std::{fmt::Write as _, future::IntoFuture as _, pin::Pin, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Messages of all webhook sources that may wait for their acknowledgement.
+const IN_FLIGHT: usize = 16_384;
+/// How long one publish may take before it has failed.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pending acknowledgement of one message.
+pub(super) type Ack = Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>;
+
+/// A connection to the broker. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Bus {
+    pub(super) context: jetstream::Context,
+    pub(super) link: watch::Receiver<Link>,
+}
+
+/// The bus as soon as there is one.
+pub(super) type Arriving = watch::Receiver<Option<Bus>>;
+
+/// Connects in the background, for ever if it has to.
+pub(super) fn connect(nats: Nats, name: String, shutdown: CancellationToken) -> Arriving {
+    let (found, arriving) = watch::channel(None);
+    tokio::spawn(async move {
+        let connected = broker::connect(&nats, &name, Patience::Endless);
+        match shutdown.run_until_cancelled(connected).await {
+            Some(Ok((client, link))) => {
+                let context = jetstream::ContextBuilder::new()
+                    .timeout(ACK_TIMEOUT)
+                    .max_ack_inflight(IN_FLIGHT)
+                    .build(client);
+                found.send_replace(Some(Bus { context, link }));
+            }
+            Some(Err(error)) => {
+                tracing::error!(fix = error.fix(), "{error}; deliveries are kept in the spool");
+            }
+            None => {}
+        }
+        // Whoever waits for a bus waits until the shutdown, not for a closed channel.
+        shutdown.cancelled().await;
+    });
+    arriving
+}
+
+impl Bus {
+    /// Whether the broker takes the message as one.
+    pub(super) fn takes(&self, message: &Message) -> bool {
+        // Room for what a fence adds.
+        message.size() + 128 <= self.context.client().server_info().max_payload
+    }
+
+    /// Sends a message; the acknowledgement is yet to come.
+    pub(super) async fn send(&self, message: &Message, expected: Option<u64>) -> Result<Ack, PublishError> {
+        let publish = PublishMessage::build().payload(message.payload.clone()).headers(message.headers());
+        let publish = match expected {
+            Some(sequence) => publish.expected_last_sequence(sequence),
+            None => publish,
+        };
+        Ok(self.context.send_publish(message.subject.clone(), publish).await?.into_future())
+    }
+
+    /// The message with its data in the object store and a reference instead (see `docs/events.md`). The object's name is
+    /// the delivery's, so storing it again doubles nothing.
+    pub(super) async fn check_in(
+        &self,
+        message: &Message,
+        source: &str,
+        wanted: &Stream,
+    ) -> Result<Message, Fault> {
+        let bucket = format!("EVENTS_{source}_data");
+        let name = format!("{:016x}", message.sequence);
+        let structured = message.data.1 < message.payload.len();
+        let member = message.payload.slice(message.data.0..message.data.1);
+        let data = match member.strip_prefix(b",\"data\":".as_slice()) {
+            Some(data) if structured => data,
+            _ => &member,
+        };
+        let unstored = |error: async_nats::Error| {
+            Fault::transient(format!("cannot store {} bytes of a delivery in {bucket}", data.len()))
+                .with_cause(error)
+        };
+        let store = match self.context.get_object_store(&bucket).await {
+            Ok(store) => store,
+            Err(_) => {
+                let settings = object_store::Config {
+                    bucket: bucket.clone(),
+                    description: Some("Headgate: data of events over the payload limit".to_owned()),
+                    max_age: wanted.max_age,
+                    storage: if wanted.memory { StorageType::Memory } else { StorageType::File },
+                    num_replicas: wanted.replicas,
+                    ..object_store::Config::default()
+                };
+                self.context.create_object_store(settings).await.map_err(|error| unstored(error.into()))?
+            }
+        };
+        let mut content = data;
+        store.put(name.as_str(), &mut content).await.map_err(|error| unstored(error.into()))?;
+        let mut digest = "sha-256:".to_owned();
+        for byte in Sha256::digest(data) {
+            let _ = write!(digest, "{byte:02x}");
+        }
+        let (reference, size) = (format!("nats-obj://{bucket}/{name}"), data.len());
+        let mut checked_in = message.clone();
+        if structured {
+            let mut payload = message.payload[..message.data.0].to_vec();
+            payload.extend_from_slice(
+                format!(",\"dataref\":\"{reference}\",\"datadigest\":\"{digest}\",\"datasize\":{size}")
+                    .as_bytes(),
+            );
+            payload.extend_from_slice(&message.payload[message.data.1..]);
+            checked_in.payload = Bytes::from(payload);
+        } else {
+            let mut head = message.head.to_vec();
+            head.extend_from_slice(
+                format!("ce-dataref: {reference}\r\nce-datadigest: {digest}\r\nce-datasize: {size}\r\n")
+                    .as_bytes(),
+            );
+            checked_in.head = Bytes::from(head);
+            checked_in.payload = Bytes::new();
+        }
+        Ok(checked_in)
+    }
+}
+
+/// Whether the broker will never take this message, so that it has to go to the dead letters.
+pub(super) fn is_final(error: &PublishError) -> bool {
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => true,
+        PublishErrorKind::Other => std::error::Error::source(error)
+            .and_then(|source| source.downcast_ref::<jetstream::Error>())
+            .is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM),
+        _ => false,
+    }
+}

@@ -1,0 +1,196 @@
+//! Deliveries that the broker will never take: kept in `EVENTS_dlq` with the reason, as every source's dead letters are.
+
+use super::message::Message;
+use crate::{
+    config::Nats,
+    normalize::{encode, time},
+};
+use async_nats::jetstream::{
+    Context,
+    consumer::pull::OrderedConfig,
+    message::PublishMessage,
+    stream::{Config, StorageType},
+};
+use futures_util::StreamExt as _;
+use headgate_sdk::Fault;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, time::Duration};
+
+const STREAM: &str = "EVENTS_dlq";
+
+/// A dead letter as it is published.
+#[derive(Serialize)]
+struct Letter<'a> {
+    specversion: &'a str,
+    id: &'a str,
+    source: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    subject: &'a str,
+    time: &'a str,
+    datacontenttype: &'a str,
+    partitionkey: &'a str,
+    sequence: &'a str,
+    data: Refused<'a>,
+}
+
+/// Its data: what was refused, so that it can be published again.
+#[derive(Serialize, Deserialize)]
+struct Refused<'a> {
+    reason: &'a str,
+    #[serde(borrow)]
+    detail: Cow<'a, str>,
+    source: Cow<'a, str>,
+    table: Option<&'a str>,
+    position: Cow<'a, str>,
+    delivery: Cow<'a, str>,
+    subject: Cow<'a, str>,
+    head: Cow<'a, str>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    omitted_bytes: Option<usize>,
+}
+
+/// What became of a source's dead letters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Replayed {
+    /// Published now.
+    pub(crate) published: usize,
+    /// The stream had them.
+    pub(crate) known: usize,
+    /// Too large for the dead letters too, so that only their description was kept.
+    pub(crate) without_content: usize,
+}
+
+/// Publishes a source's dead letters again. They stay where they are.
+///
+/// # Errors
+/// The broker does not answer, or refuses one again; those before it are published.
+pub(crate) async fn replay(context: &Context, source: &str) -> Result<Replayed, Fault> {
+    #[derive(Deserialize)]
+    struct Kept<'a> {
+        #[serde(borrow)]
+        data: Refused<'a>,
+    }
+    let failed = |what: &str, error: async_nats::Error| Fault::transient(what.to_owned()).with_cause(error);
+    let unreadable = |error: async_nats::Error| failed("cannot read the dead letters", error);
+    let mut replayed = Replayed::default();
+    let Ok(stream) = context.get_stream(STREAM).await else { return Ok(replayed) };
+    let consumer = OrderedConfig {
+        filter_subject: format!("events.dlq.{source}.refused.>"),
+        ..OrderedConfig::default()
+    };
+    let mut consumer = stream.create_consumer(consumer).await.map_err(|error| unreadable(error.into()))?;
+    let mut left = consumer.info().await.map_err(|error| unreadable(error.into()))?.num_pending;
+    let mut letters = consumer.messages().await.map_err(|error| unreadable(error.into()))?;
+    while left > 0 {
+        let next = tokio::time::timeout(Duration::from_secs(5), letters.next()).await;
+        let Ok(Some(letter)) = next else {
+            return Err(Fault::transient("the dead letters stopped coming"));
+        };
+        let letter = letter.map_err(|error| unreadable(error.into()))?;
+        left -= 1;
+        let Ok(Kept { data }) = serde_json::from_slice::<Kept<'_>>(&letter.payload) else { continue };
+        let Some(content) = data.content else {
+            replayed.without_content += 1;
+            continue;
+        };
+        let message = Message {
+            id: data.delivery.into_owned(),
+            sequence: 0,
+            subject: data.subject.into_owned(),
+            head: data.head.into_owned().into(),
+            payload: content.get().to_owned().into(),
+            data: (0, 0),
+        };
+        let publish = PublishMessage::build().payload(message.payload.clone()).headers(message.headers());
+        let refused = |error: async_nats::Error| failed("a dead letter was not published", error);
+        let ack = context.send_publish(message.subject.clone(), publish).await;
+        let ack = ack.map_err(|error| refused(error.into()))?.await.map_err(|error| refused(error.into()))?;
+        if ack.duplicate {
+            replayed.known += 1;
+        } else {
+            replayed.published += 1;
+        }
+    }
+    Ok(replayed)
+}
+
+/// Keeps dead letters of one source.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetters {
+    source: String,
+    uri: String,
+    partitions: u32,
+    settings: Config,
+}
+
+impl DeadLetters {
+    pub(super) fn new(source: &str, uri: &str, partitions: u32, nats: &Nats) -> Self {
+        let settings = Config {
+            name: STREAM.to_owned(),
+            subjects: vec!["events.dlq.>".to_owned()],
+            storage: if nats.stream.memory { StorageType::Memory } else { StorageType::File },
+            num_replicas: nats.stream.replicas,
+            allow_direct: true,
+            description: Some("Headgate: what could not be published, with the reason".to_owned()),
+            ..Config::default()
+        };
+        Self { source: source.to_owned(), uri: uri.to_owned(), partitions, settings }
+    }
+
+    /// Stores a message that was refused; returns when the broker has it.
+    pub(super) async fn keep(&self, context: &Context, message: &Message, detail: &str) -> Result<(), Fault> {
+        let unkept = |error: async_nats::Error| {
+            Fault::transient(format!("cannot keep a dead letter in {STREAM}")).with_cause(error)
+        };
+        context.get_or_create_stream(self.settings.clone()).await.map_err(|error| unkept(error.into()))?;
+        let limit = context.client().server_info().max_payload.saturating_sub(4096);
+        let partition = encode::fnv1a(&[self.source.as_bytes()]) % self.partitions;
+        let position = super::position(message.sequence).to_string();
+        let id = format!("{}/{}", self.source, message.id);
+        let content = std::str::from_utf8(&message.payload)
+            .ok()
+            .filter(|text| text.len() <= limit)
+            .and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+        let now = time::rfc3339(time::now());
+        let letter = Letter {
+            specversion: "1.0",
+            id: &id,
+            source: &self.uri,
+            kind: "headgate.dead_letter.refused",
+            subject: &self.source,
+            time: now.as_str(),
+            datacontenttype: "application/json",
+            partitionkey: &self.source,
+            sequence: &position,
+            data: Refused {
+                reason: "refused",
+                detail: detail.into(),
+                source: self.source.as_str().into(),
+                table: None,
+                position: position.as_str().into(),
+                delivery: message.id.as_str().into(),
+                subject: message.subject.as_str().into(),
+                head: String::from_utf8_lossy(&message.head),
+                omitted_bytes: content.is_none().then_some(message.payload.len()),
+                content,
+            },
+        };
+        let payload = serde_json::to_vec(&letter).map_err(|error| unkept(error.into()))?;
+        let publish = PublishMessage::build()
+            .payload(payload.into())
+            .header("Content-Type", "application/cloudevents+json")
+            .message_id(&id);
+        let subject = format!("events.dlq.{}.refused.{partition}", self.source);
+        let ack = context.send_publish(subject, publish).await.map_err(|error| unkept(error.into()))?;
+        ack.await.map_err(|error| unkept(error.into()))?;
+        tracing::warn!(
+            source = self.source,
+            delivery = message.id,
+            "a delivery went to {STREAM}: the broker refused it: {detail}"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! From the spool to the stream: in order, until nothing is left.
+//!
+//! * **Order**: one message after the other, each after the acknowledgement of the one before. Once thirty-two of them were
+//!   stored one right behind the other, this gateway is the stream's only writer for now, and a window of messages is
+//!   sent at once, each with the sequence that it must follow (`Nats-Expected-Last-Sequence`); the first that another
+//!   writer or a duplicate disturbs ends that.
+//! * **Duplicates**: what the stream has already, the broker drops by its id.
+//! * **Durability**: records leave the spool after their acknowledgement.
+//! * **Faults**: again and again, at most two seconds apart. What the broker will never take goes to the dead letters.
+
+use super::{
+    bus::{self, Ack, Arriving, Bus},
+    dead_letter::DeadLetters,
+    message::Message,
+    stream,
+};
+use crate::{
+    broker::backoff,
+    config::Nats,
+    normalize::time,
+    status::{Phase, SourceState},
+};
+use async_nats::jetstream::{
+    context::{PublishError, PublishErrorKind},
+    publish::PublishAck,
+};
+use headgate_sdk::Fault;
+use headgate_webhook::{Record, Spool};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::{Instant, timeout_at};
+
+/// How long the broker may take with what was sent together.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that are read from the spool at once.
+const GULP: usize = 1 << 20;
+/// Messages stored right behind one another that prove a single writer.
+const PROOF: usize = 32;
+/// Messages under way after that.
+const WINDOW: usize = 256;
+
+/// What empties one source's spool.
+#[derive(Clone, Debug)]
+pub(super) struct Drain {
+    pub(super) source: Arc<str>,
+    pub(super) spool: Spool,
+    pub(super) bus: Arriving,
+    pub(super) nats: Nats,
+    pub(super) dedup_window: Duration,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) state: Arc<SourceState>,
+    /// No sequence below this one may be given any more.
+    pub(super) floor: Arc<AtomicU64>,
+}
+
+/// How the stream behaves under this writer.
+#[derive(Debug, Default)]
+struct Footing {
+    /// The stream's sequence of the last message that was stored, if nothing came after it as far as is known.
+    last: Option<u64>,
+    /// Messages in a row that were stored right behind one another.
+    alone: usize,
+}
+
+impl Footing {
+    /// Takes in an acknowledgement.
+    fn stored(&mut self, sequence: u64, duplicate: bool) {
+        if duplicate {
+            *self = Self::default();
+            return;
+        }
+        self.alone = if self.last == Some(sequence - 1) { self.alone + 1 } else { 0 };
+        self.last = Some(sequence);
+    }
+
+    /// The sequence that a window may follow.
+    fn window(&self) -> Option<u64> {
+        self.last.filter(|_| self.alone >= PROOF)
+    }
+}
+
+impl Drain {
+    /// Returns when the broker is there, the stream is fit, and the spool holds nothing more of this source.
+    pub(super) async fn run(mut self) {
+        let mut attempt = 0;
+        loop {
+            match self.once().await {
+                Ok(()) => return,
+                Err(fault) => {
+                    attempt += 1;
+                    self.state.fault(phase(&fault), &fault);
+                    if attempt == 1 || attempt % 32 == 0 {
+                        let held = self.spool.held(&self.source).records;
+                        tracing::warn!(
+                            source = &*self.source,
+                            held,
+                            fix = fault.fix(),
+                            "{fault}; deliveries are kept in the spool"
+                        );
+                    }
+                    tokio::time::sleep(backoff(attempt).max(Duration::from_millis(50))).await;
+                }
+            }
+        }
+    }
+
+    async fn once(&mut self) -> Result<(), Fault> {
+        let bus = self.connected().await?;
+        let last = stream::open(&bus.context, &self.source, &self.nats, self.dedup_window).await?;
+        self.floor.fetch_max(last, Ordering::Relaxed);
+        let mut footing = Footing::default();
+        loop {
+            let records = self.spool.oldest(&self.source, GULP).await.map_err(|error| spool_fault(&error))?;
+            let Some(newest) = records.last().map(|record| record.sequence) else { return Ok(()) };
+            let mut done = None;
+            let outcome = self.publish(&bus, records, &mut footing, &mut done).await;
+            if let Some(through) = done {
+                self.spool.remove(&self.source, through).await.map_err(|error| spool_fault(&error))?;
+                let left = self.spool.held(&self.source);
+                self.state.vitals.retained_bytes.store(left.bytes, Ordering::Relaxed);
+                self.state.set_oldest_pending(i64::try_from(left.oldest).unwrap_or(0));
+            }
+            outcome?;
+            debug_assert_eq!(done, Some(newest));
+        }
+    }
+
+    async fn connected(&mut self) -> Result<Bus, Fault> {
+        let closed = || Fault::transient("the broker's connection is closed");
+        let mut bus =
+            self.bus.wait_for(Option::is_some).await.map_err(|_| closed())?.clone().ok_or_else(closed)?;
+        if bus.link.wait_for(|link| link.connected).await.is_err() {
+            return Err(closed());
+        }
+        Ok(bus)
+    }
+
+    /// Publishes records in their order; `done` is how far that went, also where it failed.
+    async fn publish(
+        &self,
+        bus: &Bus,
+        records: Vec<Record>,
+        footing: &mut Footing,
+        done: &mut Option<u64>,
+    ) -> Result<(), Fault> {
+        let load = |record: Record| Message::load(record.sequence, record.content).ok_or(record.sequence);
+        let mut rest = records.into_iter().map(load).peekable();
+        while let Some(message) = rest.next() {
+            let sequence = match message {
+                Ok(message) => {
+                    let sequence = message.sequence;
+                    match footing.window().filter(|_| bus.takes(&message)) {
+                        Some(last) => {
+                            let mut window = vec![message];
+                            while window.len() < WINDOW
+                                && let Some(next) =
+                                    rest.next_if(|next| next.as_ref().is_ok_and(|message| bus.takes(message)))
+                            {
+                                window.extend(next);
+                            }
+                            self.publish_window(bus, &window, last, footing, done).await?;
+                            continue;
+                        }
+                        None => self.publish_one(bus, message, footing).await?,
+                    }
+                    sequence
+                }
+                Err(sequence) => {
+                    // It has passed its checksum: a newer version wrote it. It must not hold the others up.
+                    self.spool
+                        .set_aside(&self.source, sequence)
+                        .await
+                        .map_err(|error| spool_fault(&error))?;
+                    self.state.metrics.failed.inc();
+                    sequence
+                }
+            };
+            *done = Some(sequence);
+        }
+        Ok(())
+    }
+
+    async fn publish_one(&self, bus: &Bus, message: Message, footing: &mut Footing) -> Result<(), Fault> {
+        let message = match bus.takes(&message) {
+            true => message,
+            false => bus.check_in(&message, &self.source, &self.nats.stream).await?,
+        };
+        let generation = bus.link.borrow().generation;
+        let outcome = match bus.send(&message, None).await {
+            Ok(ack) => answer(bus, generation, Instant::now() + ACK_TIMEOUT, ack).await,
+            Err(error) => Err(Unacked::Refused(error)),
+        };
+        match outcome {
+            Ok(ack) => {
+                footing.stored(ack.sequence, ack.duplicate);
+                self.count(&message, ack.duplicate, ack.sequence);
+                Ok(())
+            }
+            Err(Unacked::Refused(error)) if bus::is_final(&error) => {
+                *footing = Footing::default();
+                self.dead_letters.keep(&bus.context, &message, &error.to_string()).await?;
+                self.state.metrics.failed.inc();
+                Ok(())
+            }
+            Err(error) => {
+                *footing = Footing::default();
+                Err(publish_fault(error))
+            }
+        }
+    }
+
+    /// Sends a window of messages that all fit, each to be stored right behind the one before.
+    async fn publish_window(
+        &self,
+        bus: &Bus,
+        window: &[Message],
+        last: u64,
+        footing: &mut Footing,
+        done: &mut Option<u64>,
+    ) -> Result<(), Fault> {
+        let mut acks = Vec::with_capacity(window.len());
+        let mut failed: Option<Unacked> = None;
+        let generation = bus.link.borrow().generation;
+        for (message, expected) in window.iter().zip(last..) {
+            match bus.send(message, Some(expected)).await {
+                Ok(ack) => acks.push(ack),
+                Err(error) => {
+                    failed = Some(Unacked::Refused(error));
+                    break;
+                }
+            }
+        }
+        let mut stored = 0;
+        let deadline = Instant::now() + ACK_TIMEOUT;
+        for ack in acks {
+            // The others' answers are waited for too: none may be under way when the rest is sent again.
+            match answer(bus, generation, deadline, ack).await {
+                Ok(ack) if failed.is_none() => {
+                    footing.stored(ack.sequence, ack.duplicate);
+                    self.count(&window[stored], ack.duplicate, ack.sequence);
+                    *done = Some(window[stored].sequence);
+                    stored += 1;
+                }
+                Ok(_) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let Some(error) = failed else { return Ok(()) };
+        *footing = Footing::default();
+        if matches!(&error, Unacked::Refused(error) if error.kind() == PublishErrorKind::WrongLastSequence) {
+            // One after the other again, from the one that was disturbed.
+            for message in &window[stored..] {
+                self.publish_one(bus, message.clone(), footing).await?;
+                *done = Some(message.sequence);
+            }
+            return Ok(());
+        }
+        Err(publish_fault(error))
+    }
+
+    fn count(&self, message: &Message, duplicate: bool, sequence: u64) {
+        let metrics = &self.state.metrics;
+        if duplicate {
+            metrics.deduplicated.inc();
+        } else {
+            metrics.published.inc();
+            metrics.published_bytes.inc_by(message.size() as u64);
+        }
+        let arrived = i64::try_from(message.sequence).unwrap_or(0);
+        metrics.commit_to_ack.observe((time::now() - arrived).max(0) as f64 / 1e6);
+        self.state.acked(super::position(message.sequence), sequence, arrived);
+    }
+}
+
+fn phase(fault: &Fault) -> Phase {
+    match fault.kind() {
+        headgate_sdk::FaultKind::Transient => Phase::Waiting,
+        _ => Phase::Stopped,
+    }
+}
+
+/// Why there is no acknowledgement.
+enum Unacked {
+    /// The broker, or the client, says so.
+    Refused(PublishError),
+    /// The connection broke, or there was no answer in time.
+    Silence,
+}
+
+/// An acknowledgement, until the deadline or until its connection breaks: what was under way then is not answered any more.
+async fn answer(bus: &Bus, generation: u64, deadline: Instant, ack: Ack) -> Result<PublishAck, Unacked> {
+    let mut link = bus.link.clone();
+    tokio::select! {
+        biased;
+        answered = timeout_at(deadline, ack) => match answered {
+            Ok(answered) => answered.map_err(Unacked::Refused),
+            Err(_) => Err(Unacked::Silence),
+        },
+        _ = link.wait_for(|link| !link.connected || link.generation != generation) => Err(Unacked::Silence),
+    }
+}
+
+fn publish_fault(error: Unacked) -> Fault {
+    let fault = Fault::transient("the broker does not take the deliveries");
+    match error {
+        Unacked::Refused(error) => fault.with_cause(error),
+        Unacked::Silence => fault,
+    }
+}
+
+fn spool_fault(error: &headgate_webhook::SpoolError) -> Fault {
+    Fault::transient(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_opens_after_proof_and_closes_with_the_first_disturbance() {
+        let mut footing = Footing::default();
+        for sequence in 1..=PROOF as u64 {
+            footing.stored(sequence, false);
+            assert_eq!(footing.window(), None);
+        }
+        footing.stored(PROOF as u64 + 1, false);
+        assert_eq!(footing.window(), Some(PROOF as u64 + 1));
+        footing.stored(PROOF as u64 + 3, false);
+        assert_eq!(footing.window(), None, "another writer came in between");
+        for sequence in 100..200 {
+            footing.stored(sequence, false);
+        }
+        footing.stored(5, true);
+        assert_eq!(footing.window(), None, "a duplicate says nothing of the stream's end");
+    }
+}
