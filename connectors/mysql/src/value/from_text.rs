@@ -1,6 +1,6 @@
 //! Values as a query prints them: the text protocol, for snapshots.
 //!
-//! The session runs in UTC and in utf8mb4, and selects what [`FromText::select`] says: some types lose digits or characters as plain text.
+//! The session runs in UTC and in utf8mb4, and selects what [`Kind::select`] says: some types lose digits or characters as plain text.
 
 use super::{Charset, Kind, number, spatial, text, write_base64, write_f32, write_f64};
 use crate::json::text as json;
