@@ -34,7 +34,7 @@ use queue::Queue;
 use std::{collections::VecDeque, sync::Arc};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// Room for the headers beside a payload.
@@ -143,9 +143,14 @@ impl Publisher {
             .map_err(|lost| Fault::transient("cannot connect to nats for publishing").with_cause(lost))?;
         self.limit = self.stream.max_message(wire.max_payload());
         let mut open = true;
+        let mut begun = false;
         loop {
             self.take_available(&mut batches, &mut open);
             self.fill(open).await?;
+            if !begun && !self.window.is_empty() {
+                self.assert_unmoved().await?;
+                begun = true;
+            }
             self.send(&mut wire);
             self.show_pending();
             if !open && self.queue.is_empty() && self.window.is_empty() {
@@ -171,6 +176,24 @@ impl Publisher {
             if let Some(broken) = broken {
                 wire = self.resync(&broken).await?;
             }
+        }
+    }
+
+    /// Sees to it that the stream still ends where it did when the run began. A gateway that read the source before this
+    /// one may have been publishing yet; the chain alone does not show that where the two tell different events, the rows of a
+    /// snapshot say: a message of this run in the place of one of his would be refused, and the one after it would fit.
+    async fn assert_unmoved(&self) -> Result<(), Fault> {
+        let began = self.window.last_sequence() - self.window.len() as u64;
+        let end = timeout(self.setting.ack_timeout, self.stream.end())
+            .await
+            .map_err(|_| Fault::transient("the broker does not say where the stream ends"))??;
+        match end {
+            Some(end) if end.sequence == began => Ok(()),
+            Some(end) => Err(Fault::transient(format!(
+                "the stream ended at {began} when this run began, and ends at {} now; looking again",
+                end.sequence
+            ))),
+            None => Err(Fault::transient("the stream is gone")),
         }
     }
 
