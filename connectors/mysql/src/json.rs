@@ -34,9 +34,10 @@ pub(crate) fn write(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
             Ok(())
         }
         Some((&partial::TEXT, text)) => {
-            // A damaged document could begin like this too.
-            serde_json::from_slice::<IgnoredAny>(text).map_err(|_| DAMAGED)?;
-            out.extend_from_slice(text);
+            // A damaged document could begin like this too, and what is skipped in bytes need not be UTF-8.
+            let text = std::str::from_utf8(text).map_err(|_| DAMAGED)?;
+            serde_json::from_str::<IgnoredAny>(text).map_err(|_| DAMAGED)?;
+            out.extend_from_slice(text.as_bytes());
             Ok(())
         }
         Some((&kind, body)) => {

@@ -16,6 +16,12 @@ fn nothing_is_null() {
 }
 
 #[test]
+fn a_text_that_is_no_utf8_is_refused() {
+    assert_eq!(text(b"\xff\"a\"").as_deref(), Some("\"a\""));
+    assert_eq!(text(b"\xff\"\xde\xe0\""), None);
+}
+
+#[test]
 fn members_that_share_a_value_are_refused() {
     // An array of 40 entries, each the same array of 40 entries, and so on: a short document, an endless text.
     let mut body = Vec::new();
