@@ -1,0 +1,89 @@
+//! Which jobs there are: made, kept in the ledger, and closed once the broker holds their last event for good.
+
+use super::{Snapshots, job::Job};
+use crate::feedback::now;
+use headgate_sdk::{Fault, Outlet, Progress, SnapshotJob, SnapshotReason, TableName};
+use std::collections::BTreeSet;
+
+impl Snapshots {
+    /// Makes jobs for tables that are new to the source, and forgets those that left it.
+    pub(super) async fn sort_captured<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
+        self.unsorted = false;
+        let captured = self.captured.borrow_and_update().clone();
+        let joined: Vec<TableName> = captured.difference(&self.ledger.known).cloned().collect();
+        let left = self.ledger.known.iter().any(|known| !captured.contains(known));
+        if !self.settings.initial || (joined.is_empty() && !left) {
+            return Ok(());
+        }
+        let reason = if self.ledger.next == 0 { SnapshotReason::Initial } else { SnapshotReason::Joined };
+        self.ledger.known = captured;
+        self.add_job(reason, joined, None, outlet).await.map(drop)
+    }
+
+    pub(super) async fn checked<O: Outlet>(
+        &mut self,
+        checked: Result<(), Fault>,
+        outlet: &mut O,
+    ) -> Result<(), Fault> {
+        let Some(asked) = self.asked.take() else { return Ok(()) };
+        let answer = match checked {
+            Ok(()) => {
+                let (tables, condition) = (asked.tables, asked.condition);
+                Ok(self.add_job(SnapshotReason::Asked, tables, condition, outlet).await?)
+            }
+            Err(fault) => Err(fault),
+        };
+        // Whoever asked may have gone away; the job is made all the same.
+        let _ = asked.answer.send(answer);
+        Ok(())
+    }
+
+    pub(super) async fn add_job<O: Outlet>(
+        &mut self,
+        reason: SnapshotReason,
+        tables: Vec<TableName>,
+        condition: Option<String>,
+        outlet: &mut O,
+    ) -> Result<u64, Fault> {
+        self.ledger.next += 1;
+        let job = SnapshotJob { id: self.ledger.next, reason, tables, condition };
+        let id = job.id;
+        let empty = job.tables.is_empty();
+        if !empty {
+            tracing::info!(
+                source = self.source,
+                job = id,
+                reason = reason.as_str(),
+                tables = job.tables.len(),
+                "snapshot begins"
+            );
+            self.ledger.jobs.push(job.clone());
+        }
+        outlet.keep_snapshots(&self.ledger).await?;
+        if !empty {
+            let job = Job::new(job, None, now());
+            self.desk.show(job.progress.clone());
+            self.jobs.push(job);
+            self.write_places();
+        }
+        Ok(id)
+    }
+
+    /// Takes jobs out of the ledger whose last event the broker holds for good.
+    pub(super) async fn close_jobs<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
+        let released = *self.released.borrow_and_update();
+        let done = |job: &Job| {
+            // Beyond, not up to: the log may have stood there before the rows were told.
+            job.told_at.is_some_and(|told| released > Progress { epoch: self.epoch, log: told })
+        };
+        if !self.jobs.iter().any(done) {
+            return Ok(());
+        }
+        let ids: BTreeSet<u64> = self.jobs.iter().filter(|job| done(job)).map(|job| job.job.id).collect();
+        self.ledger.jobs.retain(|job| !ids.contains(&job.id));
+        outlet.keep_snapshots(&self.ledger).await?;
+        self.jobs.retain(|job| !ids.contains(&job.job.id));
+        self.write_places();
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! What has to be read next, the task that reads it, and what becomes of its answer.
+
+use super::{
+    ACTIVE, HELD, Held, RETRY, SOON, Snapshots,
+    chunk::Notes,
+    job::{Ahead, Job},
+    read::{Database, Read, Session, Unread},
+    table::{Rows, Table},
+};
+use crate::feedback::now;
+use headgate_sdk::{Fault, FaultKind, SnapshotReason, TableName};
+use std::{collections::BTreeSet, sync::Arc};
+use tokio::{task::JoinHandle, time::Instant};
+/// A read under way.
+pub(super) struct Reading {
+    pub(super) job: u64,
+    pub(super) name: TableName,
+    /// How many transactions had been told when it began.
+    pub(super) told: u64,
+    pub(super) rows: Rows,
+    pub(super) notes: Notes,
+    /// Whether its rows will be of no use.
+    pub(super) void: bool,
+    pub(super) task: JoinHandle<Outcome>,
+}
+
+pub(super) struct Outcome {
+    pub(super) session: Option<Session>,
+    pub(super) found: Found,
+}
+
+/// What a task came back with.
+pub(super) enum Found {
+    Table { table: Option<Arc<Table>>, expected: Option<u64> },
+    Writers(BTreeSet<String>),
+    Chunk(Box<Read>),
+    Changed,
+    Fault(Fault),
+}
+
+impl Snapshots {
+    /// The jobs that have something to read, of those that are made at present.
+    pub(super) fn wanting(&self) -> impl Iterator<Item = (usize, &Job)> {
+        let active = self.jobs.iter().enumerate().filter(|(_, job)| job.current().is_some()).take(ACTIVE);
+        active.filter(|(_, job)| {
+            let held = |held: &Held| held.job == job.job.id;
+            // Rows are read again once everything that was read is told.
+            let again = !job.place.again.is_empty() && job.is_caught_up();
+            if again { !self.held.iter().any(held) } else { job.ahead != Ahead::End }
+        })
+    }
+
+    /// Begins to read, if there is something to read and room for it.
+    pub(super) fn ask(&mut self) {
+        if self.reading.is_some() || self.held.len() >= HELD {
+            return;
+        }
+        let now = Instant::now();
+        if self.pace.due().is_some_and(|due| due > now) {
+            return;
+        }
+        // One after the other has its turn.
+        let ready = || self.wanting().filter(|(_, job)| job.wait.is_none_or(|until| until <= now));
+        let next = ready().find(|(_, job)| job.job.id > self.turn).or_else(|| ready().next());
+        let Some((at, _)) = next else { return };
+        let pace = &self.pace;
+        let Some(job) = self.jobs.get_mut(at) else { return };
+        let Some(name) = job.current().cloned() else { return };
+        self.turn = job.job.id;
+        let rows = match (&job.described, &job.ahead) {
+            _ if !job.place.again.is_empty() && job.is_caught_up() => Rows::Keys(job.place.again.clone()),
+            (Some(table), _) if !table.has_key() => Rows::All,
+            (_, Ahead::Key(ahead)) => Rows::After(Some(ahead.clone()), pace.rows(job.size)),
+            (_, Ahead::Told | Ahead::Middle | Ahead::End) => {
+                Rows::After(job.place.after.clone(), pace.rows(job.size))
+            }
+        };
+        let errand = Errand {
+            database: Arc::clone(&self.database),
+            session: job.session.take().or_else(|| self.session.take()),
+            name: name.clone(),
+            table: job.described.clone(),
+            size_up: (job.progress.expected.is_none() && job.job.condition.is_none())
+                .then(|| job.job.tables.clone()),
+            watch_writers: job.job.reason == SnapshotReason::Joined
+                && job.place.after.is_none()
+                && job.writers.as_ref().is_none_or(|writers| !writers.is_empty()),
+            rows: rows.clone(),
+            condition: job.job.condition.clone(),
+        };
+        self.reading = Some(Reading {
+            job: job.job.id,
+            name,
+            told: self.told.count(),
+            rows,
+            notes: Notes::default(),
+            void: false,
+            task: tokio::spawn(errand.run()),
+        });
+    }
+
+    /// When [`ask`](Self::ask) has something to do that it has not now.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if self.reading.is_some() || self.held.len() >= HELD {
+            return None;
+        }
+        let next = self.wanting().map(|(_, job)| job.wait.unwrap_or_else(Instant::now)).min()?;
+        Some(self.pace.due().map_or(next, |due| due.max(next)))
+    }
+
+    pub(super) fn read_ended(&mut self, outcome: Outcome) {
+        let Some(reading) = self.reading.take() else { return };
+        let Some(at) = self.jobs.iter().position(|job| job.job.id == reading.job) else { return };
+        let Some(job) = self.jobs.get_mut(at) else { return };
+        match outcome.session {
+            Some(session) if session.is_open() => job.session = Some(session),
+            session => self.session = session.or_else(|| self.session.take()),
+        }
+        job.wait = None;
+        if job.current() != Some(&reading.name) {
+            return;
+        }
+        match outcome.found {
+            Found::Table { table: None, .. } => {
+                tracing::info!(source = self.source, table = %reading.name, "the table is not there, or not published, any more");
+                self.table_told(at, None);
+            }
+            Found::Table { table: Some(table), expected } => {
+                job.described = Some(table);
+                job.progress.expected = job.progress.expected.or(expected);
+            }
+            Found::Writers(writers) => {
+                job.writers = Some(match &job.writers {
+                    Some(former) => former.intersection(&writers).cloned().collect(),
+                    None => writers,
+                });
+                if job.writers.as_ref().is_some_and(|writers| !writers.is_empty()) {
+                    job.wait = Some(Instant::now() + SOON);
+                }
+            }
+            Found::Changed => {
+                self.void(reading.job);
+            }
+            Found::Fault(fault) => self.trouble(at, &fault),
+            Found::Chunk(read) => self.chunk_read(at, reading, *read),
+        }
+    }
+
+    pub(super) fn chunk_read(&mut self, at: usize, reading: Reading, read: Read) {
+        let Reading { job: id, name, told, rows, notes, void, .. } = reading;
+        let Read { mut chunk, complete, visibility, watermark, read_at, took } = read;
+        self.pace.read(Instant::now(), chunk.len());
+        let size = self.jobs.get(at).map(|job| self.pace.resize(job.size, chunk.len(), chunk.bytes(), took));
+        // On a standby nothing is sent before it can be seen; and which transactions run it cannot tell. What goes on from an
+        // earlier chunk was judged with that.
+        let middle = self.jobs.get(at).is_some_and(|job| job.ahead == Ahead::Middle);
+        let seen = self.database.standby || middle || self.told.all_seen(&visibility, told);
+        let moved = notes.apply(&mut chunk);
+        let (Some(moved), true, false) = (moved, seen, void) else {
+            self.void(id);
+            return;
+        };
+        let Some(job) = self.jobs.get_mut(at) else { return };
+        if let (Some(size), Rows::After(..)) = (size, &rows) {
+            job.size = size;
+        }
+        let mut begin_again = false;
+        for key in moved {
+            begin_again |= !job.place.repeat(key);
+        }
+        if begin_again {
+            self.void(id);
+            if let Some(job) = self.jobs.get_mut(at) {
+                job.start_table();
+            }
+            self.write_places();
+            return;
+        }
+        match &rows {
+            Rows::Keys(_) => {}
+            Rows::All => job.ahead = if complete { Ahead::End } else { Ahead::Middle },
+            Rows::After(..) if complete => job.ahead = Ahead::End,
+            Rows::After(..) => {
+                if let Some(key) = chunk.len().checked_sub(1).and_then(|last| chunk.read_key(last)) {
+                    job.ahead = Ahead::Key(key.to_owned());
+                }
+            }
+        }
+        self.held.push_back(Held { job: id, name, rows, chunk, watermark: watermark.0, read_at, next: 0 });
+    }
+
+    /// A table cannot be read.
+    pub(super) fn trouble(&mut self, at: usize, fault: &Fault) {
+        let Some(job) = self.jobs.get_mut(at) else { return };
+        let text = fault.to_string();
+        if job.progress.trouble.as_ref() != Some(&text) {
+            tracing::warn!(source = self.source, job = job.job.id, fix = fault.fix(), "snapshot: {fault}");
+        }
+        job.progress.trouble = Some(text);
+        job.progress.fix = fault.fix().map(str::to_owned);
+        let (id, failed) =
+            (job.job.id, fault.kind() == FaultKind::Definite && job.job.reason == SnapshotReason::Asked);
+        self.void(id);
+        let Some(job) = self.jobs.get_mut(at) else { return };
+        job.wait =
+            Some(Instant::now() + if fault.kind() == FaultKind::Definite { RETRY } else { RETRY / 10 });
+        if failed {
+            // Whoever asked is told, and may ask again.
+            job.table = job.job.tables.len();
+            job.told(0, now(), None);
+        }
+        self.desk.show(job.progress.clone());
+        self.write_places();
+    }
+
+    /// What was read of a job and is not told is of no use: it will be read again.
+    pub(super) fn void(&mut self, job: u64) {
+        self.held.retain(|held| held.job != job);
+        if let Some(reading) = self.reading.as_mut().filter(|reading| reading.job == job) {
+            reading.void = true;
+        }
+        if let Some(job) = self.jobs.iter_mut().find(|known| known.job.id == job) {
+            job.reread();
+            job.wait = Some(Instant::now() + SOON);
+        }
+    }
+}
+
+/// What a reading task is sent for: whatever has to be known first, else rows.
+struct Errand {
+    database: Arc<Database>,
+    session: Option<Session>,
+    name: TableName,
+    table: Option<Arc<Table>>,
+    /// Tables whose size is wanted.
+    size_up: Option<Vec<TableName>>,
+    watch_writers: bool,
+    rows: Rows,
+    condition: Option<String>,
+}
+
+impl Errand {
+    async fn run(mut self) -> Outcome {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => match Session::start(Arc::clone(&self.database)).await {
+                Ok(session) => session,
+                Err(fault) => return Outcome { session: None, found: Found::Fault(fault) },
+            },
+        };
+        match self.fetch(&mut session).await {
+            Ok(found) => Outcome { session: Some(session), found },
+            Err(Unread::Changed) => Outcome { session: Some(session), found: Found::Changed },
+            // Whatever state it is in, a new session is in none.
+            Err(Unread::Fault(fault)) => Outcome { session: None, found: Found::Fault(fault) },
+        }
+    }
+
+    async fn fetch(&self, session: &mut Session) -> Result<Found, Unread> {
+        let Some(table) = &self.table else {
+            let table = session.describe(&self.name).await?.map(Arc::new);
+            let expected = match &self.size_up {
+                Some(tables) => session.expected(tables).await?,
+                None => None,
+            };
+            return Ok(Found::Table { table, expected });
+        };
+        if self.watch_writers {
+            return Ok(Found::Writers(session.writers(table).await?));
+        }
+        let read = session.read(table, &self.rows, self.condition.as_deref()).await?;
+        Ok(Found::Chunk(Box::new(read)))
+    }
+}
