@@ -49,7 +49,7 @@ async fn an_unfit_database_is_told_why() {
         .await
         .unwrap();
     server.0.allow("host all cdc all trust").await;
-    let config = Config::new(format!("postgres://cdc@127.0.0.1:{}/postgres", server.port()));
+    let config = Config::new(format!("postgres://cdc:cdc@127.0.0.1:{}/postgres", server.port()));
     let findings = check("shop", &config).await;
     for subject in ["wal_level", "replication", "max_replication_slots", "ownership", "publication"] {
         let finding = found(&findings, subject);
@@ -81,7 +81,7 @@ async fn the_statements_that_it_names_make_a_poor_role_fit() {
     let admin = server.admin().await;
     admin
         .batch_execute(
-            "CREATE ROLE cdc LOGIN; CREATE ROLE boss; CREATE SCHEMA secret; CREATE TABLE secret.t (id int PRIMARY KEY); \
+            "CREATE ROLE cdc LOGIN PASSWORD 'cdc'; CREATE ROLE boss; CREATE SCHEMA secret; CREATE TABLE secret.t (id int PRIMARY KEY); \
              ALTER TABLE secret.t OWNER TO boss; ALTER TABLE secret.t ENABLE ROW LEVEL SECURITY; \
              CREATE TABLE public.bare (id int); ALTER TABLE public.bare OWNER TO boss; \
              DO $$ DECLARE f regprocedure; BEGIN \
