@@ -49,7 +49,7 @@ async fn an_unfit_database_is_told_why() {
         .await
         .unwrap();
     server.0.allow("host all cdc all trust").await;
-    let config = Config::new(format!("postgres://cdc:cdc@127.0.0.1:{}/postgres", server.port()));
+    let config = Config::new(format!("postgres://cdc@127.0.0.1:{}/postgres", server.port()));
     let findings = check("shop", &config).await;
     for subject in ["wal_level", "replication", "max_replication_slots", "ownership", "publication"] {
         let finding = found(&findings, subject);
@@ -90,7 +90,7 @@ async fn the_statements_that_it_names_make_a_poor_role_fit() {
         )
         .await
         .unwrap();
-    let url = format!("postgres://cdc@127.0.0.1:{}/postgres", server.port());
+    let url = format!("postgres://cdc:cdc@127.0.0.1:{}/postgres", server.port());
     let config = Config { tables: vec!["*.*".to_owned()], ..Config::new(url) };
     let findings = check("shop", &config).await;
     for subject in ["replication", "ownership", "publication"] {
