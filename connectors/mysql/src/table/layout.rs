@@ -36,7 +36,7 @@ impl Layout {
             code::BIT => {
                 let [bits, bytes] = meta.to_le_bytes();
                 let len = u16::from(bytes) + u16::from(bits > 0);
-                (1..=8).contains(&len).then_some(Self::Fixed(len))?
+                (bits < 8 && (1..=8).contains(&len)).then_some(Self::Fixed(len))?
             }
             code::ENUM => (1..=2).contains(&meta).then_some(Self::Fixed(meta))?,
             code::SET => (1..=8).contains(&meta).then_some(Self::Fixed(meta))?,
@@ -80,4 +80,21 @@ fn decimal(precision: u8, scale: u8) -> Option<u16> {
     }
     let bytes = |digits: u8| u16::from(digits / 9) * 4 + DIGITS[usize::from(digits % 9)];
     Some(bytes(whole) + bytes(scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_beyond_whole_bytes_are_fewer_than_eight() {
+        let bit = |bits: u8, bytes: u8| {
+            Layout::of(ColumnType { code: code::BIT, meta: u16::from_le_bytes([bits, bytes]) })
+        };
+        assert!(matches!(bit(0, 8), Some(Layout::Fixed(8))));
+        assert!(matches!(bit(7, 7), Some(Layout::Fixed(8))));
+        for (bits, bytes) in [(0, 0), (1, 8), (8, 0), (249, 2), (255, 255)] {
+            assert!(bit(bits, bytes).is_none(), "{bits} {bytes}");
+        }
+    }
 }
