@@ -12,7 +12,7 @@ pub struct Request<'a> {
     pub path_and_query: &'a str,
     /// All headers, doubled ones included.
     pub headers: &'a HeaderMap,
-    /// The raw body.
+    /// The body as the sender signed it: whole and unparsed, after gzip or deflate of the transport was undone.
     pub body: &'a [u8],
     /// When the request arrived, in microseconds since 1970-01-01 UTC.
     pub received_at: i64,
