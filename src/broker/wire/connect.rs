@@ -105,7 +105,7 @@ async fn greet(server: &ServerAddr, nats: &Nats, auth: &Auth, name: &str) -> Res
     let mut greeting = b"CONNECT ".to_vec();
     serde_json::to_writer(&mut greeting, &introduction(&info, auth, name, with_tls)?)
         .map_err(|error| Lost(error.to_string()))?;
-    greeting.extend_from_slice(format!("\r\nSUB {inbox} 1\r\nPING\r\n").as_bytes());
+    greeting.extend_from_slice(format!("\r\nSUB {inbox} 1\r\nSUB {inbox}.* 2\r\nPING\r\n").as_bytes());
     transport.write_all(&greeting).await?;
     transport.flush().await?;
     loop {
