@@ -1,4 +1,4 @@
-//! Turns under way to the broker: sent, in their order, and not acknowledged yet. Pure: no clock, no I/O.
+//! Turns under way to the broker: sent, in their order, and not acknowledged yet. No I/O.
 //!
 //! Each message is answered by a tag of its own, for the stream may answer a message that it has already before the one that
 //! was sent ahead of it. A turn is answered when all its messages and all turns before it are.
