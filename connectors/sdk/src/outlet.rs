@@ -116,7 +116,8 @@ pub trait Outlet: Send {
     fn end_snapshot(&mut self) -> Option<Position>;
 
     /// How far all unfinished snapshot jobs are, from the next event on: every event carries it until this is called again. Empty:
-    /// nothing is carried.
+    /// nothing is carried. Where rows are told, each has its own call right before it: what was given before that is what an
+    /// event carries which has to come before the row.
     fn places(&mut self, places: &[SnapshotPlace]);
 
     /// Keeps what has to be snapshotted, durably, before this returns.
