@@ -62,6 +62,8 @@ pub struct Wire {
     unanswered: u8,
     inbox: String,
     held: Option<String>,
+    /// Whether a question is under way.
+    asking: bool,
     max_payload: usize,
 }
 
@@ -76,6 +78,8 @@ pub enum Arrival {
     Asked(Bytes),
     /// Nobody else holds the subject that this wire asked on.
     Alone,
+    /// The server has passed the question on: another connection holds the subject.
+    Heard,
     /// The server does not let us hold a subject, or ask on it; what it says.
     Forbidden(String),
 }
@@ -127,6 +131,7 @@ impl Wire {
             unanswered: 0,
             inbox,
             held: None,
+            asking: false,
             max_payload,
         }
     }
@@ -139,11 +144,14 @@ impl Wire {
         self.held = Some(subject.to_owned());
     }
 
-    /// Asks on the subject that this wire holds. Where no other connection holds it, [`Arrival::Alone`] comes back.
+    /// Asks on the subject that this wire holds. Either [`Arrival::Alone`] or [`Arrival::Heard`] comes back, unless the server
+    /// stands still. A question may seem heard although nobody was there; never the other way round.
     pub fn ask(&mut self, question: &str) {
         let Some(subject) = &self.held else { return };
-        let question = format!("PUB {subject} {} {}\r\n{question}\r\n", self.asking_inbox(), question.len());
+        let question =
+            format!("PUB {subject} {} {}\r\n{question}\r\nPING\r\n", self.asking_inbox(), question.len());
         self.out.extend_from_slice(question.as_bytes());
+        self.asking = true;
     }
 
     /// Not the inbox of publishing: an answer that comes late must not pass for one of the stream's.
@@ -219,8 +227,11 @@ impl Wire {
                     }
                     Op::Held(question) => return Poll::Ready(Ok(Arrival::Asked(question))),
                     Op::Asked(Answer { status: Some(StatusCode::NO_RESPONDERS), .. }) => {
+                        self.asking = false;
                         return Poll::Ready(Ok(Arrival::Alone));
                     }
+                    // The server answers in order: that nobody hears it would have come before this.
+                    Op::Pong if std::mem::take(&mut self.asking) => return Poll::Ready(Ok(Arrival::Heard)),
                     // Such an error leaves the connection as it is.
                     Op::Error(error) if self.is_about_held(&error) => {
                         return Poll::Ready(Ok(Arrival::Forbidden(error)));

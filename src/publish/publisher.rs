@@ -172,7 +172,7 @@ impl Publisher {
                         self.yield_to(&question)?;
                         None
                     }
-                    Ok(Arrival::Room | Arrival::Alone | Arrival::Forbidden(_)) => None,
+                    Ok(Arrival::Room | Arrival::Alone | Arrival::Heard | Arrival::Forbidden(_)) => None,
                     Err(lost) => Some(Broken::Disconnected(lost)),
                 },
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => Some(Broken::Silence),

@@ -18,7 +18,7 @@ use super::Publisher;
 use crate::broker::wire::{Arrival, Lost, Wire};
 use headgate_sdk::Fault;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until};
 
 /// Said by a run that begins: it reads the source now, and nobody else does.
 const BEGIN: &str = "begin";
@@ -78,31 +78,48 @@ impl Publisher {
         Ok(())
     }
 
-    /// Holds the subject, and asks until nobody else does; `false` where somebody did for as long as `patience`.
-    async fn is_alone(&self, wire: &mut Wire, question: &str, patience: Duration) -> Result<bool, Unclaimed> {
+    /// Holds the subject, and asks until nobody else does; `false` where somebody did for as long as `patience`. A server
+    /// that stands still takes none of that: the wire says when it has done so for too long.
+    async fn is_alone(
+        &self,
+        wire: &mut Wire,
+        question: &str,
+        mut patience: Duration,
+    ) -> Result<bool, Unclaimed> {
         let subject = self.claim_subject();
-        let begun = Instant::now();
         wire.hold(&subject);
+        wire.ask(question);
+        let (mut again, mut told) = (None, false);
         loop {
-            wire.ask(question);
-            let asked = Instant::now();
-            while let Ok(arrival) = timeout(ASK_EVERY.saturating_sub(asked.elapsed()), wire.next()).await {
-                match arrival.map_err(Unclaimed::Lost)? {
-                    Arrival::Alone => return Ok(true),
-                    // Of two that begin at once, both look again: only one of them can read the source.
-                    Arrival::Asked(other) => self.yield_to(&other).map_err(Unclaimed::Taken)?,
-                    Arrival::Forbidden(error) => {
-                        tracing::warn!(
-                            fix = format!("let the gateway's user publish and subscribe on {subject}"),
-                            "runs cannot be told from each other: {error}"
-                        );
-                        return Ok(true);
-                    }
-                    Arrival::Answer(_) | Arrival::Room => {}
+            let arrival = tokio::select! {
+                arrival = wire.next() => arrival.map_err(Unclaimed::Lost)?,
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    wire.ask(question);
+                    again = None;
+                    continue;
                 }
-            }
-            if begun.elapsed() >= patience {
-                return Ok(false);
+            };
+            match arrival {
+                Arrival::Alone => return Ok(true),
+                Arrival::Heard if patience.is_zero() => return Ok(false),
+                Arrival::Heard => {
+                    if !told {
+                        tracing::info!(subject, "waiting for an earlier connection to nats to end");
+                        told = true;
+                    }
+                    patience = patience.saturating_sub(ASK_EVERY);
+                    again = Some(Instant::now() + ASK_EVERY);
+                }
+                // Of two that begin at once, both look again: only one of them can read the source.
+                Arrival::Asked(other) => self.yield_to(&other).map_err(Unclaimed::Taken)?,
+                Arrival::Forbidden(error) => {
+                    tracing::warn!(
+                        fix = format!("let the gateway's user publish and subscribe on {subject}"),
+                        "runs cannot be told from each other: {error}"
+                    );
+                    return Ok(true);
+                }
+                Arrival::Answer(_) | Arrival::Room => {}
             }
         }
     }
