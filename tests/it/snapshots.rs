@@ -451,6 +451,8 @@ async fn bytes_of_a_killed_gateway_do_not_mix_with_the_next_runs() {
     let held_back = Proxy::start(broker).await;
     let mut settings = initial(&shop, "snapshot_rate = 2000\n");
     settings.nats = vec![format!("nats://127.0.0.1:{}", held_back.port())];
+    // It shall not give up by itself.
+    settings.nats_lines = "ack_timeout = \"60s\"\n".to_owned();
     let mut gateway = shop.gateway_with(&settings).await;
     let writing = workload::start(&Load::steady(shop.postgres.url(), 51));
     let end = async || {
@@ -463,8 +465,12 @@ async fn bytes_of_a_killed_gateway_do_not_mix_with_the_next_runs() {
     })
     .await;
     held_back.set(Flow::CUT);
-    // Shorter than the gateway's own patience with the broker, so that it does not give up by itself.
-    sleep(Duration::from_millis(800)).await;
+    eventually("events are held back", Duration::from_secs(10), || async {
+        let held = held_back.held();
+        if held.contains("HPUB events.shop.") { Ok(()) } else { Err(held) }
+    })
+    .await;
+    sleep(Duration::from_millis(500)).await;
     gateway.kill9();
     writing.stop().await;
     let found = end().await;
