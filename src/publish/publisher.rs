@@ -169,7 +169,7 @@ impl Publisher {
                 arrival = wire.next() => match arrival {
                     Ok(Arrival::Answer(answer)) => self.acknowledged(&answer),
                     Ok(Arrival::Asked(question)) => {
-                        self.yield_to(&question)?;
+                        self.hear(&mut wire, &question)?;
                         None
                     }
                     Ok(Arrival::Room | Arrival::Alone | Arrival::Heard | Arrival::Forbidden(_)) => None,

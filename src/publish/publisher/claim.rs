@@ -7,6 +7,7 @@
 //! * **Who writes**: each publishing connection is subscribed to one subject from before its first message on. A run that
 //!   is about to publish asks there. The server answers that nobody hears it once no connection is subscribed, and a
 //!   connection is that until the server has read it to its end. Whoever does hear it has been replaced, and leaves.
+//! * **A run whose connection was lost** asks too before it goes on. A later run that hears it says that it has begun.
 //! * **What the stream has not stored yet** of what the server has read stands before whatever this run sends. So the first
 //!   message goes alone: it is taken only if the stream still ends where this run found it, and nothing can come after
 //!   it. If it is refused, the run ends, and the next one looks again.
@@ -26,8 +27,9 @@ const BEGIN: &str = "begin";
 const REJOIN: &str = "rejoin";
 /// How long to wait for a connection that does not end.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same for a run that goes on: most likely it is another run's.
-const REJOIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a run that goes on waits for a later one to say so. Connections of its own that the server has not missed yet
+/// say nothing, and do no harm: they carry the same messages in the same places.
+const REJOIN_PATIENCE: Duration = Duration::from_secs(1);
 /// How often to ask. Being asked also tells the server's kernel that nobody is there any more.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
@@ -62,20 +64,18 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sees to it, on a new connection of a run that has begun, that no other run has.
+    /// Sees to it, on a new connection of a run that has begun, that no later run has.
     pub(super) async fn rejoin(&self, wire: &mut Wire) -> Result<(), Unclaimed> {
-        if self.is_alone(wire, REJOIN, REJOIN_PATIENCE).await? {
-            return Ok(());
-        }
-        Err(Unclaimed::Taken(Fault::transient("another connection publishes to the stream, looking again")))
+        self.is_alone(wire, REJOIN, REJOIN_PATIENCE).await.map(|_| ())
     }
 
-    /// Leaves the stream to a run that begins.
-    pub(super) fn yield_to(&self, question: &[u8]) -> Result<(), Fault> {
-        if question == BEGIN.as_bytes() {
-            return Err(Fault::transient("a later run publishes to the stream now, looking again"));
+    /// What a run that publishes does when it hears another one: it leaves the stream to one that begins, and tells one
+    /// that would go on that this one has begun.
+    pub(super) fn hear(&self, wire: &mut Wire, question: &[u8]) -> Result<(), Fault> {
+        if question == REJOIN.as_bytes() {
+            wire.ask(BEGIN);
         }
-        Ok(())
+        yield_to(question)
     }
 
     /// Holds the subject, and asks until nobody else does; `false` where somebody did for as long as `patience`. A server
@@ -111,7 +111,7 @@ impl Publisher {
                     again = Some(Instant::now() + ASK_EVERY);
                 }
                 // Of two that begin at once, both look again: only one of them can read the source.
-                Arrival::Asked(other) => self.yield_to(&other).map_err(Unclaimed::Taken)?,
+                Arrival::Asked(other) => yield_to(&other).map_err(Unclaimed::Taken)?,
                 Arrival::Forbidden(error) => {
                     tracing::warn!(
                         fix = format!("let the gateway's user publish and subscribe on {subject}"),
@@ -127,4 +127,12 @@ impl Publisher {
     fn claim_subject(&self) -> String {
         format!("headgate.writing.{}", self.stream.name())
     }
+}
+
+/// Leaves the stream to a run that begins.
+fn yield_to(question: &[u8]) -> Result<(), Fault> {
+    if question == BEGIN.as_bytes() {
+        return Err(Fault::transient("a later run publishes to the stream now, looking again"));
+    }
+    Ok(())
 }
