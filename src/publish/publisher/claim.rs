@@ -13,7 +13,7 @@
 //!   it. If it is refused, the run ends, and the next one looks again.
 //! * **Limits**: a machine that is gone without a word stays connected until the server misses it, which takes minutes. A
 //!   run waits [`PATIENCE`] for it. Within a cluster, that a subscription is gone and what its connection had sent
-//!   may travel on different ways. Where the subject is forbidden, only the second point holds.
+//!   may travel on different ways. Where the subject is forbidden, only the first message's way alone is left.
 
 use super::Publisher;
 use crate::broker::wire::{Arrival, Lost, Wire};
