@@ -171,7 +171,8 @@ impl Lane {
                             break refused.into();
                         }
                     }
-                    Ok(wire::Arrival::Room) => {}
+                    // There is room again. Nothing else comes: a lane's wire holds no subject.
+                    Ok(_) => {}
                     Err(lost) => break Obstacle::Broker(format!("the connection to the broker broke: {lost}")),
                 },
                 // It goes off for the turn that was the oldest when it was set, which is answered as a rule: setting it
