@@ -27,7 +27,8 @@ pub(crate) struct Watch {
     pub(crate) source: String,
     pub(crate) server: Server,
     pub(crate) vitals: Arc<Vitals>,
-    /// Commit time of the newest transaction that is confirmed, in microseconds since 1970-01-01 UTC.
+    /// A time, in microseconds since 1970-01-01 UTC, before which the file of the newest confirmed place was not ended: the
+    /// last commit in it, or when it was last seen to be the one that is written.
     pub(crate) confirmed_at: Arc<AtomicI64>,
 }
 
@@ -102,8 +103,11 @@ impl Watch {
             .sum();
         vitals.retained_bytes.store(if confirmed.0 == 0 { 0 } else { needed }, Relaxed);
         // The file that is being written is never purged. An older one goes when its last change is as old as the
-        // retention; the newest change of ours in it is no younger than that.
+        // retention, and is no older than what is known of it.
         let at_risk = confirmed.0 != 0 && files.iter().any(|(file, _)| *file > confirmed.file());
+        if confirmed.0 != 0 && !at_risk {
+            self.confirmed_at.fetch_max(now(), Relaxed);
+        }
         let since = self.confirmed_at.load(Relaxed);
         let expires = match self.server.retention() {
             Some(kept) if at_risk && since > 0 => {
