@@ -212,7 +212,11 @@ async fn minimal_metadata(version: Version) {
     eventually("the source stops", PATIENCE, || async {
         let source = gateway.status().await["sources"][0].clone();
         let text = source["last_error"].as_str().unwrap_or_default();
-        if text.contains("scratch") && source["state"] == "failed" { Ok(()) } else { Err(source.to_string()) }
+        if text.contains("scratch") && source["state"] == "stopped" {
+            Ok(())
+        } else {
+            Err(source.to_string())
+        }
     })
     .await;
     assert_eq!(stream::last_sequence(&shop.nats, STREAM).await, before, "nothing is told under wrong names");

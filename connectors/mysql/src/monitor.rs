@@ -79,6 +79,17 @@ impl Watch {
         }
     }
 
+    /// When the server may purge the file of the newest confirmed place, in microseconds since 1970-01-01 UTC; 0 for never.
+    fn deadline(&self) -> i64 {
+        let since = self.confirmed_at.load(Relaxed);
+        match self.server.retention() {
+            Some(kept) if since > 0 => {
+                since.saturating_add(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
+            }
+            _ => 0,
+        }
+    }
+
     /// Gives the time until log is purged that is not confirmed.
     async fn look(&self, session: &mut Conn) -> Result<Option<Duration>, Fault> {
         let end = server::end(session, &self.server).await?;
@@ -108,15 +119,18 @@ impl Watch {
         if confirmed.0 != 0 && !at_risk {
             self.confirmed_at.fetch_max(now(), Relaxed);
         }
-        let since = self.confirmed_at.load(Relaxed);
-        let expires = match self.server.retention() {
-            Some(kept) if at_risk && since > 0 => {
-                since.saturating_add(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
-            }
-            _ => 0,
-        };
+        let expires = if at_risk { self.deadline() } else { 0 };
         vitals.expires_at.store(expires, Relaxed);
         Ok((expires > 0).then(|| Duration::from_micros(u64::try_from(expires - now()).unwrap_or(0))))
+    }
+}
+
+/// Nobody looks any more, because the server, the broker or the source stands still: the deadline runs from here.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.vitals.confirmed_log.load(Relaxed) != 0 {
+            self.vitals.expires_at.store(self.deadline(), Relaxed);
+        }
     }
 }
 
