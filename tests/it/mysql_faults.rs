@@ -3,7 +3,7 @@
 
 use crate::support::{
     eventually,
-    gateway::{Gateway, Settings},
+    gateway::Gateway,
     mysql::{MySql, Version},
     mysql_shop::{MySqlShop, is_mark, mark, write},
     proxy::{Flow, Proxy},

@@ -173,7 +173,7 @@ async fn fixes_what_it_finds(version: Version, bad: &[&str], expected: &[&str], 
             "CREATE TABLE keyless (a int, b int, UNIQUE KEY (a))",
             "CREATE TABLE named (a int NOT NULL, UNIQUE KEY (a))",
             "CREATE TABLE parent (id int PRIMARY KEY)",
-            "CREATE TABLE child (id int PRIMARY KEY, of int, FOREIGN KEY (of) REFERENCES parent (id) ON DELETE CASCADE)",
+            "CREATE TABLE child (id int PRIMARY KEY, parent_id int, FOREIGN KEY (parent_id) REFERENCES parent (id) ON DELETE CASCADE)",
         ])
         .await;
     let lines = "tables = [\"shop.*\", \"absent.*\"]\noutage_budget = \"2h\"\n".to_owned();

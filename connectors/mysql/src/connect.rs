@@ -236,12 +236,12 @@ impl Target {
                 Fault::definite(format!("{doing}: the server has no TLS"))
                     .with_fix("give the server a certificate (ssl_cert, ssl_key), or, on a network that you trust, set ssl-mode=preferred in the url")
             }
-            error if certificate_error(&error).is_some() => Fault::definite(format!(
-                "{doing}: the server's certificate does not prove who it is"
-            ))
-            .with_fix("give the url the authority that signed it (ssl-ca=…) and, for ssl-mode=verify_identity, the host that it names; rustls wants that name as a subjectAltName")
-            .with_cause(error),
-            error => sql_fault(error, doing),
+            error => match certificate_error(&error) {
+                Some(found) => Fault::definite(format!("{doing}: the server's certificate does not prove who it is"))
+                    .with_fix("give the url the authority that signed it (ssl-ca=…) and, for ssl-mode=verify_identity, the host by a subjectAltName of the certificate")
+                    .with_cause(found.clone()),
+                None => sql_fault(error, doing),
+            },
         }
     }
 }
