@@ -69,7 +69,7 @@ async fn the_network_fails(version: Version) {
     let mut settings = shop.settings_at(proxy.port());
     settings.source.push_str("?ssl-mode=disabled");
     let mut gateway = Gateway::start(&settings).await;
-    let writers = write(&shop.server, 61, 2, 2500);
+    let writers = write(&shop.server, 61, 2, 1000);
     for flow in [Flow::MUTE, Flow::DEAF] {
         sleep(millis(300)).await;
         proxy.set(flow);
@@ -77,14 +77,15 @@ async fn the_network_fails(version: Version) {
         sleep(millis(4500)).await;
         proxy.set(Flow::WHOLE);
     }
+    writers.join_all().await;
     for round in 0..8 {
+        gateway.is_ready().await;
         // Headers, lengths, rows and checksums.
         proxy.damage(300 + 37 * round * round);
-        sleep(millis(400)).await;
+        write(&shop.server, 62 + u64::from(round), 2, 20).join_all().await;
     }
-    proxy.drop_connections();
-    writers.join_all().await;
     gateway.is_ready().await;
+    assert!(gateway.log().contains("the checksum of an event is wrong"), "{}", gateway.log());
     shop.assert_faithful().await;
     assert_eq!(gateway.terminate(), Some(0));
 }

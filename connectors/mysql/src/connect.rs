@@ -239,7 +239,7 @@ impl Target {
             error => match certificate_error(&error) {
                 Some(found) => Fault::definite(format!("{doing}: the server's certificate does not prove who it is"))
                     .with_fix("give the url the authority that signed it (ssl-ca=…) and, for ssl-mode=verify_identity, the host by a subjectAltName of the certificate")
-                    .with_cause(found.clone()),
+                    .with_cause(found.to_string()),
                 None => sql_fault(error, doing),
             },
         }

@@ -192,7 +192,7 @@ impl Survey {
     /// log and these tables, and writes nothing. None where the account that looked is meant, and has it already.
     #[must_use]
     pub fn least_privileges(&self, user: &str, globs: &[String]) -> Vec<String> {
-        let same = user == self.user && !self.administrator;
+        let same = user == self.user;
         if same && self.sufficient {
             return Vec::new();
         }
