@@ -237,7 +237,8 @@ impl Target {
                     .with_fix("give the server a certificate (ssl_cert, ssl_key), or, on a network that you trust, set ssl-mode=preferred in the url")
             }
             error => match certificate_error(&error) {
-                Some(found) => Fault::definite(format!("{doing}: the server's certificate does not prove who it is"))
+                // It may be renewed, or another server may come back behind the address: tried again.
+                Some(found) => Fault::transient(format!("{doing}: the server's certificate does not prove who it is"))
                     .with_fix("give the url the authority that signed it (ssl-ca=…) and, for ssl-mode=verify_identity, the host by a subjectAltName of the certificate")
                     .with_cause(found.to_string()),
                 None => sql_fault(error, doing),
