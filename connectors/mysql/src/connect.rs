@@ -7,6 +7,8 @@ use std::{path::PathBuf, time::Duration};
 
 /// The largest event that is taken: the protocol's own limit on a packet's content.
 const LARGEST_PACKET: usize = 1 << 30;
+/// Heartbeats that may be missing before a connection is given up.
+pub(crate) const PATIENCE: u32 = 3;
 /// Seconds that a session may be idle. Every session of ours says something much more often, so that one whose gateway
 /// is gone without a word frees its lock soon.
 const IDLE_SECONDS: usize = 120;
@@ -38,6 +40,8 @@ pub(crate) struct Target {
     authority: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
     timeout: Duration,
+    /// How long a session may leave a question unanswered.
+    patience: Duration,
 }
 
 /// Without the password.
@@ -66,10 +70,26 @@ pub fn parse_url(url: &str) -> Result<Option<String>, UrlError> {
 impl Target {
     /// Reads a source's URL.
     pub(crate) fn new(config: &Config) -> Result<Self, Fault> {
-        Self::parse(&config.url, config.connect_timeout).map_err(|error| {
+        let target = Self::parse(&config.url, config.connect_timeout).map_err(|error| {
             Fault::definite(format!("the source's url {error}"))
                 .with_fix("write it as mysql://user:password@host:3306/database")
-        })
+        })?;
+        Ok(Self { patience: config.connect_timeout.max(config.heartbeat * PATIENCE), ..target })
+    }
+
+    /// Waits for what a session asks, but not for ever: a network that is cut without a word, or that damaged the length
+    /// of an answer, says nothing more. Whoever gives up has to give up the session too.
+    pub(crate) async fn answer<T, E: From<Fault>>(
+        &self,
+        asked: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match tokio::time::timeout(self.patience, asked).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let what = format!("{} has not answered for {:?}", self.address(), self.patience);
+                Err(Fault::transient(what).into())
+            }
+        }
     }
 
     fn parse(url: &str, timeout: Duration) -> Result<Self, UrlError> {
@@ -106,6 +126,7 @@ impl Target {
             authority: None,
             identity: None,
             timeout,
+            patience: timeout,
         };
         target.read_options(options)?;
         if target.host.is_empty() && target.socket.is_none() {

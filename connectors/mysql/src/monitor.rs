@@ -4,6 +4,7 @@
 //! A task of its own, which waits neither for the dump nor for the broker.
 
 use crate::{
+    connect::Target,
     place::Place,
     server::{self, Server},
 };
@@ -25,6 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) source: String,
+    pub(crate) target: Target,
     pub(crate) server: Server,
     pub(crate) vitals: Arc<Vitals>,
     /// A time, in microseconds since 1970-01-01 UTC, before which the file of the newest confirmed place was not ended: the
@@ -61,7 +63,7 @@ impl Watch {
     async fn run(self, mut session: Conn) -> Fault {
         let mut warned = false;
         loop {
-            match self.look(&mut session).await {
+            match self.target.answer(self.look(&mut session)).await {
                 Ok(expires) => {
                     let soon = expires.is_some_and(|left| left < Duration::from_secs(6 * 3600));
                     if soon && !warned {

@@ -32,7 +32,7 @@ impl MySql {
     ) -> Result<Stream, Ended> {
         let target = Target::new(&self.config)?;
         let mut session = target.connect().await?;
-        let server = Server::of(&mut session).await?;
+        let server = target.answer(Server::of(&mut session)).await?;
         server.suffices()?;
         let server_id = self.config.server_id_of(&self.source);
         if server.setting("server_id").parse() == Ok(server_id) {
@@ -40,8 +40,8 @@ impl MySql {
                 .with_fix("give the source another server_id")
                 .into());
         }
-        server::lock(&mut session, &target, server_id).await?;
-        let facts = server::facts(&mut session, &server).await?;
+        target.answer(server::lock(&mut session, &target, server_id)).await?;
+        let facts = target.answer(server::facts(&mut session, &server)).await?;
         let begun = self.settle(resume, &facts, outlet, lost, foreign).await?;
         let Begun { epoch, identity, start, expected } = begun;
         let request = Request {
@@ -51,7 +51,7 @@ impl MySql {
             log: &facts.log,
             start: &start,
         };
-        let dump = Dump::start(&target, &request).await?;
+        let dump = target.answer(Dump::start(&target, &request)).await?;
         let executed = match &start {
             Start::After(executed) => Some(executed.clone()),
             // In a log that is read by place, names are learned where a file begins, and until then none is known.
@@ -78,8 +78,13 @@ impl MySql {
         let since = if identity.confirmed_at > 0 { identity.confirmed_at } else { monitor::now() };
         let confirmed_at = Arc::new(AtomicI64::new(since));
         let landmarks = Landmarks::new(identity, Arc::clone(&confirmed_at));
-        let watch =
-            Watch { source: self.source.clone(), server, vitals: Arc::clone(&context.vitals), confirmed_at };
+        let watch = Watch {
+            source: self.source.clone(),
+            target: target.clone(),
+            server,
+            vitals: Arc::clone(&context.vitals),
+            confirmed_at,
+        };
         Ok(Stream {
             epoch,
             server_id,
