@@ -68,6 +68,7 @@ async fn the_network_fails(version: Version) {
     // In the clear: TLS would find the damage before the checksums do.
     let mut settings = shop.settings_at(proxy.port());
     settings.source.push_str("?ssl-mode=disabled");
+    settings.source_lines.push_str("connect_timeout = \"3s\"\n");
     let mut gateway = Gateway::start(&settings).await;
     let writers = write(&shop.server, 61, 2, 1000);
     for flow in [Flow::MUTE, Flow::DEAF] {
