@@ -5,7 +5,7 @@
 
 use super::port::Port;
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU16, AtomicU32, Ordering::Relaxed},
 };
 use tokio::{
@@ -44,6 +44,7 @@ pub(crate) struct Proxy {
     server: Arc<AtomicU16>,
     damage: Arc<AtomicU32>,
     stopped: CancellationToken,
+    held: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -54,11 +55,16 @@ impl Proxy {
         let (flow, _) = watch::channel(Flow::WHOLE);
         let (epoch, epochs) = watch::channel(CancellationToken::new());
         let stopped = CancellationToken::new();
-        let (server, damage) = (Arc::new(AtomicU16::new(server)), Arc::default());
-        let way =
-            Way { server: Arc::clone(&server), damage: Arc::clone(&damage), flow: flow.clone(), epochs };
+        let (server, damage, held) = (Arc::new(AtomicU16::new(server)), Arc::default(), Arc::default());
+        let way = Way {
+            server: Arc::clone(&server),
+            damage: Arc::clone(&damage),
+            held: Arc::clone(&held),
+            flow: flow.clone(),
+            epochs,
+        };
         tokio::spawn(accept(listener, way, stopped.clone()));
-        Self { port, flow, epoch, server, damage, stopped }
+        Self { port, flow, epoch, server, damage, stopped, held }
     }
 
     /// Its own port.
@@ -82,6 +88,11 @@ impl Proxy {
         self.damage.store(after + 1, Relaxed);
     }
 
+    /// What has been held back of the requests so far.
+    pub(crate) fn held(&self) -> String {
+        String::from_utf8_lossy(&self.held.lock().unwrap()).into_owned()
+    }
+
     /// Closes every connection; what was held back is lost.
     pub(crate) fn drop_connections(&self) {
         self.epoch.send_replace(CancellationToken::new()).cancel();
@@ -100,12 +111,13 @@ struct Way {
     server: Arc<AtomicU16>,
     /// Bytes until one is damaged, and one more; 0 for none.
     damage: Arc<AtomicU32>,
+    held: Arc<Mutex<Vec<u8>>>,
     flow: watch::Sender<Flow>,
     epochs: watch::Receiver<CancellationToken>,
 }
 
 async fn accept(listener: TcpListener, way: Way, stopped: CancellationToken) {
-    let Way { server, damage, flow, epochs } = way;
+    let Way { server, damage, held, flow, epochs } = way;
     let connections = TaskTracker::new();
     while let Some(Ok((client, _))) = stopped.run_until_cancelled(listener.accept()).await {
         let epoch = epochs.borrow().clone();
@@ -115,11 +127,17 @@ async fn accept(listener: TcpListener, way: Way, stopped: CancellationToken) {
         let (from_server, to_server) = server.into_split();
         // Either side's end is the connection's.
         let connection = epoch.child_token();
+        let held = Arc::clone(&held);
+        let keep = move |bytes: &mut [u8], open: bool| {
+            if !open {
+                held.lock().unwrap().extend_from_slice(bytes);
+            }
+        };
+        let damage = Arc::clone(&damage);
+        let spoil = move |bytes: &mut [u8], _: bool| spoil(bytes, &damage);
         let requests =
-            carry(from_client, to_server, flow.subscribe(), |flow| flow.requests, None, connection.clone());
-        let damage = Some(Arc::clone(&damage));
-        let answers =
-            carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, damage, connection);
+            carry(from_client, to_server, flow.subscribe(), |flow| flow.requests, keep, connection.clone());
+        let answers = carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, spoil, connection);
         connections.spawn(requests);
         connections.spawn(answers);
     }
@@ -130,16 +148,15 @@ async fn carry(
     mut to: OwnedWriteHalf,
     mut flow: watch::Receiver<Flow>,
     open: impl Fn(&Flow) -> bool,
-    damage: Option<Arc<AtomicU32>>,
+    tap: impl Fn(&mut [u8], bool),
     connection: CancellationToken,
 ) {
     let mut bytes = vec![0; 64 << 10];
     let copy = async {
         loop {
             let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
-            if let Some(damage) = &damage {
-                spoil(&mut bytes[..count], damage);
-            }
+            let now = open(&flow.borrow());
+            tap(&mut bytes[..count], now);
             if flow.wait_for(&open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
                 return;
             }
