@@ -46,7 +46,9 @@ impl std::fmt::Display for Share {
 /// Runs all loads against one version.
 pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
     println!("\n{version:?}: {rows} rows of 10 columns, median of {rounds} alternating rounds");
-    println!("Before each median, every round: its rate; CPU and context switches an event of gateway | walsender | broker");
+    println!(
+        "Before each median, every round: its rate; CPU and context switches an event of gateway | walsender | broker"
+    );
     println!(
         "{:<30} {:>12} {:>12} {:>7} {:>14} {:>10}",
         "load", "raw reader", "headgate", "ratio", "CPU an event", "memory"

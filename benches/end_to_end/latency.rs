@@ -19,7 +19,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Runs all rates against one version.
 pub(crate) async fn run(version: Version) {
     println!("\n{version:?}: latency from the client's send to stored in the stream");
-    println!("{:<10} {:<22} {:>9} {:>9} {:>9} {:>9}", "commits/s", "from the send", "p50", "p90", "p99", "max");
+    println!(
+        "{:<10} {:<22} {:>9} {:>9} {:>9} {:>9}",
+        "commits/s", "from the send", "p50", "p90", "p99", "max"
+    );
     for (rate, seconds) in [(100u32, 20u32), (1000, 10)] {
         let postgres = Postgres::start(version, &[("fsync", "on"), ("synchronous_commit", "on")]).await;
         create_table(&postgres).await;
