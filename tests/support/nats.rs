@@ -137,6 +137,7 @@ impl Nats {
     }
 
     /// The process id of a running node.
+    #[allow(dead_code, reason = "for the benchmarks")]
     pub(crate) fn pid(&self, node: usize) -> u32 {
         self.process(node).pid().as_raw_nonzero().get().unsigned_abs()
     }
