@@ -8,8 +8,7 @@
 //! # Pace
 //! An eager reader makes the walsender pay a system call and a wake-up for each small message. So while much is coming
 //! in, the reader lets bytes gather for a moment before it reads again, and nobody is woken meanwhile; while little comes,
-//! it wakes at once. What is much is counted in messages over a stretch of time, and not seen in how reads follow each other:
-//! where database, broker and gateway share few processors, each of them is often kept waiting.
+//! it wakes at once.
 
 use crate::connect::Unwatch;
 use futures_util::future::poll_immediate;
@@ -23,16 +22,19 @@ use tokio::{
 const NORMAL: usize = 512 << 10;
 /// How much of a message over the limit is kept.
 pub(crate) const HEAD: usize = 4 << 10;
-/// Over how long messages are counted: longer than a busy server is kept from sending by others on its machine.
-const STRETCH: Duration = Duration::from_millis(10);
-/// If more messages than this arrive in a second, bytes gather; a row in a transaction of its own is three…
-const MUCH: f64 = 15_000.0;
-/// … for so long,
+/// Gulps that follow each other closer than this are small bites of a stream that does not pause…
+const CLOSE: Duration = Duration::from_micros(200);
+/// … if so many of them come in a row.
+const STREAK: u32 = 8;
+/// How long to let bytes gather then…
 const GATHER: Duration = Duration::from_millis(1);
-/// and if more than this arrive…
+/// … and how long if more messages than [`MANY`] arrive in a second: everybody works best in long runs, and nobody waits
+/// for a single row then.
+const GATHER_MANY: Duration = Duration::from_millis(8);
+/// Messages a second; a row in a transaction of its own is three.
 const MANY: f64 = 50_000.0;
-/// … for so long: everybody works best in long runs, and nobody waits for a single row then.
-const GATHER_MANY: Duration = Duration::from_millis(4);
+/// Gathering that brings less than this is not worth its delay.
+const WORTH: usize = 4 << 10;
 /// Messages other than rows (errors, notices, parameters) are never longer.
 const LONGEST_OTHER: u64 = 1 << 20;
 /// Tag, length.
@@ -75,38 +77,40 @@ pub(crate) struct Reader<R> {
 }
 
 /// Decides whether to let bytes gather before the next gulp.
+///
+/// A reader that keeps up never sees a large gulp, so what tells that much is coming in is how closely small ones follow
+/// each other.
 #[derive(Debug, Default)]
 struct Pace {
-    /// When counting began.
-    since: Option<Instant>,
-    /// Messages cut out since.
-    messages: u32,
-    /// How long to let bytes gather, by what the last stretch brought.
-    long: Option<Duration>,
+    last: Option<Instant>,
+    streak: u32,
     /// The last gulp filled the buffer: more is there, nothing to wait for.
     filled: bool,
+    /// Messages cut out since the last gulp.
+    messages: u32,
+    many: bool,
 }
 
 impl Pace {
     /// How long to let bytes gather before the next gulp.
     fn gathering(&self) -> Option<Duration> {
-        self.long.filter(|_| !self.filled)
+        let long = if self.many { GATHER_MANY } else { GATHER };
+        (self.streak >= STREAK && !self.filled).then_some(long)
     }
 
     /// Takes note of a gulp.
-    fn gulped(&mut self, now: Instant, filled: bool) {
-        self.filled = filled;
-        let stretch = self.since.map_or(Duration::MAX, |since| now.duration_since(since));
-        if stretch < STRETCH {
-            return;
-        }
-        let rate = f64::from(std::mem::take(&mut self.messages)) / stretch.as_secs_f64();
-        self.long = match rate {
-            _ if rate > MANY => Some(GATHER_MANY),
-            _ if rate > MUCH => Some(GATHER),
-            _ => None,
+    fn gulped(&mut self, now: Instant, bytes: usize, filled: bool) {
+        let since = self.last.map_or(Duration::MAX, |last| now.duration_since(last));
+        let close = since < CLOSE;
+        self.many = f64::from(std::mem::take(&mut self.messages)) > MANY * since.as_secs_f64();
+        let worth = self.streak >= STREAK && bytes >= WORTH;
+        self.streak = if filled || worth || (close && self.streak < STREAK) {
+            (self.streak + 1).min(STREAK)
+        } else {
+            0
         };
-        self.since = Some(now);
+        self.filled = filled;
+        self.last = Some(now);
     }
 }
 
@@ -192,41 +196,34 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads more. To be called when [`next`](Self::next) has nothing; may be cancelled without loss.
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         self.make_room();
-        let begin = self.end;
         if let Some(long) = self.pace.gathering() {
             if let Some(socket) = &self.unwatcher {
                 socket.unwatch();
             }
             sleep_until(*self.until.get_or_insert_with(|| Instant::now() + long)).await;
-            self.drain().await;
         }
         self.until = None;
-        if self.end == begin {
-            if let Some(socket) = &self.unwatcher {
-                socket.watch();
-            }
-            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-            let read = self.stream.read(room).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.end += read;
-            self.drain().await;
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let read = self.stream.read(room).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.pace.gulped(Instant::now(), self.end == self.buffer.len());
-        Ok(self.end - begin)
-    }
-
-    /// Takes what is there, without waiting for more: TLS gives a record at a time, TCP no more than its window.
-    async fn drain(&mut self) {
+        self.end += read;
+        let mut gulp = read;
+        // TLS gives a record at a time: take what else is there already.
         while self.end < self.buffer.len() {
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
             match poll_immediate(self.stream.read(room)).await {
                 // The end, or an error, shows again on the next read.
                 None | Some(Ok(0) | Err(_)) => break,
-                Some(Ok(read)) => self.end += read,
+                Some(Ok(read)) => {
+                    self.end += read;
+                    gulp += read;
+                }
             }
         }
+        self.pace.gulped(Instant::now(), gulp, self.end == self.buffer.len());
+        Ok(gulp)
     }
 
     /// How many bytes of the message at hand may be needed at once.
@@ -289,32 +286,50 @@ mod tests {
     }
 
     #[test]
-    fn gathers_while_many_messages_come_however_they_come() {
+    fn gathers_while_small_bites_follow_closely_and_stops_when_it_brings_little() {
         let start = Instant::now();
         let mut pace = Pace::default();
-        // So many messages a second, in gulps so many microseconds apart, for a second.
-        let mut at = start;
-        let mut second = |pace: &mut Pace, messages: u64, apart: u64| {
-            for nth in 1..=1_000_000 / apart {
-                at += Duration::from_micros(apart);
-                let sent = |nth| messages * apart * nth / 1_000_000;
-                pace.messages += u32::try_from(sent(nth) - sent(nth - 1)).unwrap();
-                pace.gulped(at, false);
-            }
-            pace.gathering()
+        let at = |pace: &mut Pace, micros: u64, bytes| {
+            pace.gulped(start + Duration::from_micros(micros), bytes, false);
         };
         // A thousand commits a second are no reason to wait.
-        assert_eq!(second(&mut pace, 3_000, 1_000), None);
-        for apart in [20, 300, 4_000, 20_000] {
-            assert_eq!(second(&mut pace, 30_000, apart), Some(GATHER), "{apart}");
-            assert_eq!(second(&mut pace, 100_000, apart), Some(GATHER_MANY), "{apart}");
-            assert_eq!(second(&mut pace, 10, 100_000), None);
+        for n in 0..100 {
+            at(&mut pace, n * 1000, 300);
+            assert!(pace.gathering().is_none());
         }
-        assert_eq!(second(&mut pace, 100_000, 300), Some(GATHER_MANY));
-        pace.gulped(at + Duration::from_micros(1), true);
+        for n in 0..=u64::from(STREAK) {
+            at(&mut pace, 100_000 + n * 20, 300);
+        }
+        assert!(pace.gathering().is_some());
+        // Gathered gulps are far apart, and large.
+        at(&mut pace, 102_000, 90_000);
+        assert!(pace.gathering().is_some());
+        pace.gulped(start + Duration::from_millis(103), NORMAL, true);
         assert!(pace.gathering().is_none(), "more is there already");
-        pace.gulped(at + Duration::from_micros(2), false);
+        at(&mut pace, 104_000, 90_000);
+        assert!(pace.gathering().is_some());
+        // Few large messages need no long runs, many small ones do.
+        assert_eq!(pace.gathering(), Some(GATHER));
+        pace.messages = 200;
+        at(&mut pace, 106_000, 90_000);
         assert_eq!(pace.gathering(), Some(GATHER_MANY));
+        at(&mut pace, 114_000, 90_000);
+        assert_eq!(pace.gathering(), Some(GATHER));
+        at(&mut pace, 115_200, 2_000);
+        assert!(pace.gathering().is_none());
+    }
+
+    #[tokio::test]
+    async fn gathering_ends_even_if_its_wait_is_cut_short_again_and_again() {
+        let bytes = message(b'd', b"a");
+        let mut reader = Reader::new(&bytes[..], 100);
+        reader.pace = Pace { streak: STREAK, many: true, ..Pace::default() };
+        for _ in 0..1000 {
+            if tokio::time::timeout(GATHER_MANY / 4, reader.fill()).await.is_ok() {
+                return;
+            }
+        }
+        panic!("nothing was read");
     }
 
     #[tokio::test]

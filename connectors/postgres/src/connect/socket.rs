@@ -28,10 +28,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Room for what the server sends while we publish, so that it can go on decoding.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// The same where the server is on this machine. Its kernel is ours then: each of a walsender's sends is carried to our
-/// socket at once, at the sender's cost, as long as our window is open. Once it is full they are joined in the sender's own
-/// buffer, which has room for megabytes and costs a third. Nothing is far away here, so a small window slows nothing.
-const LOCAL_RECEIVE_BUFFER: usize = 64 << 10;
 
 /// A connection to the server, secured as the URL asks.
 pub(crate) enum Socket {
@@ -147,10 +143,8 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
     socket.set_tcp_keepalive(&keepalive)?;
-    let is_local = stream.local_addr()?.ip() == stream.peer_addr()?.ip();
-    let size = if is_local { LOCAL_RECEIVE_BUFFER } else { RECEIVE_BUFFER };
     // A wish: the kernel gives what it allows (net.core.rmem_max).
-    let _ = socket.set_recv_buffer_size(size);
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     Ok(())
 }
 

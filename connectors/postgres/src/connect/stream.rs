@@ -3,7 +3,7 @@
 //! A socket that a runtime watches wakes it for every byte that arrives, whether anybody wants to read or not, and it is
 //! the sender who pays for the waking: a walsender sends three times for each row. While bytes gather on purpose (see
 //! [`crate::frame`]) nobody has to be woken, so the socket is taken from the runtime's watch, and put back when a
-//! reader or a writer has to wait for it.
+//! reader has to wait for it.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -23,8 +23,6 @@ pub(crate) struct Stream<S: Watched>(Arc<Mutex<State<S>>>);
 
 struct State<S: Watched> {
     socket: Socket<S>,
-    /// A reader who finds nothing is to be woken.
-    reader_waits: bool,
     /// A writer waits for room, and has to be woken.
     writer_waits: bool,
 }
@@ -86,23 +84,15 @@ impl Watched for UnixStream {
     }
 }
 
-/// Takes a socket from the runtime's watch, and puts it back.
+/// Takes a socket from the runtime's watch, until somebody has to wait for it.
 pub(crate) trait Unwatch: Send + Sync {
-    /// From now on the reader only looks what is there. Where there is nothing he is not woken when something comes, so
-    /// whoever waits must [`watch`](Self::watch) first.
+    /// The reader, who does not wait now, need not be woken from now on.
     fn unwatch(&self);
-    /// From now on a reader who finds nothing waits and is woken.
-    fn watch(&self);
 }
 
 impl<S: Watched> Unwatch for Mutex<State<S>> {
-    fn watch(&self) {
-        lock(self).reader_waits = true;
-    }
-
     fn unwatch(&self) {
         let mut state = lock(self);
-        state.reader_waits = false;
         if state.writer_waits {
             return;
         }
@@ -120,11 +110,7 @@ fn lock<S: Watched>(state: &Mutex<State<S>>) -> MutexGuard<'_, State<S>> {
 impl<S: Watched> Stream<S> {
     /// A socket under the runtime's watch.
     pub(crate) fn new(socket: S) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            socket: Socket::Watched(socket),
-            reader_waits: true,
-            writer_waits: false,
-        })))
+        Self(Arc::new(Mutex::new(State { socket: Socket::Watched(socket), writer_waits: false })))
     }
 
     /// The way to leave it unwatched, for whoever reads from the other end of something that it is wrapped in.
@@ -134,20 +120,15 @@ impl<S: Watched> Stream<S> {
 }
 
 impl<S: Watched> State<S> {
-    /// Tries without the runtime; where the socket would block and somebody `waits`, watches it and asks the runtime.
+    /// Tries without the runtime; where the socket would block, watches it and asks the runtime.
     fn poll<T>(
         &mut self,
-        waits: bool,
         bare: impl FnOnce(&S::Bare) -> io::Result<T>,
         watched: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if let Socket::Bare(socket) = &self.socket {
             match bare(socket) {
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    if !waits {
-                        return Poll::Pending;
-                    }
-                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 done => return Poll::Ready(done),
             }
             if let Socket::Bare(socket) = std::mem::replace(&mut self.socket, Socket::Lost) {
@@ -170,10 +151,7 @@ impl<S: Watched> AsyncRead for Stream<S> {
     ) -> Poll<io::Result<()>> {
         // One borrow for whichever of the two ways is gone.
         let buffer = std::cell::RefCell::new(buffer);
-        let mut state = lock(&self.0);
-        let waits = state.reader_waits;
-        state.poll(
-            waits,
+        lock(&self.0).poll(
             |socket| {
                 let mut buffer = buffer.borrow_mut();
                 let read = S::read(socket, buffer.initialize_unfilled())?;
@@ -189,7 +167,7 @@ impl<S: Watched> AsyncWrite for Stream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.0);
         let written =
-            state.poll(true, |socket| S::write(socket, bytes), |socket| socket.poll_write(context, bytes));
+            state.poll(|socket| S::write(socket, bytes), |socket| socket.poll_write(context, bytes));
         state.writer_waits = written.is_pending();
         written
     }
@@ -212,7 +190,6 @@ impl<S: Watched> AsyncWrite for Stream<S> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use futures_util::future::poll_immediate;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn pair() -> (Stream<UnixStream>, UnixStream) {
@@ -233,11 +210,10 @@ mod tests {
             });
             assert_eq!((read.unwrap(), written.is_ok()), (3, true));
             unwatcher.unwatch();
-            assert!(poll_immediate(stream.read(&mut room)).await.is_none());
             peer.write_all(b"two and three").await.unwrap();
             assert_eq!(stream.read(&mut room).await.unwrap(), 13);
             unwatcher.unwatch();
-            unwatcher.watch();
+            unwatcher.unwatch();
         }
         drop(peer);
         assert_eq!(stream.read(&mut room).await.unwrap(), 0);
