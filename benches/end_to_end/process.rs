@@ -14,10 +14,18 @@ pub(crate) fn cpu(pid: u32) -> Duration {
 
 /// Peak resident memory of a process in MiB.
 pub(crate) fn peak_memory(pid: u32) -> u64 {
+    kib(pid, "VmHWM:") / 1024
+}
+
+/// Resident memory of a process now, in KiB.
+pub(crate) fn resident(pid: u32) -> u64 {
+    kib(pid, "VmRSS:")
+}
+
+fn kib(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().split(' ').next()).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
-        / 1024
 }
 
 /// How often the threads of a process gave the processor up so far, of their own accord or not.

@@ -9,6 +9,7 @@ pub(crate) mod mysql_shop;
 pub(crate) mod nats;
 pub(crate) mod oracle;
 pub(crate) mod proxy;
+pub(crate) mod sender;
 pub(crate) mod shop;
 pub(crate) mod stream;
 pub(crate) mod workload;
