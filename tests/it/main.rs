@@ -15,6 +15,7 @@ mod gaps;
 mod init;
 mod mysql;
 mod neighbours;
+mod provider_apis;
 mod schemas;
 mod shaping;
 mod snapshots;

@@ -11,6 +11,7 @@ pub(crate) mod oracle;
 pub(crate) mod proxy;
 pub(crate) mod shop;
 pub(crate) mod stream;
+pub(crate) mod vendors;
 pub(crate) mod workload;
 
 pub(crate) use headgate_test_servers::{eventually, mysql, port, postgres, process, servers, tls};
