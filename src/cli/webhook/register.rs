@@ -134,6 +134,9 @@ impl Run<'_> {
             ))
             .with_fix(format!("put it into the source's secret file: {}", self.provider.secret())));
         }
+        // What ends by itself and signs with our secret can be made anew, if that secret was lost.
+        let lost = self.absent.is_some() && self.service.secret == SecretOrigin::Gateway;
+        let found = found.filter(|hook| !(lost && hook.expires.is_some()));
         let hook = match found {
             Some(hook) => {
                 outcome.outcome = "kept";

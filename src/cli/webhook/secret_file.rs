@@ -45,39 +45,44 @@ pub(super) fn load(file: &Path, source: &str) -> Result<(Config, Option<Absent>)
     Ok((config, absent.into_inner()))
 }
 
-/// Claims the file, readable by its user alone and empty: whether it can be written is known before a provider is asked.
+/// A file beside the one to be written, readable by its user alone and empty: whether there is a place for the secret is known
+/// before a provider is asked for it.
 pub(super) struct Claim(PathBuf);
 
 impl Claim {
     pub(super) fn new(path: &Path) -> Result<Self, Failure> {
-        // Beside it, so that it takes its name in one step, with its content.
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let beside = path.with_file_name(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
+        // One that an ended run left may be readable by others: the mode holds for new files only.
+        let _ = fs::remove_file(&beside);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
         file.map_err(|error| unwritable(path, &error))?;
         Ok(Self(beside))
     }
 
     /// Writes the secret and gives the file its name.
     pub(super) fn write(self, path: &Path, secret: &Secret) -> Result<(), Failure> {
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).open(&self.0)?;
-            file.write_all(secret.expose().as_bytes())?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            // Unlike a rename, a link does not replace what somebody else put there meanwhile.
-            fs::hard_link(&self.0, path)?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-        })();
-        written.map_err(|error| unwritable(path, &error))
+        self.publish(path, secret).map_err(|error| unwritable(path, &error))
+    }
+
+    fn publish(&self, path: &Path, secret: &Secret) -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(&self.0)?;
+        file.write_all(secret.expose().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        if path.try_exists()? {
+            return Err(std::io::Error::new(ErrorKind::AlreadyExists, "it is there meanwhile"));
+        }
+        fs::rename(&self.0, path)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Left over it harms nothing: the next run begins it anew.
+        // After the rename it is gone already; left over it harms nothing.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -124,12 +124,13 @@ impl Api {
             let answer = request.send().await;
             let answer = answer.map_err(|error| ApiError::Unreachable(error.without_url().to_string()))?;
             let status = answer.status();
-            let again = limited(&answer) || (status.is_server_error() && method == Method::GET);
+            let limited = limited(&answer);
+            let again = limited || (status.is_server_error() && method == Method::GET);
             if again && attempt < TRIES {
                 tokio::time::sleep(pause(&answer, attempt)).await;
                 continue;
             }
-            if again {
+            if limited {
                 break;
             }
             if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
