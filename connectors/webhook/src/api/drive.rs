@@ -109,8 +109,7 @@ impl Pages {
             return Ok(None);
         }
         let token = encoded(&self.bookmark.next);
-        let path =
-            format!("/drive/v3/changes?pageToken={token}&pageSize=100&fields=*&{SCOPE}{}", self.drive);
+        let path = format!("/drive/v3/changes?pageToken={token}&pageSize=100&fields=*&{SCOPE}{}", self.drive);
         let answer = api.call(Method::GET, &path, None).await?;
         let root = json::parse(&answer.body).map_err(ApiError::Strange)?;
         let changes = list(root, "/changes", "changes are no list")?;
