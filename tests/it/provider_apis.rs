@@ -248,7 +248,10 @@ async fn drives_changes_are_fetched_deletes_included_and_its_channel_is_replaced
     let (code, text) = run(&gateway, &vendors, TOKEN, &["register", "in"]).await;
     assert!(code == Some(0) && text.contains("made webhook headgate-"), "{text}");
     assert_ne!(secret(&gateway), token);
-    assert_eq!((vendors.world().channels.len(), vendors.world().closed.len()), (3, 2));
+    {
+        let world = vendors.world();
+        assert_eq!((world.channels.len(), world.closed.len()), (3, 2));
+    }
     gateway.start_again().await;
     let change = |number: u64, removed: bool| {
         json!({"kind": "drive#change", "changeType": "file", "time": format!("2026-11-22T10:00:0{number}.123Z"),
