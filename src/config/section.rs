@@ -258,7 +258,7 @@ impl<'r, 't> Section<'r, 't> {
         match (self.reader.files)(&self.name(key), &file) {
             Ok(secret) => Some(secret),
             Err(what) => {
-                let hint = "put the secret there; a webhook's can be made: headgate webhook register";
+                let hint = "put the secret there; `headgate webhook register` does, where it knows the provider's API";
                 self.problem(key, format!("the file {what}"), (key == "secret").then(|| hint.to_owned()));
                 None
             }

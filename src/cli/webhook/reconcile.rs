@@ -28,12 +28,12 @@ use std::time::Duration;
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What was not delivered is fetched, signed with the source's secret and posted to the running gateway, oldest first, under the id that
-the delivery had: what is there already makes no second event.
-github, stripe: what never got a 2xx, not longer ago than nine tenths of dedup_window
-airtable, google-drive: what the notifications tell of, from where the last run ended
+What was not delivered is fetched, signed with the source's secret and posted to the running gateway, oldest first, \
+under the id that the delivery had: what is there already makes no second event. It ends when that is done; run it \
+by a timer.
 
-It does what is to be done and ends; run it by a timer.
+  github, stripe          what never got a 2xx, not longer ago than nine tenths of dedup_window
+  airtable, google-drive  what notifications only tell of, from where the last run ended
 
 Examples:
   headgate webhook reconcile gh --target octo/shop

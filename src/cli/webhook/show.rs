@@ -46,8 +46,13 @@ fn page(provider: &Provider, paint: Paint) -> String {
     }
     let _ = write!(
         out,
-        "\n[sources.NAME]\nconnector = \"webhook\"\nprovider = \"{}\"\nsecret = \"${{NAME_SECRET}}\"\n",
-        provider.name()
+        "\n[sources.NAME]\nconnector = \"webhook\"\nprovider = \"{}\"\nsecret = {}\n",
+        provider.name(),
+        // A file is what `register` can write.
+        match provider.service() {
+            Some(_) => "{ file = \"NAME.secret\" }",
+            None => "\"${NAME_SECRET}\"",
+        }
     );
     let parameters = provider.parameters();
     if !parameters.is_empty() {

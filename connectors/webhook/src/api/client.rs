@@ -11,10 +11,12 @@ use reqwest::{
     Method, StatusCode, Url,
     header::{self, HeaderValue},
 };
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 /// Largest answer that is read, in bytes.
 pub(super) const ANSWER: usize = 32 << 20;
+
+const ENDLESS: ApiError = ApiError::Strange("an answer without end");
 
 /// How often a call is made before a 429 or 5xx is final.
 const TRIES: u32 = 5;
@@ -122,7 +124,7 @@ impl Api {
                 request = request.header(header::CONTENT_TYPE, *content_type).body(body.clone());
             }
             let answer = request.send().await;
-            let answer = answer.map_err(|error| ApiError::Unreachable(error.without_url().to_string()))?;
+            let answer = answer.map_err(|error| self.unreachable(error))?;
             let status = answer.status();
             let limited = limited(&answer);
             let again = limited || (status.is_server_error() && method == Method::GET);
@@ -137,13 +139,21 @@ impl Api {
                 return Err(ApiError::Denied { status: status.as_u16() });
             }
             let next = next(&answer);
-            let body = read(answer).await?;
+            let body = read(answer).await.map_err(|error| self.unreachable(error))?.ok_or(ENDLESS)?;
             if !status.is_success() {
                 return Err(self.refused(status.as_u16(), &message(&body)));
             }
             return Ok(Answer { body, next });
         }
         Err(ApiError::Busy(TRIES))
+    }
+
+    /// Why there is no answer, down to its cause.
+    fn unreachable(&self, error: reqwest::Error) -> ApiError {
+        let error = error.without_url();
+        let cause = std::iter::successors(error.source(), |cause| cause.source()).last();
+        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        ApiError::Unreachable(format!("{}: {cause}", self.base.host_str().unwrap_or_default()))
     }
 
     /// A refusal in the API's own words, without the token, should it have come back in them.
@@ -211,17 +221,16 @@ fn next(answer: &reqwest::Response) -> Option<String> {
     })
 }
 
-async fn read(mut answer: reqwest::Response) -> Result<Bytes, ApiError> {
+/// An answer's body; `None` where it is larger than [`ANSWER`].
+async fn read(mut answer: reqwest::Response) -> reqwest::Result<Option<Bytes>> {
     let mut body = BytesMut::new();
-    while let Some(chunk) =
-        answer.chunk().await.map_err(|error| ApiError::Unreachable(error.without_url().to_string()))?
-    {
+    while let Some(chunk) = answer.chunk().await? {
         if body.len() + chunk.len() > ANSWER {
-            return Err(ApiError::Strange("an answer without end"));
+            return Ok(None);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(Some(body.freeze()))
 }
 
 /// What an API says about a refusal, in a line.
