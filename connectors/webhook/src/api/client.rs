@@ -11,7 +11,7 @@ use reqwest::{
     Method, StatusCode, Url,
     header::{self, HeaderValue},
 };
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 /// Largest answer that is read, in bytes.
 pub(super) const ANSWER: usize = 32 << 20;
@@ -151,8 +151,10 @@ impl Api {
     /// Why there is no answer, down to its cause.
     fn unreachable(&self, error: reqwest::Error) -> ApiError {
         let error = error.without_url();
-        let cause = std::iter::successors(error.source(), |cause| cause.source()).last();
-        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        let mut cause: &dyn Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
         ApiError::Unreachable(format!("{}: {cause}", self.base.host_str().unwrap_or_default()))
     }
 
