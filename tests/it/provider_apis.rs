@@ -165,6 +165,9 @@ async fn stripes_secret_is_kept_and_its_undelivered_events_come_in_order() {
     let request = request.header("stripe-signature", format!("t={created},v1={signature}")).body(body);
     assert!(request.send().await.unwrap().status().is_success());
     vendors.world().events = vec![event(4), event(3), event(2)];
+    vendors.world().busy = 5;
+    let (code, text) = run(&gateway, &vendors, TOKEN, &["reconcile", "in"]).await;
+    assert!(code == Some(69) && text.contains("later"), "{text}");
     let (code, text) = run(&gateway, &vendors, TOKEN, &["reconcile", "in", "--since", "2h"]).await;
     assert!(code == Some(0) && text.contains("delivered 3"), "{text}");
     assert_eq!(ids(&nats).await, ["evt_2", "evt_3", "evt_4"]);

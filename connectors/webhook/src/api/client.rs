@@ -160,8 +160,10 @@ impl Api {
 
     /// A refusal in the API's own words, without the token, should it have come back in them.
     pub(super) fn refused(&self, status: u16, message: &str) -> ApiError {
-        let message: String = message.chars().filter(|c| !c.is_control()).take(300).collect();
-        ApiError::Refused { status, message: message.replace(self.token.expose(), "…") }
+        // The token goes before anything is cut off, for a piece of it is as bad.
+        let message = message.replace(self.token.expose(), "…");
+        let message = message.chars().filter(|c| !c.is_control()).take(300).collect();
+        ApiError::Refused { status, message }
     }
 
     fn authorize(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 
-/// The endpoint that calls this URL, unless it is disabled. Its secret is not said again.
+/// The endpoint that calls this URL. Its secret is not said again.
 pub(super) async fn find(api: &Api, wish: &Wish<'_>) -> Result<Option<Hook>, ApiError> {
     let mut after = String::new();
     loop {
