@@ -4,6 +4,7 @@
 //! What is held back is delivered when the proxy is mended, or lost when the connections are dropped.
 
 use super::port::Port;
+use std::sync::{Arc, Mutex};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
@@ -38,6 +39,7 @@ pub(crate) struct Proxy {
     flow: watch::Sender<Flow>,
     epoch: watch::Sender<CancellationToken>,
     stopped: CancellationToken,
+    held: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -48,8 +50,9 @@ impl Proxy {
         let (flow, _) = watch::channel(Flow::WHOLE);
         let (epoch, epochs) = watch::channel(CancellationToken::new());
         let stopped = CancellationToken::new();
-        tokio::spawn(accept(listener, server, flow.clone(), epochs, stopped.clone()));
-        Self { port, flow, epoch, stopped }
+        let held = Arc::default();
+        tokio::spawn(accept(listener, server, (flow.clone(), Arc::clone(&held)), epochs, stopped.clone()));
+        Self { port, flow, epoch, stopped, held }
     }
 
     /// Its own port.
@@ -60,6 +63,11 @@ impl Proxy {
     /// Cuts or mends.
     pub(crate) fn set(&self, flow: Flow) {
         self.flow.send_replace(flow);
+    }
+
+    /// What has been held back of the requests so far.
+    pub(crate) fn held(&self) -> String {
+        String::from_utf8_lossy(&self.held.lock().unwrap()).into_owned()
     }
 
     /// Closes every connection; what was held back is lost.
@@ -78,7 +86,7 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     server: u16,
-    flow: watch::Sender<Flow>,
+    (flow, held): (watch::Sender<Flow>, Arc<Mutex<Vec<u8>>>),
     epochs: watch::Receiver<CancellationToken>,
     stopped: CancellationToken,
 ) {
@@ -91,9 +99,16 @@ async fn accept(
         let (from_server, to_server) = server.into_split();
         // Either side's end is the connection's.
         let connection = epoch.child_token();
-        let requests =
-            carry(from_client, to_server, flow.subscribe(), |flow| flow.requests, connection.clone());
-        let answers = carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, connection);
+        let requests = carry(
+            from_client,
+            to_server,
+            flow.subscribe(),
+            |flow| flow.requests,
+            connection.clone(),
+            Arc::clone(&held),
+        );
+        let answers =
+            carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, connection, Arc::default());
         connections.spawn(requests);
         connections.spawn(answers);
     }
@@ -105,11 +120,15 @@ async fn carry(
     mut flow: watch::Receiver<Flow>,
     open: impl Fn(&Flow) -> bool,
     connection: CancellationToken,
+    held: Arc<Mutex<Vec<u8>>>,
 ) {
     let mut bytes = vec![0; 64 << 10];
     let copy = async {
         loop {
             let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
+            if !open(&flow.borrow()) {
+                held.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
             if flow.wait_for(&open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
                 return;
             }

@@ -49,7 +49,11 @@ impl Lines {
         let width = self.width;
         let clock = safe(time.get(11..23).unwrap_or(time), 12);
         let mut line = format!("{} {painted} {subject:<width$}", self.paint.dim(&format!("{clock:<12}")));
-        let difference = event.data.as_ref().map(difference).unwrap_or_default();
+        let difference = match (&event.data, &event.dataref) {
+            (Some(data), _) => difference(data),
+            (None, Some(elsewhere)) => format!("data: {}", safe(elsewhere, SENTENCE)),
+            (None, None) => String::new(),
+        };
         if !difference.is_empty() {
             line.push_str("  ");
             line.push_str(&difference);
@@ -81,6 +85,11 @@ fn difference(data: &Value) -> String {
         (None, Some(row)) | (Some(row), None) => without_key(row, key)
             .map(|(column, value)| format!("{}: {}", safe(column, VALUE), short(value)))
             .collect(),
+        // A new shape, each change of which is text.
+        (None, None) if data["op"] == "schema" => {
+            let changes = data["changes"].as_array().into_iter().flatten();
+            changes.map(|change| shown(change, SENTENCE)).collect()
+        }
         // A dead letter, a gap, a message.
         (None, None) => {
             let said = ["detail", "reason", "content"].iter().find_map(|name| data.get(*name));
@@ -138,9 +147,29 @@ mod tests {
             subject: "orders/42".to_owned(),
             time: Some("2026-11-22T14:06:07.123456Z".to_owned()),
             data: Some(data),
+            dataref: None,
         };
+        line(&event)
+    }
+
+    fn line(event: &Attributes) -> String {
         let committed = 1_795_356_367_123;
-        Lines::new(Paint::plain()).line("shop", &event, Some(committed + 4))
+        Lines::new(Paint::plain()).line("shop", event, Some(committed + 4))
+    }
+
+    #[test]
+    fn a_large_event_shows_where_its_data_is() {
+        let event = Attributes {
+            kind: "shop.orders.created".to_owned(),
+            subject: "orders/50".to_owned(),
+            time: Some("2026-11-22T14:06:07.123456Z".to_owned()),
+            dataref: Some("nats-obj://EVENTS_shop_data/0001".to_owned()),
+            ..Attributes::default()
+        };
+        assert_eq!(
+            line(&event),
+            "14:06:07.123 created   shop orders/50    data: nats-obj://EVENTS_shop_data/0001  +4 ms\n"
+        );
     }
 
     #[test]
@@ -169,6 +198,11 @@ mod tests {
                 json!({"reason": "too-large", "detail": "the row has 5 bytes"})
             ),
             "14:06:07.123 too-large shop orders/42    the row has 5 bytes  +4 ms\n"
+        );
+        let schema = json!({"op": "schema", "compatible": false, "changes": ["- note", "+ b: int4"]});
+        assert_eq!(
+            show("shop.orders.schema", schema),
+            "14:06:07.123 schema    shop orders/42    - note, + b: int4  +4 ms\n"
         );
         assert_eq!(safe(&"y".repeat(50), 3), "yyy…");
     }
