@@ -17,6 +17,7 @@ mod mysql;
 mod mysql_faults;
 mod mysql_setup;
 mod neighbours;
+mod provider_apis;
 mod schemas;
 mod shaping;
 mod snapshots;
