@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod sender;
 pub(crate) mod shop;
 pub(crate) mod stream;
+pub(crate) mod vendors;
 pub(crate) mod workload;
 
 pub(crate) use headgate_test_servers::{eventually, mysql, port, postgres, process, servers, tls};

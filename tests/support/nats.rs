@@ -136,7 +136,7 @@ impl Nats {
         self.nodes[node].process.as_ref().expect("the node runs")
     }
 
-    /// The process of a node.
+    /// The process id of a running node.
     #[allow(dead_code, reason = "for the benchmarks")]
     pub(crate) fn pid(&self, node: usize) -> u32 {
         self.process(node).pid().as_raw_nonzero().get().unsigned_abs()

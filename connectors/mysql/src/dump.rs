@@ -5,7 +5,7 @@
 //! is alive at every heartbeat, and one that is silent three times as long is given up.
 
 use crate::{
-    connect::{Target, sql_fault},
+    connect::{PATIENCE, Target, sql_fault},
     event::{Flavor, Header},
     executed::Executed,
     history::Start,
@@ -23,8 +23,6 @@ use tokio::time::Instant;
 
 /// Seconds that a write of the server may block.
 const WRITE_TIMEOUT: u32 = 86_400;
-/// Heartbeats that may be missing.
-const PATIENCE: u32 = 3;
 
 /// A running dump.
 pub(crate) struct Dump {
@@ -60,6 +58,12 @@ pub(crate) enum Broken {
     Fault(Fault),
     /// The server no longer has what was asked for.
     Lost(String),
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// One event.
