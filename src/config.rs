@@ -11,8 +11,9 @@ mod units;
 
 pub use error::{ConfigError, Problem};
 pub(crate) use expand::expand;
-pub use load::load;
+pub use load::{load, load_with};
 pub(crate) use nearest::nearest;
+pub use section::{SecretFiles, read_secret};
 pub use shaping::{ColumnRule, Mask, Member, Outbox, Salt, SemanticEvent, Shaping};
 pub(crate) use source::mysql_default_schema;
 pub(crate) use units::duration as parse_duration;

@@ -16,6 +16,7 @@ mod bus;
 mod dead_letter;
 mod drain;
 mod event;
+mod flight;
 mod lane;
 mod message;
 mod stream;

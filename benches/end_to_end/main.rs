@@ -2,15 +2,17 @@
 //!
 //! Prints, for each kind of load, events a second, CPU of the gateway an event and its peak memory, beside a raw reader
 //! of the same slot that does nothing with what it reads: the ceiling. Then the latency from a client's send to stored in
-//! the stream at a steady rate, and the gateway's peak memory while the broker stands still for a minute. At last, webhooks.
+//! the stream at a steady rate, and the gateway's peak memory while the broker stands still for a minute. At last, webhooks,
+//! and what the broker's memory of their ids takes.
 //! Runs alternate, the median is shown; nothing here passes or fails.
 //!
 //! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size;
 //! `HEADGATE_BENCH_MYSQL` (`9.7`, also `10.11`, `11.8`) names the MySQL servers, `none` leaves either database out;
-//! `HEADGATE_BENCH_ONLY` (`backlog,latency,stalled,webhooks`) and `HEADGATE_BENCH_LOADS` (part of a load's name) leave some of it out.
+//! `HEADGATE_BENCH_ONLY` (`backlog,latency,stalled,snapshot,webhooks,duplicates`) and `HEADGATE_BENCH_LOADS` (part of a load's name) leave some of it out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod backlog;
+mod duplicates;
 mod latency;
 mod load;
 mod mysql;
@@ -33,7 +35,7 @@ fn setting(name: &str, default: &str) -> String {
 async fn main() {
     let rows: u64 = setting("HEADGATE_BENCH_ROWS", "500000").parse().unwrap();
     let rounds: usize = setting("HEADGATE_BENCH_ROUNDS", "3").parse().unwrap();
-    let only = setting("HEADGATE_BENCH_ONLY", "backlog,latency,stalled,snapshot,webhooks");
+    let only = setting("HEADGATE_BENCH_ONLY", "backlog,latency,stalled,snapshot,webhooks,duplicates");
     for version in setting("HEADGATE_BENCH_MYSQL", "9.7").split(',') {
         let version = match version {
             "9.7" => MySqlVersion::MySql97,
@@ -68,5 +70,8 @@ async fn main() {
     }
     if only.contains("webhooks") {
         webhooks::run(usize::try_from(rows).unwrap().min(300_000), rounds).await;
+    }
+    if only.contains("duplicates") {
+        duplicates::run().await;
     }
 }

@@ -14,8 +14,28 @@ pub(crate) fn cpu(pid: u32) -> Duration {
 
 /// Peak resident memory of a process in MiB.
 pub(crate) fn peak_memory(pid: u32) -> u64 {
+    kib(pid, "VmHWM:") / 1024
+}
+
+/// Resident memory of a process now, in KiB.
+pub(crate) fn resident(pid: u32) -> u64 {
+    kib(pid, "VmRSS:")
+}
+
+fn kib(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().split(' ').next()).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
-        / 1024
+}
+
+/// How often the threads of a process gave the processor up so far, of their own accord or not.
+pub(crate) fn switches(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let statuses =
+        threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let count = |status: String| -> u64 {
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches:"));
+        lines.filter_map(|line| line.rsplit('\t').next()?.parse::<u64>().ok()).sum()
+    };
+    statuses.map(count).sum()
 }

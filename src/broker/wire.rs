@@ -41,6 +41,8 @@ const INBOX: &str = "1";
 const HELD: &str = "2";
 /// That of what comes back to a question on it.
 const ASKED: &str = "3";
+/// That of the inbox for answers with a tag.
+const TAGGED: &str = "4";
 /// Questions without an answer that mean a lost connection.
 const MAX_UNANSWERED: u8 = 2;
 
@@ -87,6 +89,8 @@ pub enum Arrival {
 /// An answer to a message that asked for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// Which message it is for, where that was published with a tag.
+    pub tag: Option<u64>,
     /// What the server itself says, where it answers instead of a stream.
     pub status: Option<StatusCode>,
     /// What the stream says.
@@ -172,19 +176,46 @@ impl Wire {
     /// Writes a message. `headers` appends whole lines, `Name: value\r\n`, to what it is given; with `ask` the stream
     /// answers.
     pub fn publish(&mut self, subject: &str, ask: bool, payload: &[u8], headers: impl FnOnce(&mut Vec<u8>)) {
+        self.write(subject, ask, None, payload, headers);
+    }
+
+    /// Writes a message that the stream answers with this tag in its [`Answer`]: for messages that do not depend on one
+    /// another, so that one answer says nothing about the others.
+    pub fn publish_tagged(
+        &mut self,
+        subject: &str,
+        tag: u64,
+        payload: &[u8],
+        headers: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.write(subject, true, Some(tag), payload, headers);
+    }
+
+    fn write(
+        &mut self,
+        subject: &str,
+        ask: bool,
+        tag: Option<u64>,
+        payload: &[u8],
+        headers: impl FnOnce(&mut Vec<u8>),
+    ) {
         self.headers.clear();
         self.headers.extend_from_slice(b"NATS/1.0\r\n");
         headers(&mut self.headers);
         self.headers.extend_from_slice(b"\r\n");
         let out = &mut self.out;
+        let mut number = itoa::Buffer::new();
         out.extend_from_slice(b"HPUB ");
         out.extend_from_slice(subject.as_bytes());
         out.push(b' ');
         if ask {
             out.extend_from_slice(self.inbox.as_bytes());
+            if let Some(tag) = tag {
+                out.extend_from_slice(b".tag.");
+                out.extend_from_slice(number.format(tag).as_bytes());
+            }
             out.push(b' ');
         }
-        let mut number = itoa::Buffer::new();
         out.extend_from_slice(number.format(self.headers.len()).as_bytes());
         out.push(b' ');
         out.extend_from_slice(number.format(self.headers.len() + payload.len()).as_bytes());

@@ -1,16 +1,19 @@
 //! `headgate webhook`: the providers that are known, a signed test delivery, making a webhook, what was missed, dead letters published again.
 
+mod access;
+mod bookmark;
 mod list;
 mod reconcile;
 mod register;
 mod replay;
+mod secret_file;
 mod send;
 mod show;
 
 use super::{Failure, load};
 use crate::config::{Config, Connector, Webhook as Settings};
 use clap::Subcommand;
-use headgate_webhook::Catalog;
+use headgate_webhook::{Catalog, Provider};
 use std::path::Path;
 
 /// The subcommands.
@@ -36,7 +39,7 @@ impl Webhook {
             Self::List(command) => command.execute(&catalog(file)?),
             Self::Show(command) => command.execute(&catalog(file)?),
             Self::Send(command) => command.execute(&load(file)?).await,
-            Self::Register(command) => command.execute(&load(file)?).await,
+            Self::Register(command) => command.execute(file).await,
             Self::Reconcile(command) => command.execute(&load(file)?).await,
             Self::Replay(command) => command.execute(&load(file)?).await,
         }
@@ -51,6 +54,12 @@ fn catalog(file: &Path) -> Result<Catalog, Failure> {
         catalog.add_dir(&directory).map_err(|error| Failure::usage(error.to_string()))?;
     }
     Ok(catalog)
+}
+
+/// What the gateway can do by a provider's API.
+fn abilities(provider: &Provider) -> Vec<&'static str> {
+    let Some(service) = provider.service() else { return Vec::new() };
+    if service.reconcile.is_empty() { vec!["register"] } else { vec!["register", "reconcile"] }
 }
 
 /// A webhook source of the configuration.

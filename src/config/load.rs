@@ -3,7 +3,7 @@
 use super::{
     Admin, Auth, Config, Embedded, Gateway, Http, HttpTls, Mode, Nats, Publish, Server, Stream, Tls,
     error::{ConfigError, Problem},
-    section::{Reader, Section, line_of, read_secret},
+    section::{Reader, SecretFiles, Section, line_of, read_secret},
     source,
 };
 use headgate_webhook::Catalog;
@@ -22,6 +22,18 @@ const SUBJECT: &str = "events.{source}.{entity}.{verb}.{partition}";
 /// # Errors
 /// Everything that is wrong with it. What variables and secret files hold is not part of the error.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    load_with(path, env, &|_, file| read_secret(file))
+}
+
+/// The same with another way of reading secret files: for the command that makes them.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    files: &SecretFiles<'_>,
+) -> Result<Config, ConfigError> {
     let whole = |what: String, hint: &str| {
         let problem = Problem { line: None, key: String::new(), what, hint: Some(hint.to_owned()) };
         ConfigError::new(path, vec![problem])
@@ -30,7 +42,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
         whole(format!("cannot be read: {error}"), "name the file with -c FILE or HEADGATE_CONFIG")
     })?;
     let root = DeTable::parse(&text).map_err(|error| syntax(path, &text, &error))?;
-    let reader = Reader::new(&text, env);
+    let reader = Reader::new(&text, env, files);
     let config = root_section(Section::root(&reader, root.get_ref()));
     let problems = reader.into_problems();
     match config {

@@ -17,16 +17,24 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+/// Reads the secret file of a key (`sources.gh.secret`), or says why not.
+pub type SecretFiles<'a> = dyn Fn(&str, &Path) -> Result<String, String> + 'a;
+
 /// What all sections share: the file's text, the environment, the problems found so far.
 pub(super) struct Reader<'a> {
     text: &'a str,
     env: &'a dyn Fn(&str) -> Option<String>,
+    files: &'a SecretFiles<'a>,
     problems: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { text, env, problems: RefCell::default() }
+    pub(super) fn new(
+        text: &'a str,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        files: &'a SecretFiles<'a>,
+    ) -> Self {
+        Self { text, env, files, problems: RefCell::default() }
     }
 
     pub(super) fn problem(&self, at: Option<Range<usize>>, key: String, what: String, hint: Option<String>) {
@@ -247,10 +255,11 @@ impl<'r, 't> Section<'r, 't> {
             }
             return None;
         };
-        match read_secret(&file) {
+        match (self.reader.files)(&self.name(key), &file) {
             Ok(secret) => Some(secret),
             Err(what) => {
-                self.problem(key, format!("the file {what}"), None);
+                let hint = "put the secret there; `headgate webhook register` does, where it knows the provider's API";
+                self.problem(key, format!("the file {what}"), (key == "secret").then(|| hint.to_owned()));
                 None
             }
         }
@@ -443,7 +452,10 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 const SECRET_LIMIT: u64 = 64 << 10;
 
 /// The text of a secret file without its trailing newline.
-pub(super) fn read_secret(file: &Path) -> Result<String, String> {
+///
+/// # Errors
+/// It cannot be read, or is too large to be a secret.
+pub fn read_secret(file: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let mut text = String::new();
     let read = std::fs::File::open(file)

@@ -1,4 +1,5 @@
-//! The way to the broker that all webhook sources share: one connection, and what one publish over it needs.
+//! The connection to the broker that all webhook sources share, for whatever is not on the way of a delivery in ordinary
+//! times: streams, the object store, emptying the spool. Lanes have a [`Wire`](crate::broker::wire::Wire) each.
 
 use super::message::Message;
 use crate::{
@@ -24,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 const IN_FLIGHT: usize = 16_384;
 /// How long one publish may take before it has failed.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a message that are kept free for what a fence adds.
+pub(super) const FENCE_ROOM: usize = 128;
 
 /// The pending acknowledgement of one message.
 pub(super) type Ack = Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>;
@@ -65,8 +69,7 @@ pub(super) fn connect(nats: Nats, name: String, shutdown: CancellationToken) -> 
 impl Bus {
     /// Whether the broker takes the message as one.
     pub(super) fn takes(&self, message: &Message) -> bool {
-        // Room for what a fence adds.
-        message.size() + 128 <= self.context.client().server_info().max_payload
+        message.size() + FENCE_ROOM <= self.context.client().server_info().max_payload
     }
 
     /// Sends a message; the acknowledgement is yet to come.

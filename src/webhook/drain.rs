@@ -15,7 +15,7 @@ use super::{
     stream,
 };
 use crate::{
-    broker::backoff,
+    broker::{backoff, wire::Wire},
     config::Nats,
     normalize::time,
     status::{Phase, SourceState},
@@ -85,12 +85,13 @@ impl Footing {
 }
 
 impl Drain {
-    /// Returns when the broker is there, the stream is fit, and the spool holds nothing more of this source.
-    pub(super) async fn run(mut self) {
+    /// Returns when the broker is there, the stream is fit, and the spool holds nothing more of this source: with a
+    /// connection for what comes next.
+    pub(super) async fn run(mut self) -> Wire {
         let mut attempt = 0;
         loop {
             match self.once().await {
-                Ok(()) => return,
+                Ok(wire) => return wire,
                 Err(fault) => {
                     attempt += 1;
                     self.state.fault(phase(&fault), &fault);
@@ -109,14 +110,14 @@ impl Drain {
         }
     }
 
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<Wire, Fault> {
         let bus = self.connected().await?;
         let last = stream::open(&bus.context, &self.source, &self.nats, self.dedup_window).await?;
         self.floor.fetch_max(last, Ordering::Relaxed);
         let mut footing = Footing::default();
         loop {
             let records = self.spool.oldest(&self.source, GULP).await.map_err(|error| spool_fault(&error))?;
-            let Some(newest) = records.last().map(|record| record.sequence) else { return Ok(()) };
+            let Some(newest) = records.last().map(|record| record.sequence) else { break };
             let mut done = None;
             let outcome = self.publish(&bus, records, &mut footing, &mut done).await;
             if let Some(through) = done {
@@ -128,6 +129,9 @@ impl Drain {
             outcome?;
             debug_assert_eq!(done, Some(newest));
         }
+        let name = format!("headgate {}", self.source);
+        let wire = Wire::connect(&self.nats, &name).await;
+        wire.map_err(|lost| Fault::transient("cannot connect to nats for publishing").with_cause(lost))
     }
 
     async fn connected(&mut self) -> Result<Bus, Fault> {

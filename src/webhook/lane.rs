@@ -13,28 +13,29 @@
 //!   the spool stays there for the next start.
 
 use super::{
-    bus::{Ack, Bus},
+    bus::FENCE_ROOM,
     drain::Drain,
     event::{self, Draft, Style},
+    flight::{Flight, Refused},
     message::Message,
 };
 use crate::{
+    broker::wire::{self, Wire},
     normalize::time,
     status::{Phase, SourceState},
 };
-use async_nats::jetstream::context::PublishError;
 use headgate_sdk::Fault;
 use headgate_webhook::{Arrival, Keep, Record, Unkept};
 use std::{
-    collections::VecDeque,
     future::pending,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
-    time::{Instant, sleep_until, timeout_at},
+    task::{JoinHandle, yield_now},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// How long the broker may take before a delivery is spooled instead.
@@ -43,7 +44,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const WAITING: usize = 1024;
 /// Turns under way to the broker.
 const FLYING: usize = 4096;
-/// Turns that one append to the spool takes.
+/// Turns that one append to the spool takes, or one write to the broker.
 const TOGETHER: usize = 512;
 /// With fewer records than this left, turns are held back for a moment, so that the spool can become empty.
 const NEARLY_EMPTY: u64 = 4096;
@@ -51,7 +52,7 @@ const NEARLY_EMPTY: u64 = 4096;
 const HOLD: Duration = Duration::from_millis(250);
 
 /// Tells that a turn is safe, or why not.
-type Answer = oneshot::Sender<Result<(), Unkept>>;
+pub(super) type Answer = oneshot::Sender<Result<(), Unkept>>;
 
 /// What came with one request, waiting to be safe.
 #[derive(Debug)]
@@ -87,45 +88,6 @@ impl Keep for Gate {
     }
 }
 
-/// A turn whose messages were sent.
-struct Flying {
-    messages: Vec<Message>,
-    acks: Vec<Ack>,
-    /// How many of them are acknowledged.
-    acked: usize,
-    received_at: i64,
-    deadline: Instant,
-    safe: Answer,
-}
-
-impl Flying {
-    /// Waits for the acknowledgements that are left. Can be dropped and called again.
-    async fn land(&mut self, state: &SourceState) -> Result<(), Obstacle> {
-        while let Some(ack) = self.acks.get_mut(self.acked) {
-            let ack = match timeout_at(self.deadline, ack).await {
-                Ok(Ok(ack)) => ack,
-                Ok(Err(error)) => return Err(refused(&error)),
-                Err(_) => {
-                    let why = format!("the broker has not answered within {PATIENCE:?}");
-                    return Err(Obstacle::Broker(why));
-                }
-            };
-            let metrics = &state.metrics;
-            let message = &self.messages[self.acked];
-            if ack.duplicate {
-                metrics.deduplicated.inc();
-            } else {
-                metrics.published.inc();
-                metrics.published_bytes.inc_by(message.size() as u64);
-            }
-            state.acked(super::position(message.sequence), ack.sequence, self.received_at);
-            self.acked += 1;
-        }
-        state.metrics.commit_to_ack.observe((time::now() - self.received_at).max(0) as f64 / 1e6);
-        Ok(())
-    }
-}
-
 /// Why a lane ceases to be direct.
 enum Obstacle {
     /// The broker is away, slow, or refuses.
@@ -134,9 +96,16 @@ enum Obstacle {
     Large,
 }
 
+impl From<Refused> for Obstacle {
+    fn from(refused: Refused) -> Self {
+        Self::Broker(refused.to_string())
+    }
+}
+
 /// The mode that comes next.
 enum Next {
-    Direct,
+    /// The spool is empty, and this is the way to the broker.
+    Direct(Box<Wire>),
     Spool,
     End,
 }
@@ -144,14 +113,13 @@ enum Next {
 /// One source's lane.
 pub(super) struct Lane {
     turns: mpsc::Receiver<Turn>,
-    flying: VecDeque<Flying>,
     last_sequence: u64,
     drain: Drain,
     state: Arc<SourceState>,
 }
 
 /// A task that ends with its owner.
-struct Draining(JoinHandle<()>);
+struct Draining(JoinHandle<Wire>);
 
 impl Drop for Draining {
     fn drop(&mut self) {
@@ -165,7 +133,7 @@ impl Lane {
         let (sender, turns) = mpsc::channel(WAITING);
         let state = Arc::clone(&drain.state);
         let gate = Gate { turns: sender, style, state: Arc::clone(&state) };
-        (Self { turns, flying: VecDeque::new(), last_sequence: 0, drain, state }, gate)
+        (Self { turns, last_sequence: 0, drain, state }, gate)
     }
 
     /// Runs until no more turns can come.
@@ -175,89 +143,92 @@ impl Lane {
         loop {
             next = match next {
                 Next::Spool => self.spool().await,
-                Next::Direct => self.direct().await,
+                Next::Direct(wire) => self.direct(*wire).await,
                 Next::End => return,
             };
         }
     }
 
     /// Sends turns to the broker until one is not acknowledged in time.
-    async fn direct(&mut self) -> Next {
-        let Some(mut bus) = self.drain.bus.borrow().clone() else { return Next::Spool };
-        let generation = bus.link.borrow_and_update().generation;
+    async fn direct(&mut self, mut wire: Wire) -> Next {
         self.state.set_phase(Phase::Streaming);
         self.state.set_oldest_pending(0);
+        let mut flight = Flight::default();
+        let mut gathered = Vec::with_capacity(TOGETHER);
+        let mut overdue = pin!(sleep(PATIENCE));
         let mut open = true;
         let obstacle = loop {
-            let link = *bus.link.borrow();
-            if !link.connected || link.generation != generation {
-                break Obstacle::Broker("the connection to the broker broke".to_owned());
-            }
-            if !open && self.flying.is_empty() {
+            if !open && flight.is_empty() {
                 return Next::End;
             }
-            self.state.metrics.in_flight.set(i64::try_from(self.flying.len()).unwrap_or(i64::MAX));
+            self.state.metrics.in_flight.set(i64::try_from(flight.len()).unwrap_or(i64::MAX));
+            let takes = open && !wire.is_full() && flight.len() < FLYING;
             tokio::select! {
                 biased;
-                _ = bus.link.changed() => {}
-                landed = first(&mut self.flying, &self.state) => match landed {
-                    Ok(()) => {
-                        if let Some(turn) = self.flying.pop_front() {
-                            let _ = turn.safe.send(Ok(()));
+                arrival = wire.next() => match arrival {
+                    Ok(wire::Arrival::Answer(answer)) => {
+                        if let Err(refused) = flight.land(&answer, &self.state) {
+                            break refused.into();
                         }
                     }
-                    Err(obstacle) => break obstacle,
+                    // There is room again. Nothing else comes: a lane's wire holds no subject.
+                    Ok(_) => {}
+                    Err(lost) => break Obstacle::Broker(format!("the connection to the broker broke: {lost}")),
                 },
-                turn = self.turns.recv(), if open && self.flying.len() < FLYING => match turn {
-                    Some(turn) => {
-                        if let Err(obstacle) = self.send(&bus, turn).await {
-                            break obstacle;
-                        }
+                // It goes off for the turn that was the oldest when it was set, which is answered as a rule: setting it
+                // anew for each turn would cost more.
+                () = &mut overdue, if !flight.is_empty() => {
+                    let now = Instant::now();
+                    let due = flight.oldest().unwrap_or(now) + PATIENCE;
+                    if due <= now {
+                        break Obstacle::Broker(format!("the broker has not answered within {PATIENCE:?}"));
                     }
-                    None => open = false,
-                },
+                    overdue.as_mut().reset(due);
+                }
+                count = self.turns.recv_many(&mut gathered, TOGETHER), if takes => {
+                    if count == 0 {
+                        open = false;
+                        continue;
+                    }
+                    // Requests that are ready now come along, in one write to the broker.
+                    yield_now().await;
+                    while gathered.len() < TOGETHER && let Ok(turn) = self.turns.try_recv() {
+                        gathered.push(turn);
+                    }
+                    let mut fits = true;
+                    for turn in gathered.drain(..) {
+                        fits &= self.send(&mut wire, turn, &mut flight, fits);
+                    }
+                    if !fits {
+                        break Obstacle::Large;
+                    }
+                }
             }
         };
-        let under_way = self.flying.drain(..).map(|turn| (turn.messages, turn.safe)).collect();
         self.state.metrics.in_flight.set(0);
         if let Obstacle::Broker(why) = obstacle {
             let fault = Fault::transient(why);
             tracing::warn!(source = &*self.drain.source, "{fault}; deliveries are kept in the spool");
             self.state.fault(Phase::Waiting, &fault);
         }
-        self.park(under_way).await;
+        self.park(flight.into_turns()).await;
         Next::Spool
     }
 
-    /// Sends one turn. Where that fails it is under way all the same, with fewer acknowledgements than messages.
-    async fn send(&mut self, bus: &Bus, turn: Turn) -> Result<(), Obstacle> {
-        let mut flying = Flying {
-            acks: Vec::with_capacity(turn.drafts.len()),
-            acked: 0,
-            received_at: turn.received_at,
-            deadline: turn.came + PATIENCE,
-            messages: self.stamp(turn.drafts),
-            safe: turn.safe,
-        };
-        let mut outcome = Ok(());
-        for message in &flying.messages {
-            if !bus.takes(message) {
-                outcome = Err(Obstacle::Large);
+    /// Sends one turn; false where the broker does not take all of it. With `go` false it is not sent, but counts as
+    /// under way: behind one that has to be spooled.
+    fn send(&mut self, wire: &mut Wire, turn: Turn, flight: &mut Flight, go: bool) -> bool {
+        let messages = self.stamp(turn.drafts);
+        let mut fits = go;
+        for (tag, message) in (flight.next_tag()..).zip(&messages) {
+            fits = fits && message.size() + FENCE_ROOM <= wire.max_payload();
+            if !fits {
                 break;
             }
-            match timeout_at(flying.deadline, bus.send(message, None)).await {
-                Ok(Ok(ack)) => flying.acks.push(ack),
-                Ok(Err(error)) => outcome = Err(refused(&error)),
-                Err(_) => {
-                    outcome = Err(Obstacle::Broker(format!("the broker takes nothing for {PATIENCE:?}")));
-                }
-            }
-            if outcome.is_err() {
-                break;
-            }
+            wire.publish_tagged(&message.subject, tag, &message.payload, |head| message.write_head(head));
         }
-        self.flying.push_back(flying);
-        outcome
+        flight.push(messages, turn.received_at, turn.came, turn.safe);
+        fits
     }
 
     /// Keeps turns in the spool while it is being emptied from its other end.
@@ -269,13 +240,14 @@ impl Lane {
             tokio::select! {
                 biased;
                 ended = &mut draining.0 => {
-                    if let Err(error) = ended {
-                        tracing::error!(source = &*self.drain.source, "emptying the spool failed: {error}; this is a defect of Headgate");
-                        tokio::time::sleep(HOLD).await;
-                    }
                     let left = self.drain.spool.held(&self.drain.source).records;
-                    if left == 0 {
-                        return Next::Direct;
+                    match ended {
+                        Ok(wire) if left == 0 => return Next::Direct(Box::new(wire)),
+                        Ok(_) => {}
+                        Err(error) => {
+                            tracing::error!(source = &*self.drain.source, "emptying the spool failed: {error}; this is a defect of Headgate");
+                            sleep(HOLD).await;
+                        }
                     }
                     // Under load more has come meanwhile, and would every time.
                     hold_until = (left < NEARLY_EMPTY && hold_until.is_none()).then(|| Instant::now() + HOLD);
@@ -333,18 +305,6 @@ impl Lane {
                 draft.stamp(self.last_sequence)
             })
             .collect()
-    }
-}
-
-fn refused(error: &PublishError) -> Obstacle {
-    Obstacle::Broker(format!("the broker does not take deliveries: {error}"))
-}
-
-/// The oldest turn's landing; for ever where there is none.
-async fn first(flying: &mut VecDeque<Flying>, state: &SourceState) -> Result<(), Obstacle> {
-    match flying.front_mut() {
-        Some(turn) => turn.land(state).await,
-        None => pending().await,
     }
 }
 

@@ -45,6 +45,14 @@ impl Message {
         headers
     }
 
+    /// Appends the headers' lines as they go over the wire. Nothing in them can end a line: see `event`.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(b"Nats-Msg-Id: ");
+        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
     /// As it lies in the spool, without its sequence, which is the key there.
     pub(super) fn store(&self) -> Bytes {
         let parts = [self.id.as_bytes(), self.subject.as_bytes(), &self.head, &self.payload];

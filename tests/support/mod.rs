@@ -9,8 +9,10 @@ pub(crate) mod mysql_shop;
 pub(crate) mod nats;
 pub(crate) mod oracle;
 pub(crate) mod proxy;
+pub(crate) mod sender;
 pub(crate) mod shop;
 pub(crate) mod stream;
+pub(crate) mod vendors;
 pub(crate) mod workload;
 
 pub(crate) use headgate_test_servers::{eventually, mysql, port, postgres, process, servers, tls};

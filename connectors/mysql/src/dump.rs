@@ -5,7 +5,7 @@
 //! is alive at every heartbeat, and one that is silent three times as long is given up.
 
 use crate::{
-    connect::{OK, Packets, REFUSED, Replication, Target, refusal, sql_fault},
+    connect::{OK, PATIENCE, Packets, REFUSED, Replication, Target, refusal, sql_fault},
     event::{self, DecodeError, Event, Flavor, Frame, Header, PayloadEvents, Problem},
     executed::Executed,
     history::Start,
@@ -22,8 +22,6 @@ use tokio::time::Instant;
 
 /// Seconds that a write of the server may block.
 const WRITE_TIMEOUT: u32 = 86_400;
-/// Heartbeats that may be missing.
-const PATIENCE: u32 = 3;
 
 /// Commands of the protocol.
 const COM_BINLOG_DUMP: u8 = 0x12;
@@ -75,6 +73,12 @@ pub(crate) enum Broken {
     Fault(Fault),
     /// The server no longer has what was asked for.
     Lost(String),
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// One event.
@@ -134,19 +138,21 @@ impl Dump {
     pub(crate) async fn ready(&mut self) -> Result<Option<Arrival>, Broken> {
         loop {
             if let Some(arrival) = self.cut()? {
+                self.waiting = None;
                 return Ok(Some(arrival));
             }
             if !self.packets.fill_now().await.map_err(lost)? {
                 return Ok(None);
             }
-            self.waiting = None;
         }
     }
 
     /// The next event. May be dropped while it waits.
     pub(crate) async fn next(&mut self) -> Result<Arrival, Broken> {
         loop {
+            // Only whole events are signs of life: behind a damaged length nothing is one ever again.
             if let Some(arrival) = self.cut()? {
+                self.waiting = None;
                 return Ok(arrival);
             }
             let since = *self.waiting.get_or_insert_with(Instant::now);
@@ -159,7 +165,6 @@ impl Dump {
                     ))));
                 }
             }
-            self.waiting = None;
         }
     }
 

@@ -17,10 +17,12 @@ mod landmarks;
 mod monitor;
 mod place;
 mod preflight;
+mod privileges;
 mod server;
 mod shape;
 mod source;
 mod statement;
+mod survey;
 #[doc(hidden)]
 pub mod table;
 mod tables;
@@ -34,3 +36,4 @@ pub use place::{log_distance, log_text};
 pub use preflight::check;
 pub use shape::tables;
 pub use source::MySql;
+pub use survey::{Survey, SurveyedTable, survey};

@@ -1,89 +1,248 @@
 //! The providers' own APIs: making a webhook there, and finding what it never delivered.
 //!
 //! # Duplicates
-//! What is found comes in by the front door: GitHub is asked to deliver again, under the id that the delivery had; an event of
-//! Stripe's is signed with the endpoint's own secret and posted to the gateway under Stripe's id. So everything that holds for
-//! a delivery holds for it, de-duplication by id included, and nothing is published beside the gateway.
+//! Making a webhook begins with looking for it, so a second time changes nothing. What is found missing comes in by the front
+//! door: it is signed with the endpoint's own secret and posted to the gateway, under the id that the provider's own delivery
+//! has. So everything that holds for a delivery holds for it, de-duplication by id included, and nothing is published beside
+//! the gateway.
+//!
+//! # Order
+//! [`Missed`] gives the oldest first, and its caller posts one after the other.
 //!
 //! # Memory
-//! A page is at most `client::ANSWER` bytes; what is missing is collected up to [`MISSED`] deliveries, and then said to be
-//! too much, instead of being cut.
+//! A page is at most `client::ANSWER` bytes. What is missing is named by up to [`MISSED`] ids, and more than that is said to
+//! be too much, instead of being cut; contents are fetched one by one, or page by page. Only Stripe lists whole events: those
+//! are held until the oldest, which comes last, is known.
 
+mod airtable;
 mod client;
+mod drive;
 mod github;
+mod shopify;
 mod stripe;
+mod zendesk;
 
-use crate::Secret;
+use crate::{
+    Secret,
+    json::{Pointer, Value},
+};
 use bytes::Bytes;
 pub use client::{Api, ApiError};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde::{Deserialize, Serialize};
 
 /// Most missed deliveries of one run.
 pub const MISSED: usize = 10_000;
 
-/// Providers whose webhooks can be made by API.
-pub const REGISTERED: [&str; 2] = ["github", "stripe"];
+/// A webhook is made anew, or extended, when less than this is left of it: three days, in microseconds.
+const RENEW: i64 = 3 * 24 * 3600 * 1_000_000;
 
-/// Where an API is, unless told otherwise. `None`: this provider's is not known to the gateway.
-#[must_use]
-pub fn base(provider: &str) -> Option<&'static str> {
-    match provider {
-        "github" => Some("https://api.github.com"),
-        "stripe" => Some("https://api.stripe.com"),
-        _ => None,
-    }
+/// Which webhook is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Where at the provider: `owner/repository`, a base, a shop; as the provider's file says.
+    pub target: &'a str,
+    /// The URL that it calls.
+    pub url: &'a str,
+    /// The events, in the provider's names, where they have to be named.
+    pub events: &'a [String],
 }
 
-/// A webhook that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registered {
+/// A webhook at the provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hook {
     /// The provider's id of it.
     pub id: String,
-    /// The secret that the provider chose, said once; `None` where it took the endpoint's.
+    /// The secret that the provider chose, where it says it.
     pub secret: Option<Secret>,
+    /// When it ends by itself, in microseconds since 1970-01-01 UTC.
+    pub expires: Option<i64>,
 }
 
-/// What was never delivered.
+/// What has to be remembered of a webhook between two runs, by providers that would not say it again. Nothing in it is secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bookmark {
+    /// The webhook that it is about.
+    pub hook: String,
+    /// Where the next page of what happened begins, in the provider's own terms.
+    pub next: String,
+    /// Google Drive's id of what the channel watches.
+    pub resource: String,
+    /// The URL that the channel calls.
+    pub url: String,
+    /// When the channel ends, in microseconds since 1970-01-01 UTC.
+    pub expires: i64,
+}
+
+/// A delivery that never arrived, to be signed and posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missed {
-    /// The provider was asked to deliver these again.
-    Redelivered(usize),
-    /// The bodies that it would have delivered, oldest first.
-    Bodies(Vec<Bytes>),
+pub struct Redelivery {
+    /// Its headers, without a signature.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
 }
 
-/// Makes a webhook for `url` that signs with `secret`, or with one that the provider chooses. `target` says where:
-/// `owner/repository` or `organization` at GitHub, nothing at Stripe.
+/// Some of what was not delivered, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// What has to be posted.
+    pub deliveries: Vec<Redelivery>,
+    /// How many the provider itself was asked to deliver again, because it does not tell what was in them.
+    pub asked: usize,
+    /// What has to be remembered when all of them were posted.
+    pub bookmark: Option<Bookmark>,
+}
+
+/// What was not delivered, a batch at a time.
+pub struct Missed<'a> {
+    api: &'a Api,
+    rest: Rest,
+}
+
+enum Rest {
+    Github(github::Missed),
+    Stripe(Option<Vec<Bytes>>),
+    Airtable(airtable::Pages),
+    Drive(drive::Pages),
+}
+
+/// The webhook that calls the URL already.
 ///
 /// # Errors
 /// The provider has no such API here, refuses, or cannot be reached.
-pub async fn register(
+pub async fn find(
     provider: &str,
     api: &Api,
-    target: &str,
-    url: &str,
-    secret: Option<&Secret>,
-) -> Result<Registered, ApiError> {
+    wish: &Wish<'_>,
+    bookmark: &Bookmark,
+) -> Result<Option<Hook>, ApiError> {
     match provider {
-        "github" => github::register(api, target, url, secret).await,
-        "stripe" => stripe::register(api, url).await,
+        "airtable" => airtable::find(api, wish).await,
+        "github" => github::find(api, wish).await,
+        "google-drive" => Ok(drive::find(wish, bookmark)),
+        "shopify" => shopify::find(api, wish).await,
+        "stripe" => stripe::find(api, wish).await,
+        "zendesk" => zendesk::find(api, wish).await,
         _ => Err(ApiError::Unknown),
     }
 }
 
-/// Finds what was not delivered to `url` since a time in microseconds since 1970-01-01 UTC.
+/// Makes a webhook that signs with `secret`, or with one that the provider chooses; `bookmark` has to be kept afterwards.
 ///
 /// # Errors
-/// The provider has no such API here, refuses, cannot be reached, or there is more than [`MISSED`].
-pub async fn reconcile(
+/// The provider has no such API here, refuses, or cannot be reached.
+pub async fn make(
     provider: &str,
     api: &Api,
-    target: &str,
-    url: &str,
-    since: i64,
-) -> Result<Missed, ApiError> {
+    wish: &Wish<'_>,
+    secret: &Secret,
+    bookmark: &mut Bookmark,
+) -> Result<Hook, ApiError> {
     match provider {
-        "github" => github::reconcile(api, target, url, since).await.map(Missed::Redelivered),
-        "stripe" => stripe::reconcile(api, since).await.map(Missed::Bodies),
+        "airtable" => airtable::make(api, wish).await,
+        "github" => github::make(api, wish, secret).await,
+        "google-drive" => drive::make(api, wish, secret, bookmark).await,
+        "shopify" => shopify::make(api, wish).await,
+        "stripe" => stripe::make(api, wish).await,
+        "zendesk" => zendesk::make(api, wish).await,
         _ => Err(ApiError::Unknown),
     }
+}
+
+/// Extends a webhook that would end soon, or makes another in its place; `None` where that is not due at `now` (microseconds
+/// since 1970-01-01 UTC).
+///
+/// # Errors
+/// The provider refuses, or cannot be reached.
+pub async fn renew(
+    provider: &str,
+    api: &Api,
+    wish: &Wish<'_>,
+    hook: &Hook,
+    secret: &Secret,
+    bookmark: &mut Bookmark,
+    now: i64,
+) -> Result<Option<Hook>, ApiError> {
+    if hook.expires.is_none_or(|expires| expires > now.saturating_add(RENEW)) {
+        return Ok(None);
+    }
+    match provider {
+        "airtable" => airtable::renew(api, wish, hook).await.map(Some),
+        "google-drive" => drive::make(api, wish, secret, bookmark).await.map(Some),
+        _ => Ok(None),
+    }
+}
+
+impl<'a> Missed<'a> {
+    /// Looks for what was not delivered since a time in microseconds since 1970-01-01 UTC, or since the bookmark where the
+    /// provider has a log to be read from there.
+    ///
+    /// # Errors
+    /// The provider has no such API here, refuses, cannot be reached, or there is more than [`MISSED`].
+    pub async fn find(
+        provider: &str,
+        api: &'a Api,
+        wish: &Wish<'_>,
+        bookmark: &Bookmark,
+        since: i64,
+    ) -> Result<Self, ApiError> {
+        let rest = match provider {
+            "airtable" => Rest::Airtable(airtable::Pages::new(api, wish, bookmark).await?),
+            "github" => Rest::Github(github::Missed::find(api, wish, since).await?),
+            "google-drive" => Rest::Drive(drive::Pages::new(wish, bookmark)?),
+            "stripe" => Rest::Stripe(Some(stripe::missed(api, since).await?)),
+            _ => return Err(ApiError::Unknown),
+        };
+        Ok(Self { api, rest })
+    }
+
+    /// The next batch; `None` when there is nothing more.
+    ///
+    /// # Errors
+    /// The provider refuses, or cannot be reached.
+    pub async fn next(&mut self) -> Result<Option<Batch>, ApiError> {
+        match &mut self.rest {
+            Rest::Github(missed) => missed.next(self.api).await,
+            Rest::Stripe(events) => Ok(events.take().map(|events| Batch {
+                deliveries: events.into_iter().map(|body| Redelivery { headers: json(), body }).collect(),
+                ..Batch::default()
+            })),
+            Rest::Airtable(pages) => pages.next(self.api).await,
+            Rest::Drive(pages) => pages.next(self.api).await,
+        }
+    }
+}
+
+/// The headers of JSON.
+fn json() -> HeaderMap {
+    HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))])
+}
+
+/// Adds a header whose value came from outside; one that could not be a header's is left out.
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// A scalar at a pointer.
+fn text(value: Value<'_>, pointer: &str) -> Option<String> {
+    let pointer = Pointer::parse(pointer).ok()?;
+    value.get(&pointer)?.scalar().map(std::borrow::Cow::into_owned)
+}
+
+/// The elements of a list at a pointer.
+fn list<'a>(value: Value<'a>, pointer: &str, strange: &'static str) -> Result<Vec<Value<'a>>, ApiError> {
+    let pointer = Pointer::parse(pointer).map_err(|_| ApiError::Strange(strange))?;
+    value.get(&pointer).and_then(Value::elements).ok_or(ApiError::Strange(strange))
+}
+
+/// Whether a text can stand in a path as it is.
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text != "."
+        && text != ".."
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }

@@ -277,9 +277,11 @@ impl Endpoint {
             (true, _) => Some(json::parse(request.body).map_err(body_reason)?),
         };
         let scope = Scope { url, ..Scope::of(request, root) };
-        let verifier = self.verifiers.iter().find(|verifier| verifier.applies(&scope));
         // Without any signature the first scheme says what is missing.
-        let verifier = verifier.unwrap_or(first);
+        let verifier = match &self.verifiers[..] {
+            [only] => only,
+            several => several.iter().find(|verifier| verifier.applies(&scope)).unwrap_or(first),
+        };
         verifier.verify(&scope, &self.settings.keys)?;
         Ok(verifier)
     }

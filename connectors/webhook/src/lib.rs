@@ -50,9 +50,10 @@ pub use keys::{KeyRequest, KeyRing};
 pub use provider::{
     ParameterInfo, Provider,
     catalog::{Catalog, CatalogError},
+    service::{Auth, SecretOrigin, Service},
 };
 pub use request::Request;
-pub use secret::Secret;
+pub use secret::{Secret, Unrandom};
 pub use server::{Listener, TlsError, tls};
 pub use sign::{SignError, SignedRequest};
 pub use spool::{EndpointState, Held, Record, Spool, SpoolError};

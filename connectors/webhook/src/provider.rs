@@ -2,6 +2,7 @@
 
 pub(crate) mod catalog;
 pub(crate) mod rules;
+pub(crate) mod service;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
@@ -107,6 +108,12 @@ impl Provider {
     /// The handshakes that it makes, in words.
     pub fn handshakes(&self) -> impl Iterator<Item = &str> {
         self.handshakes.iter().map(String::as_str)
+    }
+
+    /// Its own API, as far as the gateway speaks it.
+    #[must_use]
+    pub fn service(&self) -> Option<&service::Service> {
+        self.definition.api.as_ref()
     }
 
     pub(crate) fn definition(&self) -> &Definition {

@@ -33,8 +33,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of a request's head; hyper's least is 8 KiB.
 const HEAD_BYTES: usize = 32 << 10;
-/// Header lines of a request.
-const HEAD_LINES: usize = 100;
 /// How long to wait when the system has no more sockets to give.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
 
@@ -166,8 +164,8 @@ impl<K: Keep> Connection<K> {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
+            // Of at most 100 lines, hyper's own limit: setting one, even the same, costs an allocation for each request.
             .max_buf_size(HEAD_BYTES)
-            .max_headers(HEAD_LINES)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {

@@ -23,7 +23,7 @@ use crate::{
 };
 use aws_lc_rs::{digest, hmac};
 use http::HeaderName;
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 /// A text with values in it.
 #[derive(Clone, Debug)]
@@ -403,8 +403,8 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digit = |value: u8| DIGITS[usize::from(value)];
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }

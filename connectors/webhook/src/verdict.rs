@@ -137,9 +137,9 @@ impl fmt::Display for Reason {
             Self::NotPending => f.write_str(
                 "a handshake for an endpoint that is set up already (docs/webhooks.md says how to set it up again)",
             ),
-            Self::NoSecret => {
-                f.write_str("the endpoint has no secret yet: register the webhook with the provider first")
-            }
+            Self::NoSecret => f.write_str(
+                "the endpoint has no secret yet: the provider gives it in a handshake when the webhook is made there",
+            ),
             Self::ForeignKey => f.write_str("the delivery names a key that is not at the provider's place"),
         }
     }

@@ -1,7 +1,7 @@
 //! From an address to a wire that may be published on: INFO, TLS, CONNECT, and the server's word that it took us.
 
 use super::{
-    INBOX, Lost, Transport, Wire, protocol,
+    INBOX, Lost, TAGGED, Transport, Wire, protocol,
     protocol::{Info, Op},
     tls,
 };
@@ -108,7 +108,9 @@ async fn greet(server: &ServerAddr, nats: &Nats, auth: &Auth, name: &str) -> Res
     let mut greeting = b"CONNECT ".to_vec();
     serde_json::to_writer(&mut greeting, &introduction(&info, auth, name, with_tls)?)
         .map_err(|error| Lost(error.to_string()))?;
-    greeting.extend_from_slice(format!("\r\nSUB {inbox} {INBOX}\r\nPING\r\n").as_bytes());
+    greeting.extend_from_slice(
+        format!("\r\nSUB {inbox} {INBOX}\r\nSUB {inbox}.tag.* {TAGGED}\r\nPING\r\n").as_bytes(),
+    );
     transport.write_all(&greeting).await?;
     transport.flush().await?;
     loop {

@@ -2,7 +2,7 @@
 //!
 //! <https://docs.nats.io/reference/reference-protocols/nats-protocol>
 
-use super::{ASKED, Answer, HELD};
+use super::{ASKED, Answer, HELD, TAGGED};
 use async_nats::StatusCode;
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Deserialize;
@@ -82,7 +82,13 @@ fn message(input: &mut BytesMut, end: usize) -> Result<Option<Op>, String> {
     let line = std::str::from_utf8(&input[..end]).map_err(|_| UNREADABLE)?;
     let mut fields = line.split_ascii_whitespace();
     let with_headers = fields.next() == Some("HMSG");
-    let subscription = fields.nth(1).unwrap_or_default();
+    let subject = fields.next().unwrap_or_default();
+    let subscription = fields.next().unwrap_or_default();
+    // The inbox of tags with the tag behind it.
+    let tag = match subscription {
+        TAGGED => subject.rsplit('.').next().and_then(|token| token.parse().ok()),
+        _ => None,
+    };
     let mut sizes = fields.clone().rev();
     let mut size = || sizes.next().and_then(|digits| digits.parse::<usize>().ok()).ok_or(UNREADABLE);
     let whole = size()?;
@@ -103,7 +109,7 @@ fn message(input: &mut BytesMut, end: usize) -> Result<Option<Op>, String> {
     input.advance(body + head);
     let payload: Bytes = input.split_to(whole - head).freeze();
     input.advance(2);
-    Ok(Some(op(Answer { status, payload })))
+    Ok(Some(op(Answer { tag, status, payload })))
 }
 
 /// The status of `NATS/1.0 503 …`.
@@ -129,7 +135,7 @@ mod tests {
     #[test]
     fn operations_are_cut_at_every_boundary() {
         let text = b"INFO {\"max_payload\":1048576,\"headers\":true,\"later\":[1]}\r\nPING\r\nPONG\r\n+OK\r\n-ERR 'Stale Connection'\r\n\
-            MSG _INBOX.a 1 11\r\n{\"seq\":512}\r\nHMSG _INBOX.a 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n";
+            MSG _INBOX.a.tag.77 4 11\r\n{\"seq\":512}\r\nHMSG _INBOX.a 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n";
         let mut input = BytesMut::new();
         let mut ops = Vec::new();
         for byte in text {
@@ -153,8 +159,11 @@ mod tests {
         };
         assert_eq!((info.max_payload, info.headers, info.tls_required), (1_048_576, true, false));
         assert_eq!(error, "Stale Connection");
-        assert_eq!((ack.status, &ack.payload[..]), (None, &b"{\"seq\":512}"[..]));
-        assert_eq!((none.status, none.payload.is_empty()), (Some(StatusCode::NO_RESPONDERS), true));
+        assert_eq!((ack.tag, ack.status, &ack.payload[..]), (Some(77), None, &b"{\"seq\":512}"[..]));
+        assert_eq!(
+            (none.tag, none.status, none.payload.is_empty()),
+            (None, Some(StatusCode::NO_RESPONDERS), true)
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+API    what the gateway does by the provider's own API: `register` the URL there, `reconcile` what was not delivered
 FACTS  confirmed: by the provider's own documentation or code; else see docs/webhooks.md before relying on it
 
 Examples:
@@ -27,6 +28,7 @@ struct Shown<'a> {
     schemes: Vec<&'a str>,
     handshakes: Vec<&'a str>,
     samples: Vec<&'a str>,
+    api: Vec<&'a str>,
     facts: &'a str,
 }
 
@@ -37,6 +39,7 @@ fn shown(provider: &Provider) -> Shown<'_> {
         schemes: provider.schemes().collect(),
         handshakes: provider.handshakes().collect(),
         samples: provider.samples().collect(),
+        api: super::abilities(provider),
         facts: provider.facts(),
     }
 }
@@ -55,31 +58,32 @@ impl List {
 }
 
 fn table(providers: &[Shown<'_>], paint: Paint) -> String {
-    let rows: Vec<[String; 4]> = providers
+    let rows: Vec<[String; 5]> = providers
         .iter()
         .map(|provider| {
             [
                 provider.name.to_owned(),
                 provider.title.to_owned(),
                 provider.facts.to_owned(),
+                provider.api.join(", "),
                 provider.schemes.join(", "),
             ]
         })
         .collect();
-    let heads = ["PROVIDER", "", "FACTS", "SIGNED BY"];
+    let heads = ["PROVIDER", "", "FACTS", "API", "SIGNED BY"];
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(heads[column].len())
     };
-    let widths = [width(0), width(1), width(2)];
-    let line = |cells: [&str; 4]| {
-        let [first, second, third] = widths;
-        let text = format!("{:<first$}  {:<second$}  {:<third$}  {}", cells[0], cells[1], cells[2], cells[3]);
+    let widths = [width(0), width(1), width(2), width(3)];
+    let line = |[name, title, facts, api, signed]: [&str; 5]| {
+        let [first, second, third, fourth] = widths;
+        let text = format!("{name:<first$}  {title:<second$}  {facts:<third$}  {api:<fourth$}  {signed}");
         text.trim_end().to_owned()
     };
     let mut out = paint.dim(&line(heads));
     out.push('\n');
     for row in &rows {
-        out.push_str(&line([&row[0], &row[1], &row[2], &row[3]]));
+        out.push_str(&line([&row[0], &row[1], &row[2], &row[3], &row[4]]));
         out.push('\n');
     }
     out

@@ -1,34 +1,50 @@
-//! `headgate webhook reconcile`: what the provider never managed to deliver is found by its API and delivered now.
+//! `headgate webhook reconcile`: what the provider never managed to deliver, or only told of, is found by its API and delivered now.
+//!
+//! # Order
+//! Oldest first, each posted when the one before it is safe.
+//!
+//! # Duplicates
+//! Each has the id that its delivery has, and no more than the window is looked back in which the gateway knows an id again. Where
+//! the provider has a log, the run goes on where the last one ended.
 
-use super::register::{Access, failure, url};
+use super::{
+    access::{Access, url},
+    bookmark::Place,
+    send,
+};
 use crate::{
     cli::{Failure, failure::print},
     config::{Config, parse_duration},
     normalize::time,
 };
-use axum::http::{HeaderMap, HeaderValue, header};
 use clap::Args;
 use headgate_webhook::{
     Endpoint,
-    api::{self, Missed},
+    api::{Batch, Missed},
 };
+use serde::Serialize;
+use std::time::Duration;
 
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-GitHub is asked to deliver again what never got a 2xx; Stripe's undelivered events are fetched, signed with the source's secret
-and posted to the running gateway. Both come in under the id that the delivery had, so what is there already makes no second
-event within dedup_window; no more than that is looked back.
+What was not delivered is fetched, signed with the source's secret and posted to the running gateway, oldest first, \
+under the id that the delivery had: what is there already makes no second event. It ends when that is done; run it \
+by a timer.
+
+  github, stripe          what never got a 2xx, not longer ago than nine tenths of dedup_window
+  airtable, google-drive  what notifications only tell of, from where the last run ended
 
 Examples:
   headgate webhook reconcile gh --target octo/shop
   headgate webhook reconcile pay --since 2h
+  headgate webhook reconcile drive --json
 
 Exit codes: 0 done, 64 no such source or no API for it, 69 the API or the gateway is away, 78 refused.")]
 pub(in crate::cli) struct Reconcile {
     /// The source, as in [sources.NAME]
     source: String,
-    /// How far to look back (90s, 2h, 3d); dedup_window by default and at most
+    /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most
     #[arg(long)]
     since: Option<String>,
     #[command(flatten)]
@@ -36,49 +52,104 @@ pub(in crate::cli) struct Reconcile {
     /// Where the gateway is; by default where http.listen is
     #[arg(long)]
     url: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    source: &'a str,
+    provider: &'a str,
+    /// Fetched, posted and taken.
+    delivered: usize,
+    /// Asked of the provider, which delivers them itself.
+    asked: usize,
 }
 
 impl Reconcile {
     pub(in crate::cli) async fn execute(self, config: &Config) -> Result<(), Failure> {
         let webhook = super::find(config, &self.source)?;
-        let provider = webhook.provider.name();
-        let Some(api) = self.access.open(provider)? else {
-            return Err(Failure::usage(format!("the gateway does not know the API of {provider}"))
-                .with_fix("so far there are github and stripe"));
+        let provider = &webhook.provider;
+        let Some(service) = provider.service().filter(|service| !service.reconcile.is_empty()) else {
+            let text = format!(
+                "{} has no API that the gateway could ask for what was not delivered",
+                provider.name()
+            );
+            return Err(Failure::usage(text)
+                .with_fix("`headgate webhook list` shows whose can: API register, reconcile"));
         };
+        let since = time::now().saturating_sub(self.back(webhook.dedup_window)?);
+        let api = self.access.open(provider, service)?;
+        let public_url = url(&webhook.settings, &self.source)?;
+        let endpoint = Endpoint::new(provider.clone(), webhook.settings.clone())
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let base = send::base(config, &self.source, self.url.as_deref());
+        let place = Place::of(config, &self.source);
+        let failed = |error| self.access.failure(service, &error);
+        let wish = self.access.wish(&public_url, &[]);
+        let missed = Missed::find(provider.name(), &api, &wish, &place.read()?, since).await;
+        let mut missed = missed.map_err(failed)?;
+        let mut outcome = Outcome { source: &self.source, provider: provider.name(), delivered: 0, asked: 0 };
+        while let Some(batch) = missed.next().await.map_err(failed)? {
+            deliver(&batch, &endpoint, &base, &mut outcome).await?;
+            if let Some(bookmark) = &batch.bookmark {
+                place.write(bookmark)?;
+            }
+        }
+        if self.json {
+            let mut text =
+                serde_json::to_vec(&outcome).map_err(|error| Failure::internal(error.to_string()))?;
+            text.push(b'\n');
+            return print(&text);
+        }
+        print(outcome.text(provider.title()).as_bytes())
+    }
+
+    /// How far to look back, in microseconds: never to what the gateway no longer knows again when it is posted.
+    fn back(&self, window: Duration) -> Result<i64, Failure> {
+        let longest = window / 10 * 9;
         let back = match &self.since {
-            None => webhook.dedup_window,
+            None => longest,
             Some(text) => parse_duration(text).ok_or_else(|| {
                 Failure::usage(format!("--since: \"{text}\" is no duration")).with_fix("90s, 2h, 3d")
             })?,
         };
-        if back > webhook.dedup_window {
+        if back > longest {
             return Err(Failure::usage(
-                "--since is longer than the source's dedup_window: events would come twice",
+                "--since is longer than nine tenths of the source's dedup_window: events could come twice",
             )
             .with_fix("a shorter --since, or a longer dedup_window"));
         }
-        let since = time::now().saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX));
-        let public_url = url(&webhook.settings, &self.source)?;
-        let missed = api::reconcile(provider, &api, &self.access.target, &public_url, since).await;
-        match missed.map_err(|error| failure(&error))? {
-            Missed::Redelivered(count) => {
-                print(format!("{provider} was asked to deliver {count} again\n").as_bytes())
-            }
-            Missed::Bodies(bodies) => {
-                let endpoint = Endpoint::new(webhook.provider.clone(), webhook.settings.clone())
-                    .map_err(|error| Failure::usage(error.to_string()))?;
-                let base = super::send::base(config, &self.source, self.url.as_deref());
-                let count = bodies.len();
-                let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                for body in bodies {
-                    let headers = HeaderMap::from_iter([json.clone()]);
-                    let signed = endpoint
-                        .sign_delivery(headers, body, time::now())
-                        .map_err(|error| Failure::usage(error.to_string()))?;
-                    super::send::post(&base, signed).await?;
-                }
-                print(format!("{count} events of {provider} were delivered\n").as_bytes())
+        Ok(i64::try_from(back.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+async fn deliver(
+    batch: &Batch,
+    endpoint: &Endpoint,
+    base: &str,
+    outcome: &mut Outcome<'_>,
+) -> Result<(), Failure> {
+    outcome.asked += batch.asked;
+    for delivery in &batch.deliveries {
+        let signed = endpoint
+            .sign_delivery(delivery.headers.clone(), delivery.body.clone(), time::now())
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        send::post(base, signed).await?;
+        outcome.delivered += 1;
+    }
+    Ok(())
+}
+
+impl Outcome<'_> {
+    fn text(&self, title: &str) -> String {
+        match (self.delivered, self.asked) {
+            (0, 0) => format!("nothing of {title} is missing\n"),
+            (delivered, 0) => format!("delivered {delivered} of {title}\n"),
+            (delivered, asked) => {
+                format!("delivered {delivered} of {title}, which was asked to deliver {asked} more itself\n")
             }
         }
     }

@@ -1,99 +1,275 @@
 //! `headgate webhook register`: the webhook is made by the provider's own API, or what to set there is said.
+//!
+//! # Duplicates
+//! It looks first, so running it again changes nothing, but that a webhook which would end soon is extended.
 
+use super::{
+    access::{Access, url},
+    bookmark::Place,
+    secret_file::{self, Absent, Claim},
+};
 use crate::{
     cli::{Failure, failure::print},
-    config::Config,
+    config::Webhook,
+    normalize::time,
 };
 use clap::Args;
 use headgate_webhook::{
-    Secret,
-    api::{self, Api, ApiError},
+    Provider, Secret, SecretOrigin, Service,
+    api::{self, Api, Bookmark, Hook, Wish},
 };
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-By API: github (target owner/repository or organization; token with admin:repo_hook or admin:org_hook) and stripe (a secret
-key). For every other provider it says what has to be set on its side.
+`headgate webhook list` shows whose API is known, `headgate webhook show PROVIDER` which target and token it wants. \
+For every other provider this says what has to be set on its side.
+
+The secret: with secret = { file = \"gh.secret\" } and no such file yet, a fresh one is made (or taken from the \
+provider, where that chooses it), written there, readable by this user alone, and never shown.
 
 Examples:
   HEADGATE_API_TOKEN=$(gh auth token) headgate webhook register gh --target octo/shop
   headgate webhook register pay
+  headgate webhook register help --target octo --event ticket.created,ticket.status_changed
 
-Exit codes: 0 made or said, 64 no such source, 69 the API is away, 78 refused by the API.")]
+Exit codes: 0 made, there already, or said; 64 no such source, or something is missing; 69 the API is away; \
+78 refused by the API, or the webhook is there with a secret that nobody knows here.")]
 pub(in crate::cli) struct Register {
     /// The source, as in [sources.NAME]
     source: String,
     #[command(flatten)]
     access: Access,
-}
-
-/// How the provider's API is reached.
-#[derive(Debug, Args)]
-pub(super) struct Access {
-    /// Where the webhook is: owner/repository or organization for GitHub
-    #[arg(long, default_value = "")]
-    pub(super) target: String,
-    /// The API's token; better in the environment than on a command line
-    #[arg(long, env = "HEADGATE_API_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// Where the API is, if not at the provider's usual place (GitHub Enterprise: https://HOST/api/v3)
+    /// The events to be told of, in the provider's names; all of them where the provider has such a thing
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+    events: Vec<String>,
+    /// Print JSON
     #[arg(long)]
-    api: Option<String>,
+    json: bool,
 }
 
-impl Access {
-    /// The API of a provider; `None` where the gateway knows none.
-    pub(super) fn open(&self, provider: &str) -> Result<Option<Api>, Failure> {
-        let Some(usual) = api::base(provider) else { return Ok(None) };
-        let token = self.token.clone().ok_or_else(|| {
-            Failure::usage(format!("the API of {provider} needs a token")).with_fix("set HEADGATE_API_TOKEN")
-        })?;
-        let base = self.api.as_deref().unwrap_or(usual);
-        Api::new(base, Secret::new(token)).map(Some).map_err(|error| failure(&error))
-    }
-}
-
-/// What an API's error is to a user.
-pub(super) fn failure(error: &ApiError) -> Failure {
-    match error {
-        ApiError::Unreachable(_) | ApiError::Busy(_) => Failure::unavailable(error.to_string()),
-        ApiError::Target(_) | ApiError::Unknown => Failure::usage(error.to_string()),
-        _ => Failure::refused(error.to_string()),
-    }
-}
-
-/// The URL that the provider is given.
-pub(super) fn url(settings: &headgate_webhook::Settings, source: &str) -> Result<String, Failure> {
-    settings.public_url.clone().ok_or_else(|| {
-        Failure::usage(format!("the provider has to be told a URL, and {source} has none"))
-            .with_fix("set http.public_url")
-    })
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    source: &'a str,
+    provider: &'a str,
+    url: &'a str,
+    /// The provider's id; none where it is set up by hand.
+    webhook: Option<String>,
+    /// `made`, `kept`, `extended` or `manual`.
+    outcome: &'static str,
+    expires: Option<String>,
+    /// The file that was written.
+    secret_file: Option<PathBuf>,
+    /// The provider's secret, where the configuration names no file for it.
+    secret: Option<String>,
+    /// What to do on the provider's side.
+    setup: Option<&'a str>,
 }
 
 impl Register {
-    pub(in crate::cli) async fn execute(self, config: &Config) -> Result<(), Failure> {
-        let webhook = super::find(config, &self.source)?;
-        let provider = webhook.provider.name();
+    pub(in crate::cli) async fn execute(self, file: &Path) -> Result<(), Failure> {
+        let (config, absent) = secret_file::load(file, &self.source)?;
+        let webhook = super::find(&config, &self.source)?;
+        let provider = &webhook.provider;
         let url = url(&webhook.settings, &self.source)?;
-        let Some(api) = self.access.open(provider)? else {
-            let text = format!(
-                "{} is set up by hand:\n\n{}\n\nthe endpoint's URL: {url}\nthe secret: {}\n",
-                webhook.provider.title(),
-                webhook.provider.setup().trim(),
-                webhook.provider.secret(),
-            );
-            return print(text.as_bytes());
+        let mut outcome = Outcome {
+            source: &self.source,
+            provider: provider.name(),
+            url: &url,
+            webhook: None,
+            outcome: "manual",
+            expires: None,
+            secret_file: None,
+            secret: None,
+            setup: None,
         };
-        let secret = webhook.settings.secrets.first();
-        let made = api::register(provider, &api, &self.access.target, &url, secret)
-            .await
-            .map_err(|error| failure(&error))?;
-        let mut text = format!("made webhook {} for {url}\n", made.id);
-        if let Some(secret) = made.secret {
-            // The one time that a secret is shown: the provider tells it once, and the configuration has to hold it.
-            text.push_str(&format!("its secret, to be set for {}: {}\n", self.source, secret.expose()));
+        if let Some(service) = provider.service() {
+            let place = Place::of(&config, &self.source);
+            let run = Run {
+                provider,
+                service,
+                api: &self.access.open(provider, service)?,
+                access: &self.access,
+                wish: self.access.wish(&url, &self.events),
+                absent: absent.as_ref(),
+                place: &place,
+            };
+            run.execute(webhook, &mut outcome).await?;
+        } else {
+            outcome.setup = Some(provider.setup().trim());
         }
-        print(text.as_bytes())
+        if self.json {
+            let mut text =
+                serde_json::to_vec(&outcome).map_err(|error| Failure::internal(error.to_string()))?;
+            text.push(b'\n');
+            return print(&text);
+        }
+        print(outcome.text(provider).as_bytes())
+    }
+}
+
+/// One registration.
+struct Run<'a> {
+    provider: &'a Provider,
+    service: &'a Service,
+    api: &'a Api,
+    access: &'a Access,
+    wish: Wish<'a>,
+    absent: Option<&'a Absent>,
+    place: &'a Place,
+}
+
+impl Run<'_> {
+    async fn execute(&self, webhook: &Webhook, outcome: &mut Outcome<'_>) -> Result<(), Failure> {
+        let failed = |error| self.access.failure(self.service, &error);
+        let mut bookmark = self.place.read()?;
+        let found = api::find(self.provider.name(), self.api, &self.wish, &bookmark).await.map_err(failed)?;
+        if self.service.secret == SecretOrigin::App && self.absent.is_some() {
+            return Err(Failure::usage(format!(
+                "{} signs with a secret that its API does not tell",
+                self.provider.name()
+            ))
+            .with_fix(format!("put it into the source's secret file: {}", self.provider.secret())));
+        }
+        // What ends by itself and signs with our secret can be made anew, if that secret was lost.
+        let lost = self.absent.is_some() && self.service.secret == SecretOrigin::Gateway;
+        let found = found.filter(|hook| !(lost && hook.expires.is_some()));
+        let hook = match found {
+            Some(hook) => {
+                outcome.outcome = "kept";
+                self.keep_secret(&hook, outcome)?;
+                let secret = webhook.settings.secrets.first();
+                self.renew(hook, secret, &mut bookmark, outcome).await?
+            }
+            None => {
+                outcome.outcome = "made";
+                self.make(webhook.settings.secrets.first(), &mut bookmark, outcome).await?
+            }
+        };
+        outcome.expires = hook.expires.map(|at| time::rfc3339(at).as_str().to_owned());
+        outcome.webhook = Some(hook.id);
+        Ok(())
+    }
+
+    /// What is there already signs with a secret that this side has to have.
+    fn keep_secret(&self, hook: &Hook, outcome: &mut Outcome<'_>) -> Result<(), Failure> {
+        let Some(absent) = self.absent else { return Ok(()) };
+        let Some(secret) = &hook.secret else {
+            return Err(Failure::refused(format!(
+                "webhook {} calls {} already, with a secret that is not in {} and that {} does not tell",
+                hook.id,
+                self.wish.url,
+                absent.path.display(),
+                self.provider.title(),
+            ))
+            .with_fix(
+                "put its secret into that file, or delete the webhook at the provider and run this again",
+            ));
+        };
+        Claim::new(&absent.path)?.write(&absent.path, secret)?;
+        outcome.secret_file = Some(absent.path.clone());
+        Ok(())
+    }
+
+    async fn renew(
+        &self,
+        hook: Hook,
+        secret: Option<&Secret>,
+        bookmark: &mut Bookmark,
+        outcome: &mut Outcome<'_>,
+    ) -> Result<Hook, Failure> {
+        let Some(secret) = secret else { return Ok(hook) };
+        let renewed =
+            api::renew(self.provider.name(), self.api, &self.wish, &hook, secret, bookmark, time::now())
+                .await;
+        let Some(renewed) = renewed.map_err(|error| self.access.failure(self.service, &error))? else {
+            return Ok(hook);
+        };
+        outcome.outcome = "extended";
+        self.remember(bookmark)?;
+        Ok(renewed)
+    }
+
+    async fn make(
+        &self,
+        secret: Option<&Secret>,
+        bookmark: &mut Bookmark,
+        outcome: &mut Outcome<'_>,
+    ) -> Result<Hook, Failure> {
+        let mut claim = None;
+        if let Some(absent) = self.absent {
+            let ready = Claim::new(&absent.path)?;
+            if self.service.secret == SecretOrigin::Gateway {
+                ready.write(&absent.path, &absent.fresh)?;
+                outcome.secret_file = Some(absent.path.clone());
+            } else {
+                claim = Some((ready, absent));
+            }
+        }
+        // A provider that chooses the secret is not told one.
+        let secret = secret.ok_or_else(|| {
+            Failure::usage("the source has no secret to sign with")
+                .with_fix("secret = { file = \"NAME.secret\" }")
+        })?;
+        let made = api::make(self.provider.name(), self.api, &self.wish, secret, bookmark).await;
+        let hook = made.map_err(|error| self.access.failure(self.service, &error))?;
+        if let Some(secret) = &hook.secret {
+            match claim {
+                Some((claim, absent)) => {
+                    claim.write(&absent.path, secret).map_err(|failure| {
+                        failure.with_fix(format!(
+                            "webhook {} was made and its secret is lost: delete it at the provider, and run this again",
+                            hook.id
+                        ))
+                    })?;
+                    outcome.secret_file = Some(absent.path.clone());
+                }
+                // The one time that a secret is shown: the provider tells it once, and the configuration has no file for it.
+                None => outcome.secret = Some(secret.expose().to_owned()),
+            }
+        }
+        self.remember(bookmark)?;
+        Ok(hook)
+    }
+
+    fn remember(&self, bookmark: &Bookmark) -> Result<(), Failure> {
+        if *bookmark == Bookmark::default() { Ok(()) } else { self.place.write(bookmark) }
+    }
+}
+
+impl Outcome<'_> {
+    fn text(&self, provider: &Provider) -> String {
+        let Some(webhook) = &self.webhook else {
+            return format!(
+                "{} is set up by hand:\n\n{}\n\nthe endpoint's URL: {}\nthe secret: {}\n",
+                provider.title(),
+                self.setup.unwrap_or_default(),
+                self.url,
+                provider.secret(),
+            );
+        };
+        let mut text = match self.outcome {
+            "made" => format!("made webhook {webhook} for {}\n", self.url),
+            "extended" => format!("extended webhook {webhook} for {}\n", self.url),
+            _ => format!("webhook {webhook} calls {} already: nothing was changed there\n", self.url),
+        };
+        if let Some(expires) = &self.expires {
+            text.push_str(&format!(
+                "it ends {expires}: run this daily, it extends what would end within three days\n"
+            ));
+        }
+        if let Some(file) = &self.secret_file {
+            text.push_str(&format!("its secret is in {}\n", file.display()));
+        }
+        if let Some(secret) = &self.secret {
+            text.push_str(&format!("its secret, to be set for {}: {secret}\n", self.source));
+        }
+        if self.secret_file.is_some() || self.secret.is_some() {
+            text.push_str("a gateway that is running has to be started again to know it\n");
+        }
+        text
     }
 }

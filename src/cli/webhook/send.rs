@@ -22,7 +22,7 @@ Examples:
   headgate webhook send gh --sample push
   headgate tail gh --count 1 --json & headgate webhook send gh
 
-Exit codes: 0 accepted, 64 no such source or sample, 69 nothing answers, 78 refused by the gateway.")]
+Exit codes: 0 accepted, 64 no such source or sample, 69 nothing answers or it cannot take it now, 78 refused by the gateway.")]
 pub(in crate::cli) struct Send {
     /// The source, as in [sources.NAME]
     source: String,
@@ -77,6 +77,10 @@ pub(super) async fn post(base: &str, signed: SignedRequest) -> Result<reqwest::R
             .with_fix("headgate run, or look at http.listen")
     })?;
     let status = answer.status();
+    if status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS {
+        return Err(Failure::unavailable(format!("the gateway answered {status}"))
+            .with_fix("come again later; `headgate status` shows the broker and the spool, rate_limit the source's limit"));
+    }
     if !status.is_success() {
         return Err(Failure::refused(format!("the gateway answered {status}"))
             .with_fix("its log says why; was it started with another secret?"));

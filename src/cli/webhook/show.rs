@@ -36,10 +36,23 @@ fn page(provider: &Provider, paint: Paint) -> String {
     row("handshakes", &provider.handshakes().collect::<Vec<_>>().join(", "));
     row("samples", &provider.samples().collect::<Vec<_>>().join(", "));
     row("facts", provider.facts());
+    row("API", &super::abilities(provider).join(", "));
+    if let Some(service) = provider.service() {
+        row("  target", &service.target);
+        row("  token", &service.token);
+        row("  events", &service.events);
+        row("  missed", &service.reconcile);
+        row("  see", &service.documentation.join(" "));
+    }
     let _ = write!(
         out,
-        "\n[sources.NAME]\nconnector = \"webhook\"\nprovider = \"{}\"\nsecret = \"${{NAME_SECRET}}\"\n",
-        provider.name()
+        "\n[sources.NAME]\nconnector = \"webhook\"\nprovider = \"{}\"\nsecret = {}\n",
+        provider.name(),
+        // A file is what `register` can write.
+        match provider.service() {
+            Some(_) => "{ file = \"NAME.secret\" }",
+            None => "\"${NAME_SECRET}\"",
+        }
     );
     let parameters = provider.parameters();
     if !parameters.is_empty() {

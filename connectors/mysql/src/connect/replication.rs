@@ -175,6 +175,9 @@ impl Login<'_> {
                     switched = true;
                     self.switch(&packet).await?;
                 }
+                Some(_) if matches!(self.plugin, AuthPlugin::MariadbParsec { .. }) => {
+                    self.sign(&packet).await?;
+                }
                 Some(&MORE) if self.plugin == AuthPlugin::CachingSha2Password => match packet.get(1) {
                     Some(&KNOWN) => {}
                     Some(&UNKNOWN) => self.give_password().await?,
@@ -192,9 +195,10 @@ impl Login<'_> {
         }
         let request = ParseBuf(packet).parse::<AuthSwitchRequest<'_>>(())?;
         match request.auth_plugin() {
-            plugin @ (AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword) => {
-                self.plugin = plugin.into_owned();
-            }
+            plugin @ (AuthPlugin::CachingSha2Password
+            | AuthPlugin::MysqlNativePassword
+            | AuthPlugin::Ed25519
+            | AuthPlugin::MariadbParsec { .. }) => self.plugin = plugin.into_owned(),
             AuthPlugin::MysqlOldPassword => return Err(DriverError::MysqlOldPasswordDisabled.into()),
             AuthPlugin::MysqlClearPassword => return Err(DriverError::CleartextPluginDisabled.into()),
             other => {
@@ -203,8 +207,24 @@ impl Login<'_> {
             }
         }
         self.nonce = request.plugin_data().to_vec();
+        if matches!(self.plugin, AuthPlugin::MariadbParsec { .. }) {
+            // The server first has to tell how the password was salted.
+            return Ok(self.packets.send(&[]).await?);
+        }
         let secret = self.plugin.gen_data(self.target.password.as_deref(), &self.nonce);
         Ok(self.packets.send(secret.as_deref().unwrap_or_default()).await?)
+    }
+
+    /// The server has told how the password was salted (`parsec`).
+    async fn sign(&mut self, packet: &[u8]) -> Result<(), Error> {
+        // Early servers leave the first byte away.
+        let salt = packet.strip_prefix(&[MORE]).unwrap_or(packet);
+        let secret = self
+            .plugin
+            .read_add_data(salt)
+            .and_then(|()| self.plugin.gen_data(self.target.password.as_deref(), &self.nonce));
+        let secret = secret.ok_or(DriverError::InvalidParsecSalt)?;
+        Ok(self.packets.send(&secret).await?)
     }
 
     /// The server does not remember the password: it wants all of it, so that nobody else can read it.

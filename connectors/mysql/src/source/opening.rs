@@ -15,7 +15,10 @@ use crate::{
     tables::Captured,
 };
 use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume};
-use std::sync::{Arc, atomic::AtomicI64};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering::Relaxed},
+};
 
 impl MySql {
     /// Everything up to the first event.
@@ -29,7 +32,7 @@ impl MySql {
     ) -> Result<Stream, Ended> {
         let target = Target::new(&self.config)?;
         let mut session = target.connect().await?;
-        let server = Server::of(&mut session).await?;
+        let server = target.answer(Server::of(&mut session)).await?;
         server.suffices()?;
         let server_id = self.config.server_id_of(&self.source);
         if server.setting("server_id").parse() == Ok(server_id) {
@@ -37,8 +40,8 @@ impl MySql {
                 .with_fix("give the source another server_id")
                 .into());
         }
-        server::lock(&mut session, &target, server_id).await?;
-        let facts = server::facts(&mut session, &server).await?;
+        target.answer(server::lock(&mut session, &target, server_id)).await?;
+        let facts = target.answer(server::facts(&mut session, &server)).await?;
         let begun = self.settle(resume, &facts, outlet, lost, foreign).await?;
         let Begun { epoch, identity, start, expected } = begun;
         let request = Request {
@@ -48,7 +51,7 @@ impl MySql {
             log: &facts.log,
             start: &start,
         };
-        let dump = Dump::start(&target, &request).await?;
+        let dump = target.answer(Dump::start(&target, &request)).await?;
         let executed = match &start {
             Start::After(executed) => Some(executed.clone()),
             // In a log that is read by place, names are learned where a file begins, and until then none is known.
@@ -69,10 +72,19 @@ impl MySql {
             Catalog::new(target.clone(), server.has_names()),
         );
         tracing::info!(source = self.source, epoch, server = %target.address(), version = server.name(), "streaming");
-        let confirmed_at = Arc::new(AtomicI64::new(monitor::now()));
+        // Places of another server, or of a log that was begun anew, are not to be compared with these.
+        context.vitals.confirmed_log.store(identity.place, Relaxed);
+        context.vitals.server_log.store(facts.end.0, Relaxed);
+        let since = if identity.confirmed_at > 0 { identity.confirmed_at } else { monitor::now() };
+        let confirmed_at = Arc::new(AtomicI64::new(since));
         let landmarks = Landmarks::new(identity, Arc::clone(&confirmed_at));
-        let watch =
-            Watch { source: self.source.clone(), server, vitals: Arc::clone(&context.vitals), confirmed_at };
+        let watch = Watch {
+            source: self.source.clone(),
+            target: target.clone(),
+            server,
+            vitals: Arc::clone(&context.vitals),
+            confirmed_at,
+        };
         Ok(Stream {
             epoch,
             server_id,
@@ -126,7 +138,7 @@ impl MySql {
             Verdict::Continue { epoch, start } => match (taken_over, known) {
                 (Some(partial), known) => {
                     // Places of the old server mean nothing here; names do.
-                    let mut prepared = known.map(|known| known.prepared).unwrap_or_default();
+                    let Identity { mut prepared, confirmed_at, .. } = known.unwrap_or_default();
                     prepared.retain(|_, prepared| {
                         prepared.place = 0;
                         prepared.gtid.is_some() && matches!(start, Start::After(Executed::MySql(_)))
@@ -136,7 +148,7 @@ impl MySql {
                         Start::At(_) => None,
                     };
                     let relies_on = resume.last.map(|last| last.position.to_string());
-                    let identity = Identity { executed, prepared, partial, relies_on, ..fresh };
+                    let identity = Identity { confirmed_at, executed, prepared, partial, relies_on, ..fresh };
                     tracing::warn!(
                         source = self.source,
                         epoch,

@@ -1,12 +1,22 @@
 //! One API over HTTP: a token, a deadline, patience with 429, and no way off its host.
+//!
+//! # Duplicates
+//! What makes something (`POST`) is repeated only after an answer that says it was not done: a 429. After any other failure
+//! nobody knows, and the next run of the command looks first.
 
-use crate::{Secret, json};
+use crate::{Auth, Secret, Unrandom, json};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::{Bytes, BytesMut};
-use reqwest::{Method, StatusCode, Url, header};
-use std::time::Duration;
+use reqwest::{
+    Method, StatusCode, Url,
+    header::{self, HeaderValue},
+};
+use std::{error::Error, time::Duration};
 
 /// Largest answer that is read, in bytes.
 pub(super) const ANSWER: usize = 32 << 20;
+
+const ENDLESS: ApiError = ApiError::Strange("an answer without end");
 
 /// How often a call is made before a 429 or 5xx is final.
 const TRIES: u32 = 5;
@@ -24,8 +34,14 @@ pub enum ApiError {
     #[error("the gateway does not know this provider's API")]
     Unknown,
     /// The target is not in the provider's form.
-    #[error("the target \"{0}\" is not owner/repository or an organization")]
+    #[error("the target \"{0}\" is not of the form that this provider has")]
     Target(String),
+    /// Events have to be named; the example is one of them.
+    #[error("this provider has no \"all events\": name those you want, --event {0} for instance")]
+    NoEvents(&'static str),
+    /// The system has no random numbers to give.
+    #[error(transparent)]
+    Unrandom(#[from] Unrandom),
     /// The token is missing a right, or its time is over.
     #[error(
         "the API answered {status}: the token is wrong, has expired or lacks the right to manage webhooks"
@@ -45,6 +61,9 @@ pub enum ApiError {
     /// Still too many requests after some patience.
     #[error("the API wants fewer requests, after {0} tries still: come again later")]
     Busy(u32),
+    /// The API's address is none.
+    #[error("the API's address is no URL: {0}")]
+    Url(String),
     /// No answer.
     #[error("the API cannot be reached: {0}")]
     Unreachable(String),
@@ -63,6 +82,7 @@ pub enum ApiError {
 pub struct Api {
     client: reqwest::Client,
     base: Url,
+    auth: Auth,
     token: Secret,
 }
 
@@ -78,15 +98,15 @@ impl Api {
     ///
     /// # Errors
     /// `base` is not a URL.
-    pub fn new(base: &str, token: Secret) -> Result<Self, ApiError> {
-        let base = Url::parse(base).map_err(|error| ApiError::Unreachable(format!("{base}: {error}")))?;
+    pub fn new(base: &str, auth: &Auth, token: Secret) -> Result<Self, ApiError> {
+        let base = Url::parse(base).map_err(|error| ApiError::Url(format!("{base}: {error}")))?;
         let client = reqwest::Client::builder()
             .timeout(DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("headgate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ApiError::Unreachable(error.to_string()))?;
-        Ok(Self { client, base, token })
+        Ok(Self { client, base, auth: auth.clone(), token })
     }
 
     /// Calls a path of the API, or a URL that it named itself, which must be on its own host: the token goes nowhere else.
@@ -98,32 +118,71 @@ impl Api {
     ) -> Result<Answer, ApiError> {
         let url = self.url(path)?;
         for attempt in 1..=TRIES {
-            let mut request = self
-                .client
-                .request(method.clone(), url.clone())
-                .bearer_auth(self.token.expose())
-                .header(header::ACCEPT, "application/json");
+            let request = self.authorize(self.client.request(method.clone(), url.clone()));
+            let mut request = request.header(header::ACCEPT, "application/json");
             if let Some((content_type, body)) = &body {
                 request = request.header(header::CONTENT_TYPE, *content_type).body(body.clone());
             }
             let answer = request.send().await;
-            let answer = answer.map_err(|error| ApiError::Unreachable(error.without_url().to_string()))?;
+            let answer = answer.map_err(|error| self.unreachable(error))?;
             let status = answer.status();
-            if status == StatusCode::TOO_MANY_REQUESTS || limited(&answer) || status.is_server_error() {
+            let limited = limited(&answer);
+            let again = limited || (status.is_server_error() && method == Method::GET);
+            if again && attempt < TRIES {
                 tokio::time::sleep(pause(&answer, attempt)).await;
                 continue;
+            }
+            if limited {
+                break;
             }
             if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
                 return Err(ApiError::Denied { status: status.as_u16() });
             }
             let next = next(&answer);
-            let body = read(answer).await?;
+            let body = read(answer).await.map_err(|error| self.unreachable(error))?.ok_or(ENDLESS)?;
             if !status.is_success() {
-                return Err(ApiError::Refused { status: status.as_u16(), message: message(&body) });
+                return Err(self.refused(status.as_u16(), &message(&body)));
             }
             return Ok(Answer { body, next });
         }
         Err(ApiError::Busy(TRIES))
+    }
+
+    /// Why there is no answer, down to its cause.
+    fn unreachable(&self, error: reqwest::Error) -> ApiError {
+        let error = error.without_url();
+        let mut cause: &dyn Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        ApiError::Unreachable(format!("{}: {cause}", self.base.host_str().unwrap_or_default()))
+    }
+
+    /// A refusal in the API's own words, without the token, should it have come back in them.
+    pub(super) fn refused(&self, status: u16, message: &str) -> ApiError {
+        // The token goes before anything is cut off, for a piece of it is as bad.
+        let message = message.replace(self.token.expose(), "…");
+        let message = message.chars().filter(|c| !c.is_control()).take(300).collect();
+        ApiError::Refused { status, message }
+    }
+
+    fn authorize(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let token = self.token.expose();
+        let (name, value) = match &self.auth {
+            Auth::Header(name) => (name.as_str(), token.to_owned()),
+            Auth::Basic if token.contains(':') => {
+                ("authorization", format!("Basic {}", BASE64_STANDARD.encode(token)))
+            }
+            Auth::Bearer | Auth::Basic => ("authorization", format!("Bearer {token}")),
+        };
+        match HeaderValue::from_str(&value) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                request.header(name, value)
+            }
+            // What is no header's value is no token either, and without one the API says so.
+            Err(_) => request,
+        }
     }
 
     fn url(&self, path: &str) -> Result<Url, ApiError> {
@@ -138,16 +197,23 @@ impl Api {
     }
 }
 
-/// GitHub says 403 with no calls left, instead of 429.
+/// Whether the API wants fewer requests. GitHub says 403 with no calls left, instead of 429.
 fn limited(answer: &reqwest::Response) -> bool {
-    answer.status() == StatusCode::FORBIDDEN
-        && (answer.headers().contains_key(header::RETRY_AFTER)
-            || answer.headers().get("x-ratelimit-remaining").is_some_and(|left| left == "0"))
+    let spent = || answer.headers().get("x-ratelimit-remaining").is_some_and(|left| left == "0");
+    match answer.status() {
+        StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::FORBIDDEN => answer.headers().contains_key(header::RETRY_AFTER) || spent(),
+        _ => false,
+    }
 }
 
+/// How long to wait: what `Retry-After` says, in seconds (a fraction at Shopify), else twice as long each time, from two
+/// seconds after a 429: Airtable wants half a minute and does not say so.
 fn pause(answer: &reqwest::Response, attempt: u32) -> Duration {
     let asked = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    asked.map_or(Duration::from_millis(250 << attempt), Duration::from_secs).min(PATIENCE)
+    let asked = asked.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
+    let first = if answer.status().is_server_error() { 250 } else { 1000 };
+    asked.unwrap_or(Duration::from_millis(first << attempt)).min(PATIENCE)
 }
 
 /// The target of `Link: <…>; rel="next"`.
@@ -159,25 +225,31 @@ fn next(answer: &reqwest::Response) -> Option<String> {
     })
 }
 
-async fn read(mut answer: reqwest::Response) -> Result<Bytes, ApiError> {
+/// An answer's body; `None` where it is larger than [`ANSWER`].
+async fn read(mut answer: reqwest::Response) -> reqwest::Result<Option<Bytes>> {
     let mut body = BytesMut::new();
-    while let Some(chunk) =
-        answer.chunk().await.map_err(|error| ApiError::Unreachable(error.without_url().to_string()))?
-    {
+    while let Some(chunk) = answer.chunk().await? {
         if body.len() + chunk.len() > ANSWER {
-            return Err(ApiError::Strange("an answer without end"));
+            return Ok(None);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(Some(body.freeze()))
 }
 
 /// What an API says about a refusal, in a line.
 fn message(body: &[u8]) -> String {
     let root = json::parse(body).ok();
-    let text = ["/message", "/error/message"].iter().find_map(|pointer| {
-        let pointer = json::Pointer::parse(pointer).ok()?;
-        Some(root?.get(&pointer)?.scalar()?.chars().filter(|c| !c.is_control()).take(300).collect())
-    });
+    // GitHub; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
+    let places = [
+        "/message",
+        "/error/message",
+        "/error/title",
+        "/errors/0/title",
+        "/description",
+        "/errors",
+        "/error",
+    ];
+    let text = places.iter().find_map(|place| super::text(root?, place));
     text.unwrap_or_else(|| "no reason given".to_owned())
 }

@@ -3,7 +3,7 @@
 use crate::{
     Reply, handshake,
     mapping::{self, Mapping},
-    provider::{body, reply_headers},
+    provider::{body, reply_headers, service::Service},
     verify::{self, Verifier},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -26,6 +26,8 @@ pub(crate) struct Definition {
     #[serde(default)]
     pub(crate) parameters: BTreeMap<String, Parameter>,
     pub(crate) sample: Vec<Sample>,
+    /// The provider's own API, where the gateway speaks it.
+    pub(crate) api: Option<Service>,
 }
 
 /// How sure a file's facts are.

@@ -4,7 +4,10 @@ use crate::{
     Reason,
     template::{Scope, Template},
 };
-use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
+use aws_lc_rs::{
+    constant_time::verify_slices_are_equal,
+    digest::{self, Digest},
+};
 use serde::Deserialize;
 
 /// One condition as it is written.
@@ -23,12 +26,13 @@ pub(crate) struct Rule {
 #[derive(Clone, Debug)]
 pub(crate) struct Condition {
     template: Template,
-    is: Vec<String>,
+    /// The hashes of the texts of which it has to be one.
+    is: Vec<Digest>,
 }
 
 impl Condition {
     pub(crate) fn new(rule: &Rule) -> Result<Self, String> {
-        let is = rule.is.iter().chain(&rule.any).cloned().collect();
+        let is = rule.is.iter().chain(&rule.any).map(|text| hash(text.as_bytes())).collect();
         Ok(Self { template: Template::parse(&rule.value)?, is })
     }
 
@@ -39,7 +43,11 @@ impl Condition {
     /// Whether it holds. The texts are compared in constant time, for some of them are secrets.
     pub(crate) fn holds(&self, scope: &Scope<'_>) -> Result<bool, Reason> {
         let Some(value) = self.template.render(scope)? else { return Ok(false) };
-        Ok(self.is.is_empty() || self.is.iter().any(|is| same(is.as_bytes(), value.as_bytes())))
+        if self.is.is_empty() {
+            return Ok(true);
+        }
+        let value = hash(value.as_bytes());
+        Ok(self.is.iter().any(|is| verify_slices_are_equal(is.as_ref(), value.as_ref()).is_ok()))
     }
 
     pub(crate) fn has_json(&self) -> bool {
@@ -49,6 +57,9 @@ impl Condition {
 
 /// Whether two texts are the same, in a time that tells neither where they differ nor how long the secret one is.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
-    let (a, b) = (digest::digest(&digest::SHA256, a), digest::digest(&digest::SHA256, b));
-    verify_slices_are_equal(a.as_ref(), b.as_ref()).is_ok()
+    verify_slices_are_equal(hash(a).as_ref(), hash(b).as_ref()).is_ok()
+}
+
+fn hash(text: &[u8]) -> Digest {
+    digest::digest(&digest::SHA256, text)
 }

@@ -1,0 +1,74 @@
+//! How a provider's API is reached, and what its errors are to a user.
+
+use crate::cli::Failure;
+use clap::Args;
+use headgate_webhook::{
+    Provider, Secret, Service,
+    api::{Api, ApiError, Wish},
+};
+
+/// The arguments of commands that use a provider's API.
+#[derive(Debug, Args)]
+pub(super) struct Access {
+    /// Where the webhook is, as `headgate webhook show PROVIDER` says: owner/repository, a base, a shop…
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(super) target: String,
+    /// The API's token; better in the environment than on a command line
+    #[arg(long, env = "HEADGATE_API_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Where the API is, if not at the provider's usual place (GitHub Enterprise: https://HOST/api/v3)
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
+}
+
+impl Access {
+    /// The API of a provider.
+    pub(super) fn open(&self, provider: &Provider, service: &Service) -> Result<Api, Failure> {
+        let base = match &self.api {
+            Some(base) => base.clone(),
+            None => service
+                .base(&self.target)
+                .map_err(|problem| Failure::usage(problem).with_fix("set --target"))?,
+        };
+        let token = self.token.as_deref().filter(|token| !token.is_empty()).ok_or_else(|| {
+            Failure::usage(format!("the API of {} needs a token", provider.name()))
+                .with_fix(format!("set HEADGATE_API_TOKEN to {}", service.token))
+        })?;
+        Api::new(&base, &service.auth, Secret::new(token)).map_err(|error| self.failure(service, &error))
+    }
+
+    /// Which webhook is meant.
+    pub(super) fn wish<'a>(&'a self, url: &'a str, events: &'a [String]) -> Wish<'a> {
+        Wish { target: &self.target, url, events }
+    }
+
+    /// What an API's error is to a user.
+    pub(super) fn failure(&self, service: &Service, error: &ApiError) -> Failure {
+        let text = error.to_string();
+        match error {
+            ApiError::Unreachable(_) | ApiError::Busy(_) | ApiError::Unrandom(_) => {
+                Failure::unavailable(text)
+            }
+            ApiError::Refused { status: 500.., .. } => Failure::unavailable(text)
+                .with_fix("run it again: it looks for what is there before it makes anything"),
+            ApiError::Target(_) => {
+                Failure::usage(text).with_fix(format!("set --target to {}", service.target))
+            }
+            ApiError::Unknown | ApiError::NoEvents(_) | ApiError::Url(_) => Failure::usage(text),
+            ApiError::Denied { .. } => {
+                Failure::refused(text).with_fix(format!("HEADGATE_API_TOKEN has to be {}", service.token))
+            }
+            ApiError::Refused { status: 404, .. } => Failure::refused(text)
+                .with_fix("look at --target; what a token may not see is often answered the same way"),
+            _ => Failure::refused(text),
+        }
+    }
+}
+
+/// The URL that the provider is given.
+pub(super) fn url(settings: &headgate_webhook::Settings, source: &str) -> Result<String, Failure> {
+    settings.public_url.clone().ok_or_else(|| {
+        Failure::usage(format!("the provider has to be told a URL, and {source} has none"))
+            .with_fix("set http.public_url")
+    })
+}
