@@ -2,6 +2,8 @@
 
 use crate::support::{
     gateway::{Gateway, Settings},
+    mysql,
+    mysql_shop::{MySqlShop, write},
     nats::Nats,
     postgres::{Stop, Version},
     shop::{SLOT, Shop},
@@ -37,4 +39,39 @@ async fn verify_full_with_a_client_certificate() {
     writing.stop().await;
     shop.assert_faithful().await;
     assert_eq!(gateway.terminate(), Some(0));
+}
+
+/// The account is let in with a certificate only, on the connections that the driver makes and on the one of the log.
+async fn verify_identity_with_a_client_certificate(version: mysql::Version) {
+    let authority = Authority::new();
+    let (server, cdc) = (authority.certify("localhost"), authority.certify("cdc"));
+    let secured = [
+        format!("--ssl-ca={}", authority.certificate().display()),
+        format!("--ssl-cert={}", server.certificate.display()),
+        format!("--ssl-key={}", server.key.display()),
+    ];
+    let Some(shop) = MySqlShop::with(version, &secured.each_ref().map(String::as_str)).await else { return };
+    shop.server.execute(&["ALTER USER cdc REQUIRE X509"]).await;
+    let source = format!(
+        "mysql://cdc:{}@localhost:{}/shop?ssl-mode=verify_identity&ssl-ca={}&ssl-cert={}&ssl-key={}",
+        mysql::PASSWORD,
+        shop.server.port(),
+        authority.certificate().display(),
+        cdc.certificate.display(),
+        cdc.key.display()
+    );
+    let mut gateway = Gateway::start(&Settings { source, ..shop.settings() }).await;
+    write(&shop.server, 3, 2, 50).join_all().await;
+    shop.assert_faithful().await;
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn verify_identity_with_a_client_certificate_mysql() {
+    verify_identity_with_a_client_certificate(mysql::Version::MySql97).await;
+}
+
+#[tokio::test]
+async fn verify_identity_with_a_client_certificate_mariadb() {
+    verify_identity_with_a_client_certificate(mysql::Version::MariaDb1011).await;
 }

@@ -25,7 +25,7 @@ mod statements;
 use crate::{
     catalog::Catalog,
     event::{self, Event, Flavor, Header, Images},
-    executed::Executed,
+    executed::{Executed, Name},
     history::{Partial, Prepared},
     place::{Place, parse_file},
     table::Table,
@@ -110,11 +110,17 @@ pub(crate) struct Apply {
 struct Open {
     began: Place,
     transaction: Transaction,
-    /// Its name, where it has one.
-    gtid: Option<String>,
+    /// Its name, where it has one; then this is also the transaction's id.
+    gtid: Option<Name>,
     stage: Stage,
     /// Changes of it that are not in the log as rows.
     lost: Option<String>,
+}
+
+impl Open {
+    fn is_named(&self, name: &str) -> bool {
+        self.gtid.is_some() && self.transaction.id == name
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,11 +223,11 @@ impl Apply {
             Event::Xid(_) => self.commit(outlet)?,
             Event::Gtid(gtid) => {
                 let at = gtid.original_commit.or(gtid.immediate_commit).and_then(|at| i64::try_from(at).ok());
-                self.named(gtid.id.map(|id| id.to_string()), at, header, false, outlet)?;
+                self.named(gtid.id.map(Name::MySql), at, header, false, outlet)?;
             }
             Event::MariaGtid(gtid) => {
                 let begun = !gtid.standalone && !gtid.prepared_xa && !gtid.completed_xa;
-                self.named(Some(gtid.id.to_string()), None, header, begun, outlet)?;
+                self.named(Some(Name::MariaDb(gtid.id)), None, header, begun, outlet)?;
                 if gtid.prepared_xa
                     && let Some(open) = &mut self.open
                 {
@@ -375,7 +381,7 @@ impl Apply {
     /// A transaction begins with its name.
     fn named<O: Outlet>(
         &mut self,
-        gtid: Option<String>,
+        gtid: Option<Name>,
         committed_at: Option<i64>,
         header: &Header,
         begun: bool,
@@ -393,7 +399,7 @@ impl Apply {
                 "the log has a transaction at {began} that was not read, although it was read up to {expected}"
             )));
         }
-        let id = gtid.clone().unwrap_or_else(|| format!("{}.{began}", self.opening.log));
+        let id = gtid.map_or_else(|| format!("{}.{began}", self.opening.log), |name| name.to_string());
         let committed_at = committed_at.unwrap_or_else(|| i64::from(header.timestamp) * 1_000_000);
         self.open = Some(Open {
             began,
@@ -417,7 +423,7 @@ impl Apply {
         open.stage = Stage::Begun;
         outlet.begin(&open.transaction);
         if let Some(partial) = &self.opening.partial
-            && open.gtid.as_ref() == Some(&partial.transaction)
+            && open.is_named(&partial.transaction)
         {
             outlet.skip(partial.events);
         }
@@ -439,14 +445,9 @@ impl Apply {
         }
         self.last_commit = open.transaction.committed_at;
         if let (Some(executed), Some(gtid)) = (&mut self.opening.executed, &open.gtid) {
-            executed.add(gtid);
+            executed.note(gtid);
         }
-        if self
-            .opening
-            .partial
-            .as_ref()
-            .is_some_and(|partial| open.gtid.as_ref() == Some(&partial.transaction))
-        {
+        if self.opening.partial.as_ref().is_some_and(|partial| open.is_named(&partial.transaction)) {
             self.opening.partial = None;
         }
         let progress = Progress { epoch: self.opening.epoch, log: self.done.0 };

@@ -1,5 +1,12 @@
 //! From a URL to an authenticated session.
 
+mod packet;
+mod replication;
+mod tls;
+
+pub(crate) use packet::Packets;
+pub(crate) use replication::{OK, REFUSED, Replication, refusal};
+
 use crate::Config;
 use headgate_sdk::Fault;
 use mysql_async::{ClientIdentity, Conn, DriverError, Error, OptsBuilder, SslOpts};

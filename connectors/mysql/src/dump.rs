@@ -5,28 +5,43 @@
 //! is alive at every heartbeat, and one that is silent three times as long is given up.
 
 use crate::{
-    connect::{PATIENCE, Target, sql_fault},
-    event::{Flavor, Header},
+    connect::{OK, PATIENCE, Packets, REFUSED, Replication, Target, refusal, sql_fault},
+    event::{self, DecodeError, Event, Flavor, Frame, Header, PayloadEvents, Problem},
     executed::Executed,
     history::Start,
     place::Place,
 };
-use futures_util::{FutureExt as _, StreamExt as _};
+use bytes::Bytes;
 use headgate_sdk::Fault;
-use mysql_async::{
-    BinlogStream, BinlogStreamRequest, Conn, Error, GnoInterval, Sid,
-    binlog::{BinlogChecksumAlg, events},
-    prelude::Queryable as _,
+use mysql_async::Error;
+use std::{
+    io::{self, Cursor},
+    time::Duration,
 };
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// Seconds that a write of the server may block.
 const WRITE_TIMEOUT: u32 = 86_400;
 
+/// Commands of the protocol.
+const COM_BINLOG_DUMP: u8 = 0x12;
+const COM_REGISTER_SLAVE: u8 = 0x15;
+const COM_BINLOG_DUMP_GTID: u8 = 0x1e;
+/// What we are called in `SHOW REPLICAS`.
+const HOST: &[u8] = b"headgate";
+/// First byte of the packet that ends a dump, which is shorter than any other that begins so.
+const END: u8 = 0xfe;
+const END_LENGTH: usize = 9;
+/// Most bytes of an event in a compressed transaction.
+const LARGEST_EVENT: u32 = 1 << 30;
+
 /// A running dump.
 pub(crate) struct Dump {
-    stream: BinlogStream,
+    packets: Packets,
+    /// The rest of a compressed transaction.
+    payload: Option<PayloadEvents<Cursor<Bytes>>>,
+    /// Whether events end with a checksum.
+    checksums: bool,
     silence: Duration,
     /// Since when the server has been waited for.
     waiting: Option<Instant>,
@@ -70,9 +85,7 @@ impl From<Fault> for Broken {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) header: Header,
-    event: events::Event,
-    /// Bytes to leave off the body.
-    surplus: usize,
+    body: Bytes,
     /// Whether it comes out of a compressed transaction.
     pub(crate) inside: bool,
 }
@@ -80,8 +93,7 @@ pub(crate) struct Arrival {
 impl Arrival {
     /// The event without its header and its checksum.
     pub(crate) fn body(&self) -> &[u8] {
-        let body = self.event.data();
-        &body[..body.len().saturating_sub(self.surplus)]
+        &self.body
     }
 }
 
@@ -89,11 +101,13 @@ impl Dump {
     /// Asks for the log.
     pub(crate) async fn start(target: &Target, request: &Request<'_>) -> Result<Self, Broken> {
         let failed = |error| Broken::Fault(sql_fault(error, "cannot ask for the log"));
-        let mut session = target.connect().await.map_err(Broken::Fault)?;
+        let mut session = target.replicate().await.map_err(Broken::Fault)?;
         let period = request.heartbeat.as_nanos();
         let mut settings = vec![
             format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
             format!("SET SESSION net_write_timeout = {WRITE_TIMEOUT}"),
+            // Whatever the server has: no checksum is made or taken away for us.
+            "SET @master_binlog_checksum = 'ALL'".to_owned(),
         ];
         if request.flavor == Flavor::MariaDb {
             // 4: knows GTIDs. The server leaves events as they are for it.
@@ -106,11 +120,13 @@ impl Dump {
             }
         }
         for setting in settings {
-            session.query_drop(setting).await.map_err(failed)?;
+            session.execute(&setting).await.map_err(failed)?;
         }
-        let stream = ask(session, request).await?;
+        ask(&mut session, request).await?;
         Ok(Self {
-            stream,
+            packets: session.packets,
+            payload: None,
+            checksums: false,
             silence: request.heartbeat * PATIENCE,
             waiting: None,
             first: true,
@@ -119,22 +135,36 @@ impl Dump {
     }
 
     /// The next event, if it is there already.
-    pub(crate) fn ready(&mut self) -> Result<Option<Arrival>, Broken> {
-        match self.stream.next().now_or_never() {
-            Some(arrived) => self.arrive(arrived).map(Some),
-            None => Ok(None),
+    pub(crate) async fn ready(&mut self) -> Result<Option<Arrival>, Broken> {
+        loop {
+            if let Some(arrival) = self.cut()? {
+                self.waiting = None;
+                return Ok(Some(arrival));
+            }
+            if !self.packets.fill_now().await.map_err(lost)? {
+                return Ok(None);
+            }
         }
     }
 
     /// The next event. May be dropped while it waits.
     pub(crate) async fn next(&mut self) -> Result<Arrival, Broken> {
-        let since = *self.waiting.get_or_insert_with(Instant::now);
-        match tokio::time::timeout_at(since + self.silence, self.stream.next()).await {
-            Ok(arrived) => self.arrive(arrived),
-            Err(_) => Err(Broken::Fault(Fault::transient(format!(
-                "the server has said nothing for {:?}, not even that it is alive",
-                self.silence
-            )))),
+        loop {
+            // Only whole events are signs of life: behind a damaged length nothing is one ever again.
+            if let Some(arrival) = self.cut()? {
+                self.waiting = None;
+                return Ok(arrival);
+            }
+            let since = *self.waiting.get_or_insert_with(Instant::now);
+            match tokio::time::timeout_at(since + self.silence, self.packets.fill()).await {
+                Ok(filled) => filled.map_err(lost)?,
+                Err(_) => {
+                    return Err(Broken::Fault(Fault::transient(format!(
+                        "the server has said nothing for {:?}, not even that it is alive",
+                        self.silence
+                    ))));
+                }
+            }
         }
     }
 
@@ -143,44 +173,62 @@ impl Dump {
         self.waiting = None;
     }
 
-    fn arrive(&mut self, arrived: Option<Result<events::Event, Error>>) -> Result<Arrival, Broken> {
-        self.waiting = None;
-        let event = match arrived {
-            Some(Ok(event)) => event,
-            Some(Err(error)) => return Err(broken(error)),
-            None => return Err(Broken::Fault(Fault::transient("the server ended the dump (it shuts down)"))),
-        };
-        let header = event.header();
-        let header = Header {
-            timestamp: header.timestamp(),
-            kind: header.event_type_raw(),
-            server_id: header.server_id(),
-            size: header.event_size(),
-            log_pos: header.log_pos(),
-            flags: header.flags_raw(),
-        };
-        let inside = !event.footer().get_checksum_enabled();
-        let mut surplus = 0;
-        if self.first {
-            self.first = false;
-            // MariaDB's has a checksum before any event could say so; the driver takes it for part of the file's name.
-            if self.flavor == Flavor::MariaDb
-                && header.kind == crate::event::kind::ROTATE
-                && !ends_in_digit(&event)
-            {
-                surplus = 4;
+    /// The next event of what has been read.
+    fn cut(&mut self) -> Result<Option<Arrival>, Broken> {
+        if let Some(payload) = &mut self.payload {
+            match payload.next_event().map_err(damaged)? {
+                Some((header, body)) => {
+                    let body = Bytes::copy_from_slice(body);
+                    return Ok(Some(Arrival { header, body, inside: true }));
+                }
+                None => self.payload = None,
             }
-        } else if !inside {
-            verify(&event)?;
         }
-        Ok(Arrival { header, event, surplus, inside })
+        match self.packets.cut().map_err(lost)? {
+            Some(packet) => self.arrive(&packet).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn arrive(&mut self, packet: &Bytes) -> Result<Arrival, Broken> {
+        match packet.first() {
+            Some(&OK) => {}
+            Some(&REFUSED) => return Err(broken(refusal(packet))),
+            Some(&END) if packet.len() < END_LENGTH => {
+                return Err(Broken::Fault(Fault::transient("the server ended the dump (it shuts down)")));
+            }
+            _ => return Err(Broken::Fault(Fault::transient("the server sent something that is no event"))),
+        }
+        let event = packet.slice(1..);
+        let first = std::mem::take(&mut self.first);
+        // Nothing has said yet whether there are checksums.
+        let frame = Frame::decode(&event, self.checksums && !first).map_err(damaged)?;
+        self.checksums = frame.checksums;
+        let header = frame.header;
+        let mut body = frame.body;
+        // The first of MariaDB's has one all the same.
+        if first
+            && self.flavor == Flavor::MariaDb
+            && header.kind == event::kind::ROTATE
+            && !ends_in_digit(body)
+        {
+            body = &body[..body.len().saturating_sub(4)];
+        }
+        if header.kind == event::kind::TRANSACTION_PAYLOAD
+            && let Event::Payload(payload) = Event::decode(&header, body).map_err(damaged)?
+        {
+            let bytes = Cursor::new(event.slice_ref(payload.bytes));
+            let events = PayloadEvents::new(payload.compressed, bytes, LARGEST_EVENT).map_err(damaged)?;
+            self.payload = Some(events);
+        }
+        Ok(Arrival { header, body: event.slice_ref(body), inside: false })
     }
 }
 
-fn ends_in_digit(event: &events::Event) -> bool {
+/// Whether the name in a ROTATE ends as a file's does, with its number, and not with a checksum.
+fn ends_in_digit(body: &[u8]) -> bool {
     // The name without the checksum ends with the file's number; with it, the byte five from the end does.
-    let data = event.data();
-    let name = data.get(8..).unwrap_or_default();
+    let name = body.get(8..).unwrap_or_default();
     let digits = |name: &[u8]| {
         name.iter()
             .rposition(|byte| *byte == b'.')
@@ -194,74 +242,69 @@ fn ends_in_digit(event: &events::Event) -> bool {
         })
 }
 
-/// Compares the event with its checksum.
-fn verify(event: &events::Event) -> Result<(), Broken> {
-    if event.footer().get_checksum_alg() != Ok(Some(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32)) {
-        return Ok(());
-    }
-    let Some(told) = event.checksum() else { return Ok(()) };
-    if event.calc_checksum(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32) == u32::from_le_bytes(told) {
-        return Ok(());
-    }
-    Err(Broken::Fault(Fault::transient("the checksum of an event is wrong: it was damaged on its way, or is in the log")
-        .with_fix("if it stays: mysqlbinlog --verify-binlog-checksum finds the place; read from a replica whose log is whole")))
+fn lost(error: io::Error) -> Broken {
+    broken(error.into())
 }
 
-async fn ask(session: Conn, request: &Request<'_>) -> Result<BinlogStream, Broken> {
-    let asked = BinlogStreamRequest::new(request.server_id).with_hostname(b"headgate");
-    let name;
-    let asked = match request.start {
-        Start::After(Executed::MySql(set)) => asked.with_gtid().with_gtid_set(sids(set)?),
-        Start::After(Executed::MariaDb(_)) => asked.with_pos(4),
-        Start::At(place) => {
-            name = file_name(request.log, *place);
-            // The protocol has 32 bits for it, and the server would take what is left of the number.
-            if place.offset() > u64::from(u32::MAX) {
+/// Bytes that are no event.
+fn damaged(error: DecodeError) -> Broken {
+    let what = match error.problem {
+        Problem::Checksum => "the checksum of an event is wrong: it was damaged on its way, or is in the log",
+        _ => "an event cannot be read: it was damaged on its way, or is in the log",
+    };
+    Broken::Fault(Fault::transient(what).with_cause(error).with_fix(
+        "if it stays: mysqlbinlog --verify-binlog-checksum finds the place; read from a replica whose log is whole",
+    ))
+}
+
+async fn ask(session: &mut Replication, request: &Request<'_>) -> Result<(), Broken> {
+    let id = request.server_id.to_le_bytes();
+    // The host's name; no user, password, port, rank and source.
+    let mut register = vec![COM_REGISTER_SLAVE];
+    register.extend(id);
+    register.push(HOST.len() as u8);
+    register.extend(HOST);
+    register.extend([0; 12]);
+    session.command(&register).await.map_err(broken)?;
+    session.confirmed().await.map_err(broken)?;
+    let (mut command, flags) = (Vec::new(), [0; 2]);
+    match request.start {
+        Start::After(Executed::MySql(set)) => {
+            let set = set.encode();
+            command.push(COM_BINLOG_DUMP_GTID);
+            command.extend(flags);
+            command.extend(id);
+            // The name of no file, and where it begins.
+            command.extend(0u32.to_le_bytes());
+            command.extend(4u64.to_le_bytes());
+            command.extend((set.len() as u32).to_le_bytes());
+            command.extend(set);
+        }
+        start => {
+            let (name, offset) = match start {
+                Start::At(place) => (file_name(request.log, *place), place.offset()),
+                Start::After(_) => (String::new(), 4),
+            };
+            // The protocol has 32 bits for it.
+            let Ok(offset) = u32::try_from(offset) else {
                 return Err(Broken::Fault(
-                    Fault::definite(format!("cannot go on at {name}:{}, beyond what the protocol can ask for", place.offset()))
+                    Fault::definite(format!("cannot go on at {name}:{offset}, beyond what the protocol can ask for"))
                         .with_fix("turn on GTIDs (gtid_mode = ON, enforce_gtid_consistency = ON), and keep max_binlog_size at 1 GiB"),
                 ));
-            }
-            asked.with_filename(name.as_bytes()).with_pos(place.offset())
+            };
+            command.push(COM_BINLOG_DUMP);
+            command.extend(offset.to_le_bytes());
+            command.extend(flags);
+            command.extend(id);
+            command.extend(name.bytes());
         }
-    };
-    session.get_binlog_stream(asked).await.map_err(broken)
+    }
+    session.command(&command).await.map_err(broken)
 }
 
 /// The name of the file at a place: servers write at least six digits.
 pub(crate) fn file_name(log: &str, place: Place) -> String {
     format!("{log}.{:06}", place.file())
-}
-
-/// The set as the driver has it: one entry for each server and tag.
-fn sids(set: &crate::gtid::mysql::GtidSet) -> Result<Vec<Sid<'static>>, Broken> {
-    let mut sids: Vec<(crate::gtid::mysql::Source, Sid<'static>)> = Vec::new();
-    for (source, first, last) in set.ranges() {
-        let interval = GnoInterval::new(first, last.saturating_add(1));
-        match sids.last_mut() {
-            Some((of, sid)) if *of == source => {
-                let extended = std::mem::replace(sid, Sid::new([0; 16])).with_interval(interval);
-                *sid = extended;
-            }
-            _ => {
-                let sid = if source.tag.is_empty() {
-                    Sid::new(source.uuid.bytes())
-                } else {
-                    // The driver's type for a tag has no name outside of it; its text form has.
-                    let text = format!("{source}:{first}-{last}");
-                    let sid = text.parse::<Sid<'_>>().map_err(|error| {
-                        Broken::Fault(
-                            Fault::definite(format!("cannot ask for the GTIDs {text}")).with_cause(error),
-                        )
-                    })?;
-                    sids.push((source, sid));
-                    continue;
-                };
-                sids.push((source, sid.with_interval(interval)));
-            }
-        }
-    }
-    Ok(sids.into_iter().map(|(_, sid)| sid).collect())
 }
 
 /// What an error in a dump means. Servers use one number for everything, so the text decides.
@@ -312,14 +355,6 @@ fn broken(error: Error) -> Broken {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn sets_become_one_entry_for_each_server_and_tag() {
-        const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
-        let set = format!("{A}:1-5:9,{A}:mine:1-3").parse().unwrap();
-        let sids: Vec<String> = sids(&set).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(sids, [format!("{A}:1-5:9"), format!("{A}:mine:1-3")]);
-    }
 
     #[test]
     fn names_of_files() {

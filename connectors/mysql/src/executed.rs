@@ -6,6 +6,23 @@ use crate::{
 };
 use std::fmt;
 
+/// The name of one transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    MySql(mysql::Gtid),
+    MariaDb(mariadb::Gtid),
+}
+
+/// As the server prints it.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MySql(gtid) => gtid.fmt(f),
+            Self::MariaDb(gtid) => gtid.fmt(f),
+        }
+    }
+}
+
 /// The transactions that are done with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Executed {
@@ -24,7 +41,16 @@ impl Executed {
         })
     }
 
-    /// Adds one transaction by its name. `false`: the name is of another flavor.
+    /// Adds one transaction. A name of another flavor says nothing here.
+    pub(crate) fn note(&mut self, name: &Name) {
+        match (self, name) {
+            (Self::MySql(set), Name::MySql(gtid)) => set.add(gtid),
+            (Self::MariaDb(list), Name::MariaDb(gtid)) => list.advance(*gtid),
+            _ => {}
+        }
+    }
+
+    /// Adds one transaction by its name as it is printed. `false`: the name is of another flavor.
     pub(crate) fn add(&mut self, name: &str) -> bool {
         match self {
             Self::MySql(set) => name.parse().map(|gtid| set.add(&gtid)).is_ok(),

@@ -47,6 +47,10 @@ pub(crate) struct Name {
 impl Statement {
     /// Reads the beginning of a statement.
     pub(crate) fn read(text: &[u8]) -> Self {
+        // Nearly every transaction has one.
+        if text == b"BEGIN" {
+            return Self::Begin;
+        }
         let text = String::from_utf8_lossy(text);
         let mut words = Words { rest: &text };
         let Some(first) = words.keyword() else { return Self::Empty };

@@ -43,7 +43,8 @@ impl Apply {
         }
         let flavor = self.opening.flavor;
         let description = if Table::wants_catalog(map, flavor) {
-            self.catalog.describe(map.schema, map.table).await?
+            // In a box, or every event would pay for moving the room that connecting needs.
+            Box::pin(self.catalog.describe(map.schema, map.table)).await?
         } else {
             None
         };

@@ -92,7 +92,7 @@ impl Apply {
         outlet: &mut O,
     ) -> Result<Option<Replay>, Halt> {
         let Some(open) = &self.open else { return Err(self.unended()) };
-        let prepared = Prepared { place: open.began.0, gtid: open.gtid.clone() };
+        let prepared = Prepared { place: open.began.0, gtid: open.gtid.map(|name| name.to_string()) };
         let name = prepare.name();
         if prepare.one_phase {
             self.begin(outlet);

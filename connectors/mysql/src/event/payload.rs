@@ -8,7 +8,10 @@ use super::{
     cursor::{Cursor, DecodeError, Problem},
     header::Header,
 };
-use std::{fmt, io::Read};
+use std::{
+    fmt,
+    io::{BufRead, Read as _},
+};
 
 /// A compressed transaction, from the event after its GTID up to and with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,37 +74,45 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     /// The decompressor cannot be set up.
-    pub fn events(&self, max_event: u32) -> Result<PayloadEvents<'a>, DecodeError> {
-        let source = if self.compressed {
-            let decoder = zstd::stream::read::Decoder::with_buffer(self.bytes).map_err(|_| compression())?;
-            Source::Zstd(Box::new(decoder))
-        } else {
-            Source::Plain(self.bytes)
-        };
-        Ok(PayloadEvents { source, max_event, event: Vec::new() })
+    pub fn events(&self, max_event: u32) -> Result<PayloadEvents<&'a [u8]>, DecodeError> {
+        PayloadEvents::new(self.compressed, self.bytes, max_event)
     }
 }
 
 /// Where the plain bytes come from.
-enum Source<'a> {
-    Zstd(Box<zstd::stream::read::Decoder<'static, &'a [u8]>>),
-    Plain(&'a [u8]),
+enum Source<R> {
+    Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+    Plain(R),
 }
 
 /// The events of a payload, one after the other. They have no checksums.
-pub struct PayloadEvents<'a> {
-    source: Source<'a>,
+pub struct PayloadEvents<R> {
+    source: Source<R>,
     max_event: u32,
     event: Vec<u8>,
 }
 
-impl fmt::Debug for PayloadEvents<'_> {
+impl<R> fmt::Debug for PayloadEvents<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PayloadEvents").field("max_event", &self.max_event).finish_non_exhaustive()
     }
 }
 
-impl PayloadEvents<'_> {
+impl<R: BufRead> PayloadEvents<R> {
+    /// Reads the events in `bytes`, none larger than `max_event` bytes.
+    ///
+    /// # Errors
+    /// The decompressor cannot be set up.
+    pub fn new(compressed: bool, bytes: R, max_event: u32) -> Result<Self, DecodeError> {
+        let source = if compressed {
+            let decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(|_| compression())?;
+            Source::Zstd(Box::new(decoder))
+        } else {
+            Source::Plain(bytes)
+        };
+        Ok(Self { source, max_event, event: Vec::new() })
+    }
+
     /// The next event's header and body; `None` at the end of the payload.
     ///
     /// # Errors
@@ -132,7 +143,7 @@ impl PayloadEvents<'_> {
 }
 
 /// Reads up to `len` bytes.
-fn read(source: &mut Source<'_>, len: u64, to: &mut Vec<u8>) -> Result<u64, DecodeError> {
+fn read<R: BufRead>(source: &mut Source<R>, len: u64, to: &mut Vec<u8>) -> Result<u64, DecodeError> {
     let read = match source {
         Source::Zstd(decoder) => decoder.take(len).read_to_end(to),
         Source::Plain(bytes) => bytes.take(len).read_to_end(to),

@@ -9,8 +9,8 @@ pub struct Rotate<'a> {
     pub position: u64,
     /// The file's name.
     ///
-    /// In the first one of a dump from MariaDB, mysql_async leaves the checksum's four bytes at the end of the name, as it does not
-    /// know yet that there are any: cut them off before decoding, or take the name that was asked for.
+    /// In the first one of a dump from MariaDB a checksum's four bytes are at the end of the name, before anything says that
+    /// there are checksums: cut them off before decoding.
     pub file: &'a [u8],
 }
 

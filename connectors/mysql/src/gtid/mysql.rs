@@ -3,11 +3,7 @@
 //! <https://dev.mysql.com/doc/refman/9.0/en/replication-gtids-concepts.html>
 
 use super::ParseGtidError;
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Write as _},
-    str::FromStr,
-};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// The largest number of a transaction: one less than the server's `GNO_END`.
 pub const MAX_NUMBER: u64 = i64::MAX.cast_unsigned() - 1;
@@ -32,13 +28,16 @@ impl Uuid {
 
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, byte) in self.0.iter().enumerate() {
-            if matches!(at, 4 | 6 | 8 | 10) {
-                f.write_char('-')?;
-            }
-            write!(f, "{byte:02x}")?;
+        // Every transaction's name has one.
+        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default() as u8;
+        let (mut text, mut at) = ([b'-'; 36], 0);
+        for (nth, byte) in self.0.iter().enumerate() {
+            at += usize::from(matches!(nth, 4 | 6 | 8 | 10));
+            text[at] = digit(byte >> 4);
+            text[at + 1] = digit(byte & 15);
+            at += 2;
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -191,7 +190,15 @@ impl GtidSet {
             return;
         }
         let intervals = self.sources.entry(*source).or_default();
-        // All that overlap or touch the new one are one with it. A log is read in order, so this is at the end.
+        // A log is read in order: nearly always the last interval grows.
+        if let Some((start, end)) = intervals.last_mut()
+            && first >= *start
+            && first <= *end + 1
+        {
+            *end = last.max(*end);
+            return;
+        }
+        // All that overlap or touch the new one are one with it.
         let from = intervals.partition_point(|&(_, end)| end + 1 < first);
         let to = intervals.partition_point(|&(start, _)| start <= last + 1);
         if let Some(joined) = intervals.get(from..to)
@@ -201,6 +208,31 @@ impl GtidSet {
             last = last.max(end);
         }
         intervals.splice(from..to, [(first, last)]);
+    }
+
+    /// The server's binary form, in which a dump is asked for; with tags only where there are any, for servers that know none.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let tagged = self.sources.keys().any(|source| !source.tag.is_empty());
+        let count = self.sources.len() as u64;
+        // The highest byte is the version of the form. With tags the count stands between it and a reserved byte.
+        let head = if tagged { 1 << 56 | count << 8 } else { count };
+        let mut bytes = head.to_le_bytes().to_vec();
+        for (source, intervals) in &self.sources {
+            bytes.extend(source.uuid.bytes());
+            if tagged {
+                let tag = source.tag.as_str();
+                // A number of variable length; no tag is so long that it needs more than one byte.
+                bytes.push((tag.len() << 1) as u8);
+                bytes.extend(tag.bytes());
+            }
+            bytes.extend((intervals.len() as u64).to_le_bytes());
+            for (first, last) in intervals {
+                // The end on the wire is the first number after the interval.
+                bytes.extend(first.to_le_bytes());
+                bytes.extend((last + 1).to_le_bytes());
+            }
+        }
+        bytes
     }
 
     /// Adds all of another set.

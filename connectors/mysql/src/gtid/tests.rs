@@ -4,6 +4,7 @@ use super::{
     mariadb::{self, GtidList},
     mysql::{Gtid, GtidSet, MAX_NUMBER, Source, Tag, Uuid},
 };
+use crate::event::{Event, Header, kind};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -105,6 +106,9 @@ proptest! {
             }
         }
         prop_assert_eq!(&set(&left.to_string()), &left);
+        let header = Header { timestamp: 0, kind: kind::PREVIOUS_GTIDS, server_id: 1, size: 19, log_pos: 0, flags: 0 };
+        let encoded = left.encode();
+        prop_assert_eq!(Event::decode(&header, &encoded), Ok(Event::PreviousGtids(left.clone())));
         let mut back = minus;
         back.merge(&right);
         left.merge(&right);

@@ -96,6 +96,7 @@ impl MySql {
             landmarks,
             monitor: Monitor::start(watch, session),
             told: false,
+            heard: 0,
         })
     }
 

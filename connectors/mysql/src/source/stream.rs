@@ -30,6 +30,8 @@ pub(super) struct Stream {
     pub(super) monitor: Monitor,
     /// Whether anything was told to the outlet.
     pub(super) told: bool,
+    /// Bytes of events that were told and not shown yet.
+    pub(super) heard: u64,
 }
 
 impl Stream {
@@ -40,20 +42,9 @@ impl Stream {
         loop {
             // While much comes in, nothing below ever waits. The runtime's timers and sockets would wait for us instead.
             tokio::task::yield_now().await;
-            let mut idle = false;
-            for _ in 0..BURST {
-                let Some(arrival) = self.dump.ready()? else {
-                    idle = true;
-                    break;
-                };
-                self.tell(arrival, outlet, context).await?;
-                if outlet.is_full() {
-                    self.flush(outlet).await?;
-                }
-                if due && !self.apply.in_transaction() {
-                    break;
-                }
-            }
+            let told = self.tell_ready(due, outlet).await;
+            self.show(context);
+            let idle = told?;
             if due && !self.apply.in_transaction() {
                 due = false;
                 self.landmarks.note(&self.apply, &self.log);
@@ -67,7 +58,7 @@ impl Stream {
                     fault = self.monitor.failed() => return Err(fault.into()),
                     arrived = self.dump.next() => {
                         let arrival = arrived?;
-                        self.tell(arrival, outlet, context).await?;
+                        self.tell(&arrival, outlet).await?;
                     }
                     _ = tick.tick() => due = true,
                 }
@@ -97,34 +88,54 @@ impl Stream {
         Ok(())
     }
 
-    /// Tells one event.
-    async fn tell<O: Outlet>(
-        &mut self,
-        arrival: Arrival,
-        outlet: &mut O,
-        context: &Context,
-    ) -> Result<(), Ended> {
+    /// Tells a burst of the events that are there. `true`: there are no more now. With `due` it ends between transactions.
+    async fn tell_ready<O: Outlet>(&mut self, due: bool, outlet: &mut O) -> Result<bool, Ended> {
+        for _ in 0..BURST {
+            let Some(arrival) = self.dump.ready().await? else { return Ok(true) };
+            self.tell(&arrival, outlet).await?;
+            if outlet.is_full() {
+                self.flush(outlet).await?;
+            }
+            if due && !self.apply.in_transaction() {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Shows how far the log was read.
+    fn show(&mut self, context: &Context) {
         let vitals = &context.vitals;
-        vitals.last_heard.store(monitor::now(), Relaxed);
-        vitals.received_bytes.fetch_add(arrival.header.size.into(), Relaxed);
-        let told = self.apply.event(&arrival.header, arrival.body(), arrival.inside, outlet).await;
-        let told = match told {
-            Ok(None) => Ok(()),
-            Ok(Some(replay)) => self.replay(&replay, outlet).await,
-            Err(halt) => Err(halt),
-        };
+        let heard = std::mem::take(&mut self.heard);
+        if heard > 0 {
+            vitals.last_heard.store(monitor::now(), Relaxed);
+            vitals.received_bytes.fetch_add(heard, Relaxed);
+        }
         let place = self.apply.place().0;
         vitals.received_log.store(place, Relaxed);
         vitals.server_log.fetch_max(place, Relaxed);
-        if let Some(at) = self.apply.committed_at() {
+        let at = self.apply.committed_at().unwrap_or_else(|| self.apply.last_commit());
+        if at != 0 {
             vitals.last_commit.store(at, Relaxed);
-            self.told = true;
         }
+    }
+
+    /// Tells one event.
+    async fn tell<O: Outlet>(&mut self, arrival: &Arrival, outlet: &mut O) -> Result<(), Ended> {
+        self.heard += u64::from(arrival.header.size);
+        let told = self.apply.event(&arrival.header, arrival.body(), arrival.inside, outlet).await;
+        let told = match told {
+            Ok(None) => Ok(()),
+            // Rare and large: in a box, or every event would pay for moving the room that they need.
+            Ok(Some(replay)) => Box::pin(self.replay(&replay, outlet)).await,
+            Err(halt) => Err(halt),
+        };
+        self.told |= self.apply.in_transaction();
         match told {
             Ok(()) => Ok(()),
             Err(Halt::Fault(fault)) => Err(fault.into()),
             Err(Halt::Foreign(reason)) => Err(Ended::Foreign(reason)),
-            Err(Halt::Lost(reason)) => Err(self.gap(reason, outlet).await),
+            Err(Halt::Lost(reason)) => Err(Box::pin(self.gap(reason, outlet)).await),
         }
     }
 
