@@ -109,11 +109,7 @@ fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog)
     let on_gap = section
         .choice("on_gap", &[("stop", OnGap::Stop), ("snapshot", OnGap::Snapshot)])
         .unwrap_or(OnGap::Stop);
-    let snapshots = if connector.as_deref() == Some("mysql") {
-        no_snapshots(section)
-    } else {
-        snapshots(section, on_gap)
-    };
+    let snapshots = snapshots(section, on_gap);
     let connector = match connector.as_deref() {
         Some("mysql") => mysql::config(section, &shaping).map(Connector::MySql),
         known => {
@@ -121,22 +117,6 @@ fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog)
         }
     };
     connector.map(|connector| Source { uri, type_prefix, entities, on_gap, shaping, snapshots, connector })
-}
-
-/// The MySQL connector tells changes only.
-fn no_snapshots(section: &Section<'_, '_>) -> SnapshotSettings {
-    if section.choice("on_gap", &[("stop", false), ("snapshot", true)]) == Some(true) {
-        not_yet(section, "on_gap", "snapshot", "stop");
-    }
-    if section.choice("snapshot", &[("never", false), ("initial", true)]) == Some(true) {
-        not_yet(section, "snapshot", "initial", "never");
-    }
-    SnapshotSettings { initial: false, ..SnapshotSettings::default() }
-}
-
-fn not_yet(section: &Section<'_, '_>, key: &'static str, wanted: &str, instead: &str) {
-    let what = format!("\"{wanted}\" is not in this release yet for MySQL and MariaDB");
-    section.problem(key, what, Some(format!("this release has \"{instead}\"")));
 }
 
 fn snapshots(section: &Section<'_, '_>, on_gap: OnGap) -> SnapshotSettings {

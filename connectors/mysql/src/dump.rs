@@ -25,6 +25,8 @@ use tokio::time::Instant;
 const WRITE_TIMEOUT: u32 = 86_400;
 /// Heartbeats that may be missing.
 const PATIENCE: u32 = 3;
+/// How long the server is silent at most where its log has nothing new.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A running dump.
 pub(crate) struct Dump {
@@ -86,7 +88,8 @@ impl Dump {
     pub(crate) async fn start(target: &Target, request: &Request<'_>) -> Result<Self, Broken> {
         let failed = |error| Broken::Fault(sql_fault(error, "cannot ask for the log"));
         let mut session = target.connect().await.map_err(Broken::Fault)?;
-        let period = request.heartbeat.as_nanos();
+        // A snapshot waits for the server's word that there is no more of its log.
+        let period = request.heartbeat.min(QUIET).as_nanos();
         let mut settings = vec![
             format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
             format!("SET SESSION net_write_timeout = {WRITE_TIMEOUT}"),

@@ -19,6 +19,7 @@ mod place;
 mod preflight;
 mod server;
 mod shape;
+mod snapshot;
 mod source;
 mod statement;
 #[doc(hidden)]
