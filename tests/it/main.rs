@@ -14,6 +14,7 @@ mod faults;
 mod gaps;
 mod init;
 mod mysql;
+mod mysql_snapshots;
 mod neighbours;
 mod schemas;
 mod shaping;

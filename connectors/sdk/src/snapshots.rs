@@ -174,17 +174,8 @@ impl<R: Reader> fmt::Debug for Snapshots<R> {
 impl<R: Reader> Snapshots<R> {
     /// Goes on with what is kept in `start`.
     pub fn new(start: SnapshotStart, beginning: Beginning<R::Database>) -> Self {
-        let Beginning {
-            source,
-            database,
-            epoch,
-            last,
-            passed,
-            default_schema,
-            max_row,
-            captured,
-            released,
-        } = beginning;
+        let Beginning { source, database, epoch, last, passed, default_schema, max_row, captured, released } =
+            beginning;
         let SnapshotStart { settings, ledger, places, desk } = start;
         let at = now();
         let place = |job: &SnapshotJob| places.iter().find(|place| place.job == job.id);
@@ -287,7 +278,8 @@ impl<R: Reader> Snapshots<R> {
             Happened::Read(outcome) => self.read_ended(*outcome),
             Happened::Asked(request) => {
                 let captured = self.captured.borrow().clone();
-                self.asked = Asked::new::<R>(request, &captured, &self.default_schema, Arc::clone(&self.database));
+                self.asked =
+                    Asked::new::<R>(request, &captured, &self.default_schema, Arc::clone(&self.database));
             }
             Happened::Checked(checked) => self.checked(checked, outlet).await?,
             Happened::Captured => self.sort_captured(outlet).await?,

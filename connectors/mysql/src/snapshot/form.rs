@@ -57,18 +57,19 @@ pub(super) fn push(column: &Column, value: Option<&[u8]>, data: &mut Vec<u8>, sp
 pub(super) fn restate(change: &Change<'_>) -> OwnedChange {
     let row = |row: &[Cell<'_>]| {
         let cells = change.relation.columns.iter().zip(row);
-        cells.map(|(column, cell)| match cell {
-            Cell::Null => OwnedCell::Null,
-            Cell::Unavailable => OwnedCell::Unavailable,
-            Cell::Value(raw) => {
-                let mut json = Vec::with_capacity(raw.len() + 8);
-                if column.writer.write(raw, &mut json).is_err() {
-                    json.clear();
+        cells
+            .map(|(column, cell)| match cell {
+                Cell::Null => OwnedCell::Null,
+                Cell::Unavailable => OwnedCell::Unavailable,
+                Cell::Value(raw) => {
+                    let mut json = Vec::with_capacity(raw.len() + 8);
+                    if column.writer.write(raw, &mut json).is_err() {
+                        json.clear();
+                    }
+                    OwnedCell::Value(json.into_boxed_slice())
                 }
-                OwnedCell::Value(json.into_boxed_slice())
-            }
-        })
-        .collect()
+            })
+            .collect()
     };
     OwnedChange {
         relation: Arc::clone(change.relation),

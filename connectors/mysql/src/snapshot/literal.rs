@@ -9,19 +9,24 @@ pub(super) fn literal(kind: &Kind, json: &str) -> Option<String> {
     match kind {
         Kind::Integer { .. } | Kind::Year => digits(json),
         // Its column is compared as the double that it is exactly.
-        Kind::Float => json.parse::<f32>().ok().filter(|n| n.is_finite()).map(|n| format!("{:e}", f64::from(n))),
+        Kind::Float => {
+            json.parse::<f32>().ok().filter(|n| n.is_finite()).map(|n| format!("{:e}", f64::from(n)))
+        }
         Kind::Double => json.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| format!("{n:e}")),
         Kind::Decimal { .. } => digits(&string(json)?),
         Kind::Bit { .. } => {
             let bits = string(json)?;
-            (!bits.is_empty() && bits.bytes().all(|bit| matches!(bit, b'0' | b'1'))).then(|| format!("b'{bits}'"))
+            (!bits.is_empty() && bits.bytes().all(|bit| matches!(bit, b'0' | b'1')))
+                .then(|| format!("b'{bits}'"))
         }
         Kind::Date | Kind::Time { .. } | Kind::OldTime => moment(&string(json)?),
         Kind::DateTime { .. } | Kind::Timestamp { .. } | Kind::OldDateTime | Kind::OldTimestamp => {
             moment(&string(json)?.replacen('T', " ", 1).replacen('Z', "", 1))
         }
         // The server brings it into the column's character set, and compares by the column's collation.
-        Kind::Text(_) | Kind::CompressedText(_) => Some(format!("_utf8mb4 {}", hex(string(json)?.as_bytes()))),
+        Kind::Text(_) | Kind::CompressedText(_) => {
+            Some(format!("_utf8mb4 {}", hex(string(json)?.as_bytes())))
+        }
         Kind::Binary { .. } | Kind::Blob | Kind::CompressedBlob => {
             Some(hex(&BASE64.decode(string(json)?).ok()?))
         }

@@ -83,7 +83,9 @@ impl Database {
     /// Ends a session that is in the middle of an answer: reading that to its end could take hours.
     async fn end_session(&self, id: u32) {
         let ended = match self.target.connect().await {
-            Ok(mut session) => session.query_drop(format!("KILL CONNECTION {id}")).await.map_err(|error| error.to_string()),
+            Ok(mut session) => {
+                session.query_drop(format!("KILL CONNECTION {id}")).await.map_err(|error| error.to_string())
+            }
             Err(fault) => Err(fault.to_string()),
         };
         if let Err(error) = ended {
@@ -200,12 +202,13 @@ impl Reader for Session {
         rows: &Rows,
         condition: Option<&str>,
     ) -> Result<Read<Self>, Unread> {
-        let begun = Instant::now();
         if let Some(open) = self.open.take() {
-            return self.go_on(table, open, begun, Sight::Settled).await;
+            return self.go_on(table, open, Instant::now(), Sight::Settled).await;
         }
         let statement = table.statement(rows, condition)?;
         let (sight, mut moment) = self.begin().await?;
+        // The wait for it says nothing of how long rows take.
+        let begun = Instant::now();
         if *rows == Rows::All {
             let conn = self.conn.take().ok_or_else(gone)?;
             let id = conn.id();
@@ -251,7 +254,8 @@ impl Reader for Session {
             // More may be coming than there is room for, and the shape of what came is not proven yet.
             let facts = {
                 let mut other = self.database.connect().await?;
-                let facts = Facts::ask(&mut other, &name_of(table)).await.map_err(|error| unread(table, error))?;
+                let facts =
+                    Facts::ask(&mut other, &name_of(table)).await.map_err(|error| unread(table, error))?;
                 let end = server::end(&mut other, &self.database.server).await?;
                 if !table.facts.transactional {
                     moment.watermark = end.place;
@@ -339,7 +343,9 @@ impl Session {
                     .zip(value("binlog_snapshot_position").and_then(|text| text.parse().ok()))
                     .and_then(|((_, file), offset)| Place::new(file, offset));
                 let place = place.ok_or_else(|| {
-                    Fault::transient("the server does not say where in its log a read is (binlog_snapshot_position)")
+                    Fault::transient(
+                        "the server does not say where in its log a read is (binlog_snapshot_position)",
+                    )
                 })?;
                 sight = Sight::Place(place.0);
                 place

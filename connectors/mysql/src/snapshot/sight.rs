@@ -98,7 +98,9 @@ mod tests {
         told.note(&transaction(7));
         let mark = told.mark();
         told.note(&transaction(8));
-        let seen = |text: &str| Sight::Names(format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:{text}").parse().unwrap());
+        let seen = |text: &str| {
+            Sight::Names(format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:{text}").parse().unwrap())
+        };
         assert!(told.all_seen(&seen("1-7"), &mark) && !told.all_seen(&seen("1-6"), &mark));
         assert!(!told.all_seen(&seen("1-7"), &told.mark()));
         assert!(told.all_seen(&Sight::Place(1008), &mark) && !told.all_seen(&Sight::Place(1007), &mark));

@@ -45,7 +45,10 @@ fn quoted(name: &str) -> String {
 
 impl Facts {
     /// Asks the catalog; `None` if there is no such table.
-    pub(super) async fn ask(session: &mut Conn, name: &TableName) -> Result<Option<Self>, mysql_async::Error> {
+    pub(super) async fn ask(
+        session: &mut Conn,
+        name: &TableName,
+    ) -> Result<Option<Self>, mysql_async::Error> {
         let TableName { schema, table } = name;
         let Some(mut description) = catalog::describe(session, schema, table).await? else { return Ok(None) };
         let kind: Option<(Option<String>, Option<String>)> = session
@@ -102,9 +105,10 @@ impl Table {
     pub(super) fn new(name: &TableName, facts: Facts) -> Result<Self, Fault> {
         let prepared = SnapshotTable::prepare(&name.schema, &name.table, &facts.description)?;
         let SnapshotTable { relation: printed, select, kinds } = prepared;
-        let key = printed.key.iter().filter_map(|&at| {
-            Some((quoted(&printed.columns.get(at)?.name), kinds.get(at)?.clone()))
-        });
+        let key = printed
+            .key
+            .iter()
+            .filter_map(|&at| Some((quoted(&printed.columns.get(at)?.name), kinds.get(at)?.clone())));
         Ok(Self {
             relation: form::written(&printed),
             key: key.collect(),
@@ -144,8 +148,11 @@ impl Table {
                 conditions.push(format!("({})", keys.join(" OR ")));
             }
         }
-        let filter =
-            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let filter = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        };
         Ok(format!("SELECT {} FROM {}{force}{filter}{end}", self.select, self.name))
     }
 
@@ -161,7 +168,8 @@ impl Table {
             self.key.iter().zip(&values).map(|((name, _), value)| (name.as_str(), value.as_str())).collect();
         let alternatives = (0..pairs.len()).map(|at| {
             let (equal, rest) = pairs.split_at(at);
-            let mut parts: Vec<String> = equal.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+            let mut parts: Vec<String> =
+                equal.iter().map(|(name, value)| format!("{name} = {value}")).collect();
             parts.extend(rest.first().map(|(name, value)| format!("{name} > {value}")));
             format!("({})", parts.join(" AND "))
         });
@@ -179,8 +187,9 @@ impl Table {
 
     fn values(&self, key: &str) -> Result<Vec<String>, Fault> {
         let values = snapshots::columns(key, self.key.len());
-        let values: Option<Vec<String>> = values
-            .and_then(|values| self.key.iter().zip(&values).map(|((_, kind), json)| literal(kind, json)).collect());
+        let values: Option<Vec<String>> = values.and_then(|values| {
+            self.key.iter().zip(&values).map(|((_, kind), json)| literal(kind, json)).collect()
+        });
         values.ok_or_else(|| {
             Fault::transient(format!(
                 "the snapshot of {} cannot go on: its place is not a key of the table, or not a key that can be compared",
@@ -221,9 +230,11 @@ mod tests {
             )
         );
         let keys = Rows::Keys(vec!["%22x%22,7".to_owned(), "%22%22,8".to_owned()]);
-        assert!(table.statement(&keys, None).unwrap().ends_with(
-            "WHERE ((`b``` = _utf8mb4 x'78' AND `a` = 7) OR (`b``` = _utf8mb4 x'' AND `a` = 8))"
-        ));
+        assert!(
+            table.statement(&keys, None).unwrap().ends_with(
+                "WHERE ((`b``` = _utf8mb4 x'78' AND `a` = 7) OR (`b``` = _utf8mb4 x'' AND `a` = 8))"
+            )
+        );
         assert!(table.statement(&Rows::After(Some("7".to_owned()), 1), None).is_err());
     }
 }

@@ -153,12 +153,7 @@ impl Stream {
     }
 
     /// Tells that changes up to here are not in the log as rows.
-    async fn gap<O: Outlet>(
-        &mut self,
-        reason: String,
-        snapshots: &mut Snapshots,
-        outlet: &mut O,
-    ) -> Ended {
+    async fn gap<O: Outlet>(&mut self, reason: String, snapshots: &mut Snapshots, outlet: &mut O) -> Ended {
         let flushed = match outlet.flush().await {
             Ok(()) => snapshots.read_again(outlet).await,
             Err(fault) => Err(fault),

@@ -23,12 +23,7 @@ use headgate_sdk::{
     Change, Fault, TableName,
     snapshots::{CHUNK_BYTES, Chunk, OwnedChange, Read, Reader, Rows, Unread},
 };
-use std::{
-    collections::BTreeSet,
-    pin::Pin,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Instant};
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
 /// What all reads of a source have in common.

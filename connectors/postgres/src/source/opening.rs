@@ -19,8 +19,8 @@ use crate::{
     wal_guard::WalGuard,
 };
 use headgate_sdk::{
-    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, TableFilter,
-    TableName, snapshots,
+    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, TableFilter, TableName,
+    snapshots,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::watch;

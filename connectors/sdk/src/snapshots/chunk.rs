@@ -118,7 +118,12 @@ impl Notes {
         self.bytes += size_of::<OwnedChange>();
         let before = change.before.map(|row| own(row, &mut self.bytes));
         let after = change.after.map(|row| own(row, &mut self.bytes));
-        self.changes.push(OwnedChange { relation: Arc::clone(change.relation), op: change.op, before, after });
+        self.changes.push(OwnedChange {
+            relation: Arc::clone(change.relation),
+            op: change.op,
+            before,
+            after,
+        });
         if self.overflowed() {
             self.changes = Vec::new();
         }

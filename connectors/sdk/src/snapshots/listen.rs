@@ -2,8 +2,8 @@
 
 use super::{Reader, Snapshots};
 use crate::{
-    Change, Fault, Gap, Held, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger, SnapshotPlace,
-    SnapshotPoint, Transaction,
+    Change, Fault, Gap, Held, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger,
+    SnapshotPlace, SnapshotPoint, Transaction,
 };
 
 /// Passes on to `outlet` what is told of the log.

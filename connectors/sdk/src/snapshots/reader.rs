@@ -41,8 +41,10 @@ pub trait Reader: Sized + Send + 'static {
 
     /// Transactions under way that may change the table without being told, for they began before it was captured. A table that
     /// joins is read when they have ended.
-    fn writers(&mut self, table: &Self::Table)
-    -> impl Future<Output = Result<BTreeSet<String>, Fault>> + Send;
+    fn writers(
+        &mut self,
+        table: &Self::Table,
+    ) -> impl Future<Output = Result<BTreeSet<String>, Fault>> + Send;
 
     /// Checks that a condition is one that this table's rows can be asked.
     fn try_condition(

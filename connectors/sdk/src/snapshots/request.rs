@@ -64,8 +64,7 @@ fn meant(
     for name in asked {
         // `orders` is the one of the default schema, or the only table of that name.
         let full = captured.iter().filter(|table| table.to_string() == *name);
-        let plain =
-            captured.iter().filter(|table| table.schema == default_schema && table.table == *name);
+        let plain = captured.iter().filter(|table| table.schema == default_schema && table.table == *name);
         let any: Vec<_> = captured.iter().filter(|table| table.table == *name).collect();
         let found = full.chain(plain).next().or(if any.len() == 1 { any.first().copied() } else { None });
         match found {
