@@ -240,7 +240,7 @@ impl Reader for Session {
             };
             loop {
                 match answer.next().await {
-                    Ok(Some(row)) => push(&mut chunk, table, row.unwrap())?,
+                    Ok(Some(row)) => push(&mut chunk, table, &row.unwrap())?,
                     Ok(None) => break,
                     Err(error) => return Err(unread(table, error)),
                 }
@@ -365,7 +365,7 @@ impl Session {
         let mut chunk = Chunk::new(Arc::clone(&table.relation));
         let complete = loop {
             match open.rows.next().await {
-                Ok(Some(row)) => push(&mut chunk, table, row.unwrap())?,
+                Ok(Some(row)) => push(&mut chunk, table, &row.unwrap())?,
                 Ok(None) => break true,
                 Err(error) => return Err(unread(table, error)),
             }
@@ -405,13 +405,13 @@ fn name_of(table: &Table) -> TableName {
 }
 
 /// Adds a row that a query printed.
-fn push(chunk: &mut Chunk, table: &Table, row: Vec<Value>) -> Result<(), Fault> {
+fn push(chunk: &mut Chunk, table: &Table, row: &[Value]) -> Result<(), Fault> {
     let columns = table.printed();
     chunk.push(|data, spans| {
         if row.len() != columns.len() {
             return Err(Fault::transient("the server sent a row with another number of columns"));
         }
-        for (column, value) in columns.iter().zip(&row) {
+        for (column, value) in columns.iter().zip(row) {
             match value {
                 Value::NULL => form::push(column, None, data, spans),
                 Value::Bytes(bytes) => form::push(column, Some(bytes), data, spans),
