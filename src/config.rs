@@ -249,6 +249,8 @@ pub struct Source {
     pub entities: BTreeMap<String, String>,
     /// What to do where history is gone.
     pub on_gap: OnGap,
+    /// What to do where a table's shape changes in a way that is not compatible.
+    pub on_incompatible: OnIncompatible,
     /// What is told of its rows and messages.
     pub shaping: Shaping,
     /// How snapshots are made.
@@ -264,6 +266,15 @@ pub enum OnGap {
     Stop,
     /// Go on, and read everything again.
     Snapshot,
+}
+
+/// What to do where a table's shape changes so that whoever knows the old one may not understand the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnIncompatible {
+    /// Say so, and go on.
+    Warn,
+    /// Stop the source before the first event of the new shape, until somebody accepts it.
+    Stop,
 }
 
 /// A connector and its own settings.

@@ -20,6 +20,7 @@ mod outbox;
 mod row;
 mod selection;
 mod semantic;
+pub mod shapes;
 pub mod shaping;
 pub mod subject;
 mod table;
@@ -31,7 +32,7 @@ use crate::{
     config::OnGap,
     event::Batch,
     publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
-    schema::Registry,
+    schema::{History, Registry},
     snapshot::LedgerStore,
     witness::Witness,
 };
@@ -56,6 +57,7 @@ pub struct Normalizer {
     durable: watch::Receiver<Durable>,
     checkpoints: CheckpointStore,
     schemas: Registry,
+    shapes: History,
     ledger: LedgerStore,
     witness: Witness,
 }
@@ -65,8 +67,10 @@ pub struct Normalizer {
 pub struct Stores {
     /// The source's checkpoint.
     pub checkpoints: CheckpointStore,
-    /// Versions of tables.
+    /// Versions of tables and events.
     pub schemas: Registry,
+    /// Which version each table has had since when.
+    pub shapes: History,
     /// Snapshots that are under way.
     pub ledger: LedgerStore,
     /// What the stream itself says of transactions.
@@ -81,7 +85,7 @@ impl Normalizer {
         memory: usize,
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
-        Stores { checkpoints, schemas, ledger, witness }: Stores,
+        Stores { checkpoints, schemas, shapes, ledger, witness }: Stores,
     ) -> Self {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
@@ -93,6 +97,7 @@ impl Normalizer {
             durable,
             checkpoints,
             schemas,
+            shapes,
             ledger,
             witness,
         }
@@ -101,7 +106,7 @@ impl Normalizer {
     /// Hands on everything that is complete.
     async fn hand_on(&mut self) -> Result<(), Fault> {
         let Some((items, size)) = self.encoder.take() else { return Ok(()) };
-        self.schemas.register(self.encoder.take_versions()).await;
+        self.register().await?;
         // A batch larger than all the memory there is goes alone.
         let share = u32::try_from(size.min(self.memory)).unwrap_or(u32::MAX);
         let permit = match Arc::clone(&self.room).try_acquire_many_owned(share) {
@@ -113,6 +118,15 @@ impl Normalizer {
             }
         };
         self.send(Batch { items, permit }).await
+    }
+
+    /// Sees that the registry knows what the events to come name, and which shapes begin with them.
+    async fn register(&mut self) -> Result<(), Fault> {
+        let (versions, notes) = self.encoder.take_shapes();
+        let durable = self.durable.borrow().position;
+        self.shapes.keep(notes, durable).await?;
+        self.schemas.register(versions).await;
+        Ok(())
     }
 
     async fn send(&self, batch: Batch) -> Result<(), Fault> {
@@ -208,7 +222,14 @@ impl Outlet for Normalizer {
 
     async fn flush(&mut self) -> Result<(), Fault> {
         self.hand_on().await?;
-        self.encoder.take_refusal().map_or(Ok(()), Err)
+        match self.encoder.take_refusal() {
+            None => Ok(()),
+            Some(refusal) => {
+                // What waits to be accepted has to be known to whoever accepts it.
+                self.register().await?;
+                Err(refusal)
+            }
+        }
     }
 }
 

@@ -13,11 +13,12 @@ use crate::{
         Encoder, Look, Normalizer, Stores, Style,
         form::Form,
         gap_fault,
+        shapes::Shapes,
         shaping::{self, Shaping},
         subject::Template,
     },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
-    schema::Registry,
+    schema::{History, Known, Registry},
     snapshot::LedgerStore,
     status::{Phase, SourceState},
     witness::Witness,
@@ -134,7 +135,9 @@ impl Pipeline {
             places,
             desk: Arc::clone(&self.state.snapshots),
         };
-        Ok(Opened { resume: resume(end, stored), stream, end, checkpoints, ledger_store, snapshots })
+        let resume = resume(end, stored);
+        let (history, known) = History::open(&self.jetstream, &self.name, held_by_stream(&resume)).await?;
+        Ok(Opened { resume, stream, end, checkpoints, ledger_store, history, known, snapshots })
     }
 
     /// Brings the checkpoint down to what the stream proves, and up to a gap that the stream ends with.
@@ -186,7 +189,7 @@ impl Pipeline {
         opened: Opened,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
-        let Opened { stream, end, checkpoints, ledger_store, snapshots, resume } = opened;
+        let Opened { stream, end, checkpoints, ledger_store, history, known, snapshots, resume } = opened;
         let (batch_sender, batches) = mpsc::channel::<Batch>(BATCHES);
         let (released_sender, released) = watch::channel(Progress::default());
         let uri = self.source.uri.clone().unwrap_or_else(|| format!("/headgate/{}", self.name));
@@ -200,8 +203,9 @@ impl Pipeline {
         );
         let durable = publisher.durable();
         let last = end.last.map(|last| last.position);
+        let shapes = Shapes::new(&self.name, self.source.on_incompatible, known);
         let encoder =
-            Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume), last);
+            Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume), last, shapes);
         let mut normalizer = Normalizer::new(
             encoder,
             self.source.on_gap,
@@ -211,6 +215,7 @@ impl Pipeline {
             Stores {
                 checkpoints: checkpoints.clone(),
                 schemas: Registry::new(&self.jetstream, self.nats.stream.replicas, self.nats.stream.memory),
+                shapes: history,
                 ledger: ledger_store,
                 witness: Witness::new(self.jetstream.clone(), &self.name),
             },
@@ -301,6 +306,8 @@ struct Opened {
     end: End,
     checkpoints: CheckpointStore,
     ledger_store: LedgerStore,
+    history: History,
+    known: Known,
     snapshots: SnapshotStart,
     resume: Resume,
 }

@@ -1,4 +1,5 @@
-//! The shapes of events as JSON Schema: one document for each version of a table, named by the events' `dataschema`.
+//! The shapes of events as JSON Schema: one document for each version of a table, an outbox or a semantic event, named by the
+//! events' `dataschema`; and which version each table has had since when.
 //!
 //! * **Order**: a version is in the registry before the first event that names it leaves; see [`Registry::register`].
 //! * **Identity**: a version's name is a hash of its columns, types and key. The same shape has the same name on every
@@ -8,8 +9,12 @@
 pub mod asyncapi;
 pub mod compare;
 mod document;
+mod history;
 mod registry;
+mod shape;
 pub mod validate;
 
-pub use document::Version;
+pub use document::{EventData, Version, uri};
+pub use history::{History, Known, Note, Turn, accept, forget};
 pub use registry::{BUCKET, Registry, Stored, by_uri, stored};
+pub use shape::Shape;

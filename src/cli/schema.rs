@@ -4,7 +4,7 @@ use super::{Failure, failure::print, paint::Paint};
 use crate::{
     broker::{self, Patience},
     config::{Config, Server, without_credentials},
-    schema::{Stored, asyncapi, by_uri, compare, stored, validate},
+    schema::{Shape, Stored, asyncapi, by_uri, compare, stored, validate},
 };
 use async_nats::jetstream;
 use clap::Subcommand;
@@ -140,8 +140,9 @@ fn diff(versions: &[Stored], entity: &str, from: Option<u64>, to: Option<u64>) -
     let to = find(versions, entity, to)?;
     let from = find(versions, entity, Some(from.unwrap_or(to.number.saturating_sub(1))))?;
     let paint = Paint::detect();
-    let changes = compare::differences(&from.document, &to.document);
-    let compatible = changes.iter().all(compare::Difference::is_compatible);
+    let changes =
+        compare::differences(&Shape::of_document(&from.document), &Shape::of_document(&to.document));
+    let compatible = compare::is_compatible(&changes);
     let mut text = format!("{entity} @{} → @{}\n", from.number, to.number);
     for change in &changes {
         let line = change.to_string();

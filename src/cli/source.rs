@@ -1,10 +1,11 @@
-//! `headgate source`: what a source leaves in the database and in the broker, and gaps in its history.
+//! `headgate source`: what a source leaves in the database and in the broker, and what it waits for somebody to accept: gaps in
+//! its history, new shapes of its tables.
 
 use super::{Failure, connector, failure::print};
 use crate::{
     broker::{self, Patience},
     config::{self, Config},
-    publish, snapshot,
+    publish, schema, snapshot,
 };
 use async_nats::jetstream::{self, Context};
 use clap::Subcommand;
@@ -42,6 +43,23 @@ Example:
         /// The source, as in [sources.NAME]
         name: String,
     },
+    /// Go on with a table whose shape changed in a way that is not compatible
+    #[command(
+        name = "accept-schema",
+        after_help = "\
+A source with on_incompatible = \"stop\" waits for this before the first event of the new shape. `headgate status` shows the table
+and what changed. The running gateway looks for it every half minute.
+
+Examples:
+  headgate source accept-schema shop
+  headgate source accept-schema shop public.orders"
+    )]
+    AcceptSchema {
+        /// The source, as in [sources.NAME]
+        name: String,
+        /// The table, or a glob on schema.table [default: every table that waits]
+        table: Option<String>,
+    },
 }
 
 impl Source {
@@ -55,6 +73,9 @@ impl Source {
                 let removed = connector::drop_source(&name, source).await.map_err(|fault| failure(&fault))?;
                 publish::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
                 snapshot::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
+                schema::forget(&context, &name).await.map_err(|error| {
+                    Failure::unavailable(format!("cannot forget the shapes of its tables: {error}"))
+                })?;
                 let mut text: String = removed.iter().map(|what| format!("dropped {what}\n")).collect();
                 text.push_str(&format!(
                     "forgot the checkpoint of {name}; the stream {} stays\n",
@@ -70,6 +91,22 @@ impl Source {
                     None => Err(Failure::refused(format!("{name} has no gap to accept"))
                         .with_fix("headgate status shows what holds the source up")),
                 }
+            }
+            Self::AcceptSchema { name, table } => {
+                find(&config, &name)?;
+                let context = connect(&config).await?;
+                let accepted = schema::accept(&context, &name, table.as_deref())
+                    .await
+                    .map_err(|error| Failure::unavailable(format!("cannot accept: {error}")))?;
+                if accepted.is_empty() {
+                    let what = table.map_or_else(|| name.clone(), |table| format!("{table} of {name}"));
+                    return Err(Failure::refused(format!("{what} has no new shape to accept"))
+                        .with_fix("headgate status shows what holds the source up"));
+                }
+                let line = |(table, changes): &(String, Vec<String>)| {
+                    format!("accepted for {table}: {}\n", changes.join("; "))
+                };
+                print(accepted.iter().map(line).collect::<String>().as_bytes())
             }
         }
     }

@@ -8,7 +8,7 @@ mod webhook;
 pub(crate) use mysql::default_schema as mysql_default_schema;
 
 use super::{
-    Connector, Http, OnGap, Source,
+    Connector, Http, OnGap, OnIncompatible, Source,
     nearest::nearest,
     section::{Section, did_you_mean},
 };
@@ -109,6 +109,9 @@ fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog)
     let on_gap = section
         .choice("on_gap", &[("stop", OnGap::Stop), ("snapshot", OnGap::Snapshot)])
         .unwrap_or(OnGap::Stop);
+    let on_incompatible = section
+        .choice("on_incompatible", &[("warn", OnIncompatible::Warn), ("stop", OnIncompatible::Stop)])
+        .unwrap_or(OnIncompatible::Warn);
     let snapshots = snapshots(section, on_gap);
     let connector = match connector.as_deref() {
         Some("mysql") => mysql::config(section, &shaping).map(Connector::MySql),
@@ -116,7 +119,16 @@ fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog)
             postgres::config(name, section).filter(|_| known == Some("postgres")).map(Connector::Postgres)
         }
     };
-    connector.map(|connector| Source { uri, type_prefix, entities, on_gap, shaping, snapshots, connector })
+    connector.map(|connector| Source {
+        uri,
+        type_prefix,
+        entities,
+        on_gap,
+        on_incompatible,
+        shaping,
+        snapshots,
+        connector,
+    })
 }
 
 fn snapshots(section: &Section<'_, '_>, on_gap: OnGap) -> SnapshotSettings {

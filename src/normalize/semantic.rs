@@ -8,6 +8,7 @@ use super::{form::json_string, key::Key, table::Style};
 use crate::{
     condition::{Columns, Condition, Facts, from_json},
     config::SemanticEvent,
+    schema::{EventData, Shape, Version},
 };
 use cel::Value;
 use headgate_sdk::{Cell, Op, Relation, Unwritable};
@@ -24,6 +25,8 @@ pub(super) struct Semantic {
     pub instead: bool,
     /// From the end of `id` to where the key joins `subject`.
     pub head: Vec<u8>,
+    /// The name of the version of its data.
+    pub dataschema: Option<String>,
     condition: Condition,
     before: Vec<(String, usize)>,
     after: Vec<(String, usize)>,
@@ -35,7 +38,8 @@ pub(super) struct Semantic {
 
 #[derive(Debug)]
 struct Member {
-    /// `"name":`
+    label: String,
+    /// `"label":`
     name: Vec<u8>,
     before: bool,
     column: usize,
@@ -75,22 +79,50 @@ impl Semantic {
             let member = |member: &crate::config::Member| {
                 let mut name = json_string(&member.name);
                 name.push(b':');
-                Member { name, before: member.before, column: place_or_break(&member.column) }
+                let column = place_or_break(&member.column);
+                Member { label: member.name.clone(), name, before: member.before, column }
             };
             members.iter().map(member).collect()
         });
-        Self {
+        let mut semantic = Self {
             entity: event.entity.clone(),
             verb: event.verb.clone(),
             instead: event.instead,
             head: style.head(&event.entity, &event.verb),
+            dataschema: None,
             condition: event.when.clone(),
             before: read(&event.when.reads().before),
             after: read(&event.when.reads().after),
             key,
             data,
             broken,
+        };
+        semantic.dataschema = semantic.version(&style.source, relation).map(|version| version.uri());
+        semantic
+    }
+
+    /// The version of its data; none where it cannot be told.
+    pub(super) fn version(&self, source: &str, relation: &Relation) -> Option<Version> {
+        if self.broken.is_some() {
+            return None;
         }
+        let name_of = |index: &usize| relation.columns.get(*index).map(|column| column.name.clone());
+        let key = self.key.as_ref().unwrap_or(&relation.key).iter().filter_map(name_of).collect();
+        let data = match &self.data {
+            None => EventData::Row(relation, key),
+            Some(members) => {
+                let columns = members.iter().filter_map(|member| {
+                    Some((member.label.clone(), relation.columns.get(member.column)?.type_name.clone()))
+                });
+                EventData::Members(Shape { columns: columns.collect(), key })
+            }
+        };
+        Some(Version::of_event(
+            source,
+            &self.name(),
+            &format!("{}.{}", relation.schema, relation.table),
+            &data,
+        ))
     }
 
     /// `entity.verb`.

@@ -3,11 +3,11 @@
 use super::{
     encode,
     form::{Form, json_string},
+    shapes::{Arrival, Met},
     subject::{Names, Template},
 };
 use async_nats::Subject;
 use headgate_sdk::{Cell, Op, Relation};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// What an event says happened.
@@ -76,8 +76,10 @@ pub(super) struct Table {
     pub names: Vec<Vec<u8>>,
     /// What the settings make of its rows, where that is anything.
     pub settings: Option<Arc<super::shaping::Shape>>,
-    /// The name of this version of its shape.
-    pub dataschema: String,
+    /// The name of this version of its shape, where the log told it.
+    pub dataschema: Option<String>,
+    /// What is to be done before the first event of this version.
+    pub arrival: Option<Box<Arrival>>,
     spellings: [Spelling; 5],
 }
 
@@ -122,12 +124,14 @@ impl Style {
 
 impl Table {
     /// Prepares a version of a table that is known as `entity`.
-    pub(super) fn new(relation: Arc<Relation>, entity: String, style: &Style) -> Self {
+    pub(super) fn new(relation: Arc<Relation>, entity: String, style: &Style, met: Met) -> Self {
         let form = &style.form;
         let mut shape = Vec::with_capacity(160);
         form.attribute("datacontenttype", "application/json", &mut shape);
-        let dataschema = dataschema(&style.source, &entity, &relation);
-        form.attribute("dataschema", &dataschema, &mut shape);
+        let Met { dataschema, arrival } = met;
+        if let Some(dataschema) = &dataschema {
+            form.attribute("dataschema", dataschema, &mut shape);
+        }
         form.begin("partitionkey", &entity, &mut shape);
         let (schema, table) = (json_string(&relation.schema), json_string(&relation.table));
         let spellings = Verb::ALL.map(|verb| {
@@ -155,7 +159,7 @@ impl Table {
                 name
             })
             .collect();
-        Self { relation, entity, shape, names, spellings, dataschema, settings: None }
+        Self { relation, entity, shape, names, spellings, dataschema, arrival, settings: None }
     }
 
     /// The pieces for a verb.
@@ -192,26 +196,4 @@ impl Table {
             None => fill(spelling.verb),
         }
     }
-}
-
-/// Names this version of the table's shape: same columns, types and key, same URI.
-fn dataschema(source: &str, entity: &str, relation: &Relation) -> String {
-    let mut shape = Sha256::new();
-    for column in &relation.columns {
-        shape.update(column.name.as_bytes());
-        shape.update([0]);
-        shape.update(column.type_name.as_bytes());
-        shape.update([0]);
-    }
-    for index in &relation.key {
-        shape.update(relation.columns[*index].name.as_bytes());
-        shape.update([1]);
-    }
-    let mut uri = format!("urn:headgate:schema:{source}:").into_bytes();
-    encode::key_part(entity.as_bytes(), &mut uri);
-    uri.push(b':');
-    for byte in &shape.finalize()[..8] {
-        uri.extend_from_slice(format!("{byte:02x}").as_bytes());
-    }
-    String::from_utf8(uri).unwrap_or_default()
 }

@@ -1,10 +1,13 @@
 //! An AsyncAPI 3 document of all subjects and messages: what a subscriber can expect where. Pure.
 
-use super::Stored;
+use super::{Stored, shape::ABOUT};
 use serde_json::{Map, Value, json};
 
 /// What happens to a row; each is a subject of its own.
 const VERBS: [&str; 5] = ["created", "updated", "deleted", "truncated", "snapshot"];
+const FORMAT: &str = "application/schema+json;version=draft-2020-12";
+/// The message of every table's new shape.
+const CHANGE: &str = "headgate.schema";
 
 /// The document for the newest version of each entity. `servers` are the broker's addresses, without credentials.
 #[must_use]
@@ -20,19 +23,27 @@ pub fn document(name: &str, servers: &[String], versions: &[Stored]) -> Value {
         (Map::new(), Map::new(), Map::new(), Map::new());
     for version in newest {
         let id = identifier(&format!("{}.{}", version.source, version.entity));
-        schemas.insert(
-            id.clone(),
-            json!({ "schemaFormat": "application/schema+json;version=draft-2020-12", "schema": version.document }),
-        );
-        messages.insert(id.clone(), message(&id, version));
-        for verb in VERBS {
-            let channel = format!("{id}.{verb}");
+        schemas.insert(id.clone(), json!({ "schemaFormat": FORMAT, "schema": version.document }));
+        let schema = format!("#/components/schemas/{id}/schema");
+        messages.insert(id.clone(), message(&id, &version.document["title"], &schema));
+        for (channel, address, message) in channels_of(&id, version) {
+            let parameters: Map<String, Value> = address
+                .split('.')
+                .filter_map(|token| token.strip_prefix('{')?.strip_suffix('}'))
+                .map(|token| (token.to_owned(), json!({ "description": parameter(token) })))
+                .collect();
+            if message == CHANGE && !messages.contains_key(CHANGE) {
+                schemas.insert(CHANGE.to_owned(), json!({ "schemaFormat": FORMAT, "schema": change() }));
+                let schema = format!("#/components/schemas/{CHANGE}/schema");
+                messages
+                    .insert(CHANGE.to_owned(), self::message(CHANGE, &json!("a table's new shape"), &schema));
+            }
             channels.insert(
                 channel.clone(),
                 json!({
-                    "address": format!("events.{}.{}.{verb}.{{partition}}", version.source, version.entity),
-                    "messages": { "event": { "$ref": format!("#/components/messages/{id}") } },
-                    "parameters": { "partition": { "description": "FNV-1a of partitionkey, modulo gateway.partitions" } },
+                    "address": address,
+                    "messages": { "event": { "$ref": format!("#/components/messages/{message}") } },
+                    "parameters": parameters,
                 }),
             );
             operations.insert(
@@ -64,10 +75,57 @@ pub fn document(name: &str, servers: &[String], versions: &[Stored]) -> Value {
     })
 }
 
-fn message(id: &str, version: &Stored) -> Value {
+/// Where events of a version go: channel, address and message.
+fn channels_of(id: &str, version: &Stored) -> Vec<(String, String, String)> {
+    let Stored { source, entity, .. } = version;
+    match version.document[ABOUT]["kind"].as_str() {
+        // Its name is entity and verb.
+        Some("event") => {
+            vec![(id.to_owned(), format!("events.{source}.{entity}.{{partition}}"), id.to_owned())]
+        }
+        // What its rows are about, they say themselves.
+        Some("outbox") => {
+            vec![(id.to_owned(), format!("events.{source}.{{entity}}.{{verb}}.{{partition}}"), id.to_owned())]
+        }
+        _ => {
+            let address = |verb: &str| format!("events.{source}.{entity}.{verb}.{{partition}}");
+            let rows = VERBS.iter().map(|verb| (format!("{id}.{verb}"), address(verb), id.to_owned()));
+            let change = (format!("{id}.schema"), address("schema"), CHANGE.to_owned());
+            rows.chain([change]).collect()
+        }
+    }
+}
+
+fn parameter(name: &str) -> &'static str {
+    match name {
+        "entity" => "what the event is about, as its writer says",
+        "verb" => "what happened, as its writer says",
+        _ => "FNV-1a of partitionkey, modulo gateway.partitions",
+    }
+}
+
+/// The data of a `schema` event.
+fn change() -> Value {
+    json!({
+        "type": "object",
+        "required": ["op", "schema", "table", "from", "to", "compatible", "changes", "diff"],
+        "properties": {
+            "op": { "const": "schema" },
+            "schema": { "type": "string" },
+            "table": { "type": "string" },
+            "from": { "type": "string" },
+            "to": { "type": "string" },
+            "compatible": { "type": "boolean" },
+            "changes": { "type": "array", "items": { "type": "string" } },
+            "diff": { "type": "array", "items": { "type": "object", "required": ["change"] } },
+        },
+    })
+}
+
+fn message(id: &str, title: &Value, schema: &str) -> Value {
     json!({
         "name": id,
-        "title": version.document["title"],
+        "title": title,
         "contentType": "application/cloudevents+json",
         "payload": {
             "type": "object",
@@ -82,7 +140,7 @@ fn message(id: &str, version: &Stored) -> Value {
                 "sequence": { "type": "string" },
                 "time": { "type": "string", "format": "date-time" },
                 "dataschema": { "type": "string" },
-                "data": { "$ref": format!("#/components/schemas/{id}/schema") },
+                "data": { "$ref": schema },
             },
         },
     })
@@ -106,15 +164,30 @@ mod tests {
             entity: entity.to_owned(),
             hash: String::new(),
             number,
-            document: json!({ "title": format!("{entity} {number}") }),
+            document: json!({
+                "title": format!("{entity} {number}"),
+                "x-headgate": { "kind": match entity { "deal.won" => "event", "letters" => "outbox", _ => "table" } },
+            }),
         };
         let found = document(
             "g",
             &["nats://h:4222".to_owned()],
-            &[version("a b", 1), version("a b", 2), version("c", 1)],
+            &[
+                version("a b", 1),
+                version("a b", 2),
+                version("c", 1),
+                version("deal.won", 1),
+                version("letters", 1),
+            ],
         );
         assert_eq!(found["components"]["schemas"]["shop.a_b"]["schema"]["title"], "a b 2");
-        assert_eq!(found["channels"].as_object().map(Map::len), Some(2 * VERBS.len()));
+        let address = |channel: &str| found["channels"][channel]["address"].clone();
+        assert_eq!(address("shop.a_b.deleted"), "events.shop.a b.deleted.{partition}");
+        assert_eq!(address("shop.c.schema"), "events.shop.c.schema.{partition}");
+        assert_eq!(address("shop.deal.won"), "events.shop.deal.won.{partition}");
+        assert_eq!(address("shop.letters"), "events.shop.{entity}.{verb}.{partition}");
+        assert_eq!(found["channels"]["shop.letters"]["parameters"].as_object().map(Map::len), Some(3));
+        assert_eq!(found["channels"].as_object().map(Map::len), Some(2 * (VERBS.len() + 1) + 2));
         let mut references = Vec::new();
         collect(&found, &mut references);
         for reference in references {

@@ -1,107 +1,130 @@
 //! What changed between two versions of a table, and whether a subscriber that knows the first one can live with the
 //! second. Pure.
 
-use super::document::ABOUT;
-use serde_json::{Map, Value};
+use super::Shape;
+use serde::Serialize;
 use std::fmt;
 
 /// One difference.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "lowercase")]
 pub enum Difference {
     /// A column is new. Who does not know it passes over it.
-    Added(String, String),
+    Added {
+        /// Its name.
+        column: String,
+        /// The database's name of its type.
+        r#type: String,
+    },
     /// A column is gone; a renamed one is gone and new.
-    Removed(String),
+    Removed {
+        /// Its name.
+        column: String,
+    },
     /// A column is of another type.
-    Retyped(String, String, String),
+    Retyped {
+        /// Its name.
+        column: String,
+        /// The type before.
+        from: String,
+        /// The type now.
+        to: String,
+    },
     /// Rows are named by other columns.
-    Rekeyed(Vec<String>, Vec<String>),
+    Rekeyed {
+        /// The key before.
+        from: Vec<String>,
+        /// The key now.
+        to: Vec<String>,
+    },
 }
 
 impl Difference {
     /// Whether whoever reads the old version can read the new one.
     #[must_use]
     pub fn is_compatible(&self) -> bool {
-        matches!(self, Self::Added(..))
+        matches!(self, Self::Added { .. })
     }
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Added(column, kind) => write!(f, "+ {column}: {kind}"),
-            Self::Removed(column) => write!(f, "- {column}"),
-            Self::Retyped(column, from, to) => write!(f, "~ {column}: {from} → {to}"),
-            Self::Rekeyed(from, to) => write!(f, "~ key: ({}) → ({})", from.join(", "), to.join(", ")),
+            Self::Added { column, r#type } => write!(f, "+ {column}: {type}"),
+            Self::Removed { column } => write!(f, "- {column}"),
+            Self::Retyped { column, from, to } => write!(f, "~ {column}: {from} → {to}"),
+            Self::Rekeyed { from, to } => {
+                write!(f, "~ key: ({}) → ({})", from.join(", "), to.join(", "))
+            }
         }
     }
 }
 
-/// What changed from one document to another.
+/// What changed from one shape to another. The order of columns is none: rows are objects.
 #[must_use]
-pub fn differences(from: &Value, to: &Value) -> Vec<Difference> {
-    let empty = Map::new();
-    let columns = |document: &'_ Value| {
-        document
-            .pointer("/$defs/row/properties")
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_else(|| empty.clone())
+pub fn differences(from: &Shape, to: &Shape) -> Vec<Difference> {
+    let kind = |shape: &Shape, column: &str| {
+        shape.columns.iter().find(|(name, _)| name == column).map(|(_, kind)| kind.clone())
     };
-    let kind = |schema: &Value| schema["x-type"].as_str().unwrap_or("?").to_owned();
-    let (old, new) = (columns(from), columns(to));
     let mut found = Vec::new();
-    for (name, schema) in &old {
-        match new.get(name) {
-            None => found.push(Difference::Removed(name.clone())),
-            Some(now) if kind(now) != kind(schema) => {
-                found.push(Difference::Retyped(name.clone(), kind(schema), kind(now)));
+    for (column, old) in &from.columns {
+        let column = column.clone();
+        match kind(to, &column) {
+            None => found.push(Difference::Removed { column }),
+            Some(new) if new != *old => {
+                found.push(Difference::Retyped { column, from: old.clone(), to: new });
             }
             Some(_) => {}
         }
     }
-    for (name, schema) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
-        found.push(Difference::Added(name.clone(), kind(schema)));
+    for (column, r#type) in &to.columns {
+        if kind(from, column).is_none() {
+            found.push(Difference::Added { column: column.clone(), r#type: r#type.clone() });
+        }
     }
-    let key = |document: &Value| -> Vec<String> {
-        let names = document[ABOUT]["key"].as_array();
-        names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    if key(from) != key(to) {
-        found.push(Difference::Rekeyed(key(from), key(to)));
+    if from.key != to.key {
+        found.push(Difference::Rekeyed { from: from.key.clone(), to: to.key.clone() });
     }
     found
+}
+
+/// Whether whoever reads the old version can read the new one.
+#[must_use]
+pub fn is_compatible(differences: &[Difference]) -> bool {
+    differences.iter().all(Difference::is_compatible)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
-    fn document(columns: &[(&str, &str)], key: &[&str]) -> Value {
-        let columns: Map<String, Value> =
-            columns.iter().map(|(name, kind)| ((*name).to_owned(), json!({ "x-type": kind }))).collect();
-        json!({ "$defs": { "row": { "properties": columns } }, "x-headgate": { "key": key } })
+    fn shape(columns: &[(&str, &str)], key: &[&str]) -> Shape {
+        Shape {
+            columns: columns.iter().map(|&(name, kind)| (name.to_owned(), kind.to_owned())).collect(),
+            key: key.iter().map(|&name| name.to_owned()).collect(),
+        }
     }
 
     #[test]
     fn only_a_new_column_is_compatible() {
-        let old = document(&[("id", "int4"), ("a", "text")], &["id"]);
-        let told = |new: &Value| -> Vec<(String, bool)> {
+        let old = shape(&[("id", "int4"), ("a", "text")], &["id"]);
+        let told = |new: &Shape| -> Vec<(String, bool)> {
             differences(&old, new).iter().map(|d| (d.to_string(), d.is_compatible())).collect()
         };
         assert_eq!(told(&old), []);
-        let new = document(&[("id", "int4"), ("a", "text"), ("b", "int4")], &["id"]);
+        assert_eq!(told(&shape(&[("a", "text"), ("id", "int4")], &["id"])), []);
+        let new = shape(&[("id", "int4"), ("a", "text"), ("b", "int4")], &["id"]);
         assert_eq!(told(&new), [("+ b: int4".to_owned(), true)]);
-        let new = document(&[("id", "int8"), ("b", "text")], &["b"]);
+        let new = shape(&[("id", "int8"), ("b", "text")], &["b"]);
         assert_eq!(
             told(&new),
             [
-                ("- a".to_owned(), false),
                 ("~ id: int4 → int8".to_owned(), false),
+                ("- a".to_owned(), false),
                 ("+ b: text".to_owned(), true),
                 ("~ key: (id) → (b)".to_owned(), false)
             ]
         );
+        assert!(!is_compatible(&differences(&old, &new)));
     }
 }

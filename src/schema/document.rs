@@ -1,17 +1,18 @@
-//! A version of a table as a JSON Schema (2020-12) of its events' `data`.
+//! A version of a table, or of an event, as a JSON Schema (2020-12) of its events' `data`.
 
+use super::shape::{ABOUT, Shape};
+use crate::normalize::encode;
 use headgate_sdk::Relation;
 use serde_json::{Map, Value, json};
 
-/// The member of a document that is Headgate's own; validators pass over it.
-pub(super) const ABOUT: &str = "x-headgate";
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// A version of a table's shape.
+/// A version of what events' `data` looks like.
 #[derive(Clone, Debug)]
 pub struct Version {
     /// The source's name.
     pub source: String,
-    /// The entity, as a token.
+    /// What it is a version of: a table's entity or an outbox's as a token, or the name of a semantic event.
     pub entity: String,
     /// What tells it from other versions.
     pub hash: String,
@@ -19,42 +20,109 @@ pub struct Version {
     pub document: Value,
 }
 
+/// The data of a semantic event.
+#[derive(Debug)]
+pub enum EventData<'a> {
+    /// The row's own, under the key columns named.
+    Row(&'a Relation, Vec<String>),
+    /// Members of its own with their types, under the key columns named.
+    Members(Shape),
+}
+
 impl Version {
-    /// The version that events of `relation` name by `uri`, whose last part is the hash.
+    /// A version of a table.
     #[must_use]
-    pub fn new(source: &str, entity: &str, uri: &str, relation: &Relation) -> Self {
-        Self {
-            source: source.to_owned(),
-            entity: entity.to_owned(),
-            hash: uri.rsplit(':').next().unwrap_or_default().to_owned(),
-            document: document(source, entity, uri, relation),
-        }
+    pub fn of_table(source: &str, entity: &str, relation: &Relation) -> Self {
+        let shape = Shape::of(relation);
+        let mut document = rows(relation, &shape.key);
+        document["title"] = json!(format!("{}.{}", relation.schema, relation.table));
+        Self::new(source, entity, "table", shape.hash(""), &shape.key, document)
+    }
+
+    /// A version of a semantic event of the table `title`.
+    #[must_use]
+    pub fn of_event(source: &str, name: &str, table: &str, data: &EventData<'_>) -> Self {
+        let (hash, key, mut document) = match data {
+            EventData::Row(relation, key) => {
+                let shape = Shape { key: key.clone(), ..Shape::of(relation) };
+                (shape.hash("row"), shape.key, rows(relation, key))
+            }
+            EventData::Members(shape) => {
+                let document = json!({
+                    "description": "data of a semantic event; a member whose value the log did not carry is absent",
+                    "$ref": "#/$defs/row",
+                    "$defs": { "row": row(&shape.columns) },
+                });
+                (shape.hash("members"), shape.key.clone(), document)
+            }
+        };
+        document["title"] = json!(format!("{name} of {table}"));
+        Self::new(source, name, "event", hash, &key, document)
+    }
+
+    /// A version of an outbox. What its events' data looks like is between its writers and readers: the schema says nothing
+    /// of it but the type of the column that it stands in.
+    #[must_use]
+    pub fn of_outbox(source: &str, entity: &str, relation: &Relation) -> Self {
+        let shape = Shape::of(relation);
+        let document = json!({
+            "title": format!("outbox {}.{}", relation.schema, relation.table),
+            "description": "data of the events that are rows of this outbox is what their writers put in its payload",
+            "$defs": { "row": row(&shape.columns) },
+        });
+        Self::new(source, entity, "outbox", shape.hash("outbox"), &shape.key, document)
+    }
+
+    fn new(
+        source: &str,
+        entity: &str,
+        kind: &str,
+        hash: String,
+        key: &[String],
+        mut document: Value,
+    ) -> Self {
+        document["$schema"] = json!(DIALECT);
+        document["$id"] = json!(uri(source, entity, &hash));
+        document[ABOUT] = json!({ "source": source, "entity": entity, "kind": kind, "key": key });
+        Self { source: source.to_owned(), entity: entity.to_owned(), hash, document }
+    }
+
+    /// What events name it by.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        uri(&self.source, &self.entity, &self.hash)
     }
 }
 
-fn document(source: &str, entity: &str, uri: &str, relation: &Relation) -> Value {
-    let columns: Map<String, Value> = relation
-        .columns
-        .iter()
-        .map(|column| (column.name.clone(), column_schema(&column.type_name)))
-        .collect();
-    let key: Map<String, Value> = relation
-        .key
-        .iter()
-        .filter_map(|index| relation.columns.get(*index))
-        .map(|column| (column.name.clone(), column_schema(&column.type_name)))
-        .collect();
-    let names: Vec<&String> = key.keys().collect();
-    let key_schema = if names.is_empty() {
+/// The name of a version: the entity percent-encoded, so that `:` only separates.
+#[must_use]
+pub fn uri(source: &str, entity: &str, hash: &str) -> String {
+    let mut encoded = Vec::with_capacity(entity.len());
+    encode::key_part(entity.as_bytes(), &mut encoded);
+    format!("urn:headgate:schema:{source}:{}:{hash}", String::from_utf8_lossy(&encoded))
+}
+
+fn row(columns: &[(String, String)]) -> Value {
+    let columns: Map<String, Value> =
+        columns.iter().map(|(name, kind)| (name.clone(), column_schema(kind))).collect();
+    json!({ "type": "object", "properties": columns, "additionalProperties": false })
+}
+
+/// The data of a row's event, where rows are named by the columns `key`.
+fn rows(relation: &Relation, key: &[String]) -> Value {
+    let shape = Shape::of(relation);
+    let named: Vec<(String, String)> =
+        shape.columns.iter().filter(|(name, _)| key.contains(name)).cloned().collect();
+    let key_schema = if key.is_empty() {
         json!({ "type": ["object", "null"] })
     } else {
-        json!({ "type": ["object", "null"], "properties": key, "required": names, "additionalProperties": false })
+        let mut schema = row(&named);
+        schema["type"] = json!(["object", "null"]);
+        schema["required"] = json!(key);
+        schema
     };
-    let row = json!({ "anyOf": [{ "$ref": "#/$defs/row" }, { "type": "null" }] });
+    let image = json!({ "anyOf": [{ "$ref": "#/$defs/row" }, { "type": "null" }] });
     json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": uri,
-        "title": format!("{}.{}", relation.schema, relation.table),
         "description": "data of the events of one version of a table; a column that the log did not carry is absent from its row",
         "type": "object",
         "properties": {
@@ -62,16 +130,14 @@ fn document(source: &str, entity: &str, uri: &str, relation: &Relation) -> Value
             "schema": { "const": relation.schema },
             "table": { "const": relation.table },
             "key": key_schema,
-            "before": row,
-            "after": row,
+            "before": image,
+            "after": image,
             "changed": { "type": "array", "items": { "type": "string" } },
             "unavailable": { "type": "array", "items": { "type": "string" } },
             "rekeyed": { "type": "object" },
         },
         "required": ["op", "schema", "table"],
-        "$defs": { "row": { "type": "object", "properties": columns, "additionalProperties": false } },
-        ABOUT: { "source": source, "entity": entity, "key": relation.key.iter()
-            .filter_map(|index| relation.columns.get(*index)).map(|column| &column.name).collect::<Vec<_>>() },
+        "$defs": { "row": row(&shape.columns) },
     })
 }
 

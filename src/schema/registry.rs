@@ -3,7 +3,10 @@
 //! A version is created once and never changed: whoever comes second, a replay or another gateway, finds it there. So a
 //! `kill -9` at any moment leaves either the version or nothing, and no event without its version.
 
-use super::{Version, compare, document::ABOUT};
+use super::{
+    Version, compare,
+    shape::{ABOUT, Shape},
+};
 use async_nats::jetstream::{
     Context,
     kv::{Config, CreateErrorKind, Store},
@@ -24,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a registry that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(30);
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// A version that the registry holds.
 #[derive(Clone, Debug)]
@@ -136,10 +139,13 @@ async fn create(store: &Store, key: &str, version: &Version) -> Result<(), Faile
     let last = before.last();
     let mut document = version.document.clone();
     document[ABOUT]["version"] = json!(last.map_or(1, |last| last.number + 1));
-    let changes = last.map(|last| compare::differences(&last.document, &document)).unwrap_or_default();
+    let shape = Shape::of_document(&document);
+    let changes = last
+        .map(|last| compare::differences(&Shape::of_document(&last.document), &shape))
+        .unwrap_or_default();
     if let Some(last) = last {
         document[ABOUT]["follows"] = json!(last.number);
-        document[ABOUT]["compatible"] = json!(changes.iter().all(compare::Difference::is_compatible));
+        document[ABOUT]["compatible"] = json!(compare::is_compatible(&changes));
         document[ABOUT]["changes"] = changes.iter().map(ToString::to_string).collect();
     }
     match store.create(key, serde_json::to_vec(&document)?.into()).await {
@@ -149,11 +155,7 @@ async fn create(store: &Store, key: &str, version: &Version) -> Result<(), Faile
     }
     let (source, entity) = (&version.source, &version.entity);
     let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    if changes.iter().all(compare::Difference::is_compatible) {
-        tracing::info!(source, entity, version = %document[ABOUT]["version"], changes = told.join("; "), "a new version of a table");
-    } else {
-        tracing::warn!(source, entity, version = %document[ABOUT]["version"], changes = told.join("; "), "a new version of a table is not compatible with the one before");
-    }
+    tracing::info!(source, entity, version = %document[ABOUT]["version"], changes = told.join("; "), "a new version of a schema");
     Ok(())
 }
 
@@ -162,16 +164,22 @@ async fn create(store: &Store, key: &str, version: &Version) -> Result<(), Faile
 /// # Errors
 /// The broker does not answer.
 pub async fn stored(context: &Context) -> Result<Option<Vec<Stored>>, Failed> {
-    use async_nats::jetstream::{ErrorCode, context::KeyValueErrorKind};
-    match context.get_key_value(BUCKET).await {
-        Ok(store) => read(&store, None).await.map(Some),
-        Err(error) => match error.kind() {
-            KeyValueErrorKind::GetBucket => {
-                let missing = context.get_stream(format!("KV_{BUCKET}")).await.err().is_some_and(|error| {
-                    matches!(error.kind(), async_nats::jetstream::context::GetStreamErrorKind::JetStream(inner)
-                        if inner.error_code() == ErrorCode::STREAM_NOT_FOUND)
-                });
-                if missing { Ok(None) } else { Err(error.into()) }
+    match open(context, BUCKET).await? {
+        Some(store) => read(&store, None).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A bucket, if there is one.
+pub(super) async fn open(context: &Context, bucket: &str) -> Result<Option<Store>, Failed> {
+    use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+    match context.get_key_value(bucket).await {
+        Ok(store) => Ok(Some(store)),
+        Err(error) => match context.get_stream(format!("KV_{bucket}")).await.map_err(|error| error.kind()) {
+            Err(GetStreamErrorKind::JetStream(inner))
+                if inner.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(None)
             }
             _ => Err(error.into()),
         },
@@ -207,18 +215,20 @@ pub fn by_uri(versions: &[Stored]) -> HashMap<&str, &Stored> {
     versions.iter().filter_map(|version| Some((version.document["$id"].as_str()?, version))).collect()
 }
 
-/// A key may hold letters, digits and `-/_=`; whatever else stands in an entity is `=` and two hexadecimal digits.
 fn key(source: &str, entity: &str, hash: &str) -> String {
-    let mut key = format!("{source}.");
-    for byte in entity.bytes() {
+    format!("{source}.{}.{hash}", encoded(entity))
+}
+
+/// A part of a key may hold letters, digits and `-/_=`; whatever else stands in a name is `=` and two hexadecimal digits.
+pub(super) fn encoded(name: &str) -> String {
+    let mut part = String::with_capacity(name.len());
+    for byte in name.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => key.push(char::from(byte)),
-            byte => key.push_str(&format!("={byte:02X}")),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => part.push(char::from(byte)),
+            byte => part.push_str(&format!("={byte:02X}")),
         }
     }
-    key.push('.');
-    key.push_str(hash);
-    key
+    part
 }
 
 #[cfg(test)]

@@ -122,6 +122,9 @@ async fn table_changes(version: Version) {
         .iter()
         .filter(|event| matches!(event.data.table.as_str(), "public.things" | "public.stuff"))
         .map(|event| {
+            if event.data.op == "schema" {
+                return "schema".to_owned();
+            }
             let row: Vec<String> =
                 event.data.after.iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
             format!("{} {} {}", event.data.op, event.data.table, row.join(" "))
@@ -132,12 +135,18 @@ async fn table_changes(version: Version) {
         [
             r#"created public.things id=1 v="one""#,
             r#"created public.things id=2 v="two""#,
+            "schema",
             r#"created public.things id=3 n=5 v="three""#,
+            "schema",
             r#"updated public.things id=3 n=5 w="drei""#,
+            "schema",
             r#"created public.things id=4 n="many" w="four""#,
+            "schema",
             r#"created public.things id=5 n="more""#,
+            "schema",
             r#"created public.things id=6 m="glad" n="x""#,
             r#"created public.stuff id=7 m="sad" n="y""#,
+            "schema",
             r#"created public.stuff id=8 m=null n="z""#,
         ]
     );

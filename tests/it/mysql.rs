@@ -378,13 +378,15 @@ async fn shapes_change_under_way() {
             told,
             [
                 scratch("created"),
+                scratch("schema"),
                 scratch("updated"),
+                scratch("schema"),
                 scratch("created"),
                 ("created".to_owned(), "shop.copied".to_owned())
             ]
         );
-        assert!(events[1].data.after.as_ref().unwrap().contains_key("more"));
-        assert!(!events[2].data.after.as_ref().unwrap().contains_key("more"));
+        assert!(events[2].data.after.as_ref().unwrap().contains_key("more"));
+        assert!(!events[4].data.after.as_ref().unwrap().contains_key("more"));
         assert_eq!(gateway.terminate(), Some(0));
     }
 }

@@ -375,6 +375,7 @@ async fn a_renamed_column_stays_hidden() {
 
     let lines = format!("{}{}", lines.replace("email", "mail"), lines.replace("public.people", "*.people"));
     let _gateway = shop.gateway_with(&Settings { source_lines: lines, ..shop.settings() }).await;
-    let events = held(&shop.nats, STREAM, 2).await;
-    assert_eq!(events[1].1["data"]["after"], json!({"id": 2, "mail": "[redacted]"}));
+    let events = held(&shop.nats, STREAM, 3).await;
+    assert_eq!(events[1].1["data"]["changes"], json!(["- email", "+ mail: text"]));
+    assert_eq!(events[2].1["data"]["after"], json!({"id": 2, "mail": "[redacted]"}));
 }

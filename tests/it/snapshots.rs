@@ -320,6 +320,7 @@ async fn keys_of_all_kinds_are_walked_once() {
     let events = stream::read(&shop.nats, STREAM).await;
     let updated: Vec<&Event> = events.iter().filter(|event| event.data.op == "updated").collect();
     assert_eq!(updated.len(), 4);
+    assert!(!events.iter().any(|event| event.data.op == "schema"), "no table changed its shape");
     for update in updated {
         let read = events.iter().find(|event| {
             event.data.op == "snapshot"
@@ -375,6 +376,9 @@ async fn a_shape_that_changes_and_a_table_that_goes_end_well() {
         .unwrap();
     let columns: Vec<&String> = last.data.after.as_ref().unwrap().keys().collect();
     assert_eq!(columns, ["extra", "id"]);
+    let shapes =
+        events.iter().filter(|event| event.data.op == "schema" && event.data.table == "public.archive");
+    assert_eq!(shapes.count(), 2, "a shape comes and goes once, whoever tells the rows");
     assert_eq!(gateway.terminate(), Some(0));
 }
 

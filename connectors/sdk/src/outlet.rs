@@ -42,7 +42,7 @@ pub struct RowFault {
 pub struct Held<'a> {
     /// The database's name for it ([`Transaction::id`]).
     pub transaction: &'a str,
-    /// How many events of it are done with, counted from its first.
+    /// Positions of it with indexes below this are done with.
     pub events: u32,
     /// Whether that is all of it.
     pub ended: bool,
@@ -88,7 +88,8 @@ pub trait Outlet: Send {
     /// Begins a transaction.
     fn begin(&mut self, transaction: &Transaction);
 
-    /// The first events of the transaction that has just begun are in the stream already, under an earlier epoch.
+    /// The first events of the transaction that has just begun are in the stream already, under an earlier epoch: those with
+    /// indexes below `events`.
     fn skip(&mut self, events: u32) {
         let _ = events;
     }
@@ -115,7 +116,8 @@ pub trait Outlet: Send {
     fn end_snapshot(&mut self) -> Option<Position>;
 
     /// How far all unfinished snapshot jobs are, from the next event on: every event carries it until this is called again. Empty:
-    /// nothing is carried.
+    /// nothing is carried. Where rows are told, each has its own call right before it: what was given before that is what an
+    /// event carries which has to come before the row.
     fn places(&mut self, places: &[SnapshotPlace]);
 
     /// Keeps what has to be snapshotted, durably, before this returns.

@@ -81,6 +81,11 @@ fn difference(data: &Value) -> String {
         (None, Some(row)) | (Some(row), None) => without_key(row, key)
             .map(|(column, value)| format!("{}: {}", safe(column, VALUE), short(value)))
             .collect(),
+        // A new shape, each change of which is text.
+        (None, None) if data["op"] == "schema" => {
+            let changes = data["changes"].as_array().into_iter().flatten();
+            changes.map(|change| shown(change, SENTENCE)).collect()
+        }
         // A dead letter, a gap, a message.
         (None, None) => {
             let said = ["detail", "reason", "content"].iter().find_map(|name| data.get(*name));
@@ -169,6 +174,11 @@ mod tests {
                 json!({"reason": "too-large", "detail": "the row has 5 bytes"})
             ),
             "14:06:07.123 too-large shop orders/42    the row has 5 bytes  +4 ms\n"
+        );
+        let schema = json!({"op": "schema", "compatible": false, "changes": ["- note", "+ b: int4"]});
+        assert_eq!(
+            show("shop.orders.schema", schema),
+            "14:06:07.123 schema    shop orders/42    - note, + b: int4  +4 ms\n"
         );
         assert_eq!(safe(&"y".repeat(50), 3), "yyy…");
     }

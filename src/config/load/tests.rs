@@ -131,6 +131,7 @@ slot_timeout = "1m"
 uri = "urn:x"
 type_prefix = "com.example"
 on_gap = "stop"
+on_incompatible = "stop"
 snapshot = "never"
 entities = {{ "public.orders" = "order" }}
 "#,
@@ -146,6 +147,7 @@ entities = {{ "public.orders" = "order" }}
     assert_eq!(config.http.listen.to_string(), "0.0.0.0:8080");
     let source = &config.sources["shop-2"];
     assert_eq!(source.entities["public.orders"], "order");
+    assert_eq!(source.on_incompatible, crate::config::OnIncompatible::Stop);
     let Connector::Postgres(postgres) = &source.connector else { panic!("not PostgreSQL") };
     assert_eq!(postgres.url, "postgres://cdc:from-file@db/shop", "the newline is trimmed");
     assert_eq!((postgres.heartbeat, postgres.max_row), (None, 1 << 20));

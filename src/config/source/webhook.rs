@@ -1,7 +1,7 @@
 //! The settings of a webhook source. They fail closed: what would accept requests that nobody can verify is refused.
 
 use crate::config::{
-    Connector, Http, OnGap, Shaping, Source, Webhook,
+    Connector, Http, OnGap, OnIncompatible, Shaping, Source, Webhook,
     nearest::nearest,
     section::{Section, did_you_mean},
     units,
@@ -62,6 +62,7 @@ pub(super) fn source(
         type_prefix: None,
         entities: BTreeMap::new(),
         on_gap: OnGap::Stop,
+        on_incompatible: OnIncompatible::Warn,
         shaping: Shaping::default(),
         snapshots: SnapshotSettings { initial: false, ..SnapshotSettings::default() },
         connector: Connector::Webhook(webhook),

@@ -1,6 +1,6 @@
 //! Rows of tables that settings say more about: columns hidden, outboxes, semantic events.
 
-use super::{Encoder, Held, Pending, Shape};
+use super::{Encoder, Shape, unfinished::Pending};
 use crate::{
     event::DeadLetter,
     normalize::{
@@ -76,6 +76,9 @@ impl Encoder {
             self.row(change);
         }
         for (event, answer) in events.iter().zip(answers) {
+            if self.refusal.is_some() {
+                return;
+            }
             match answer {
                 Ok(false) => {}
                 Ok(true) => {
@@ -84,6 +87,12 @@ impl Encoder {
                         self.count_skipped(written);
                         continue;
                     };
+                    if self.is_turning(relation)
+                        && self.can_be_meant(event, asked)
+                        && !self.turn(relation, position)
+                    {
+                        return;
+                    }
                     if let Err(error) = self.encode_semantic(event, asked, position) {
                         let detail = format!("event {}: {error}", event.name());
                         self.dead_letter(position, "unencodable", detail, change, Some(event));
@@ -159,6 +168,9 @@ impl Encoder {
         style.form.key(&self.key.text, out);
         out.extend_from_slice(&self.transaction.attributes);
         style.form.attribute("datacontenttype", "application/json", out);
+        if let Some(dataschema) = &event.dataschema {
+            style.form.attribute("dataschema", dataschema, out);
+        }
         style.form.begin("partitionkey", &event.entity, out);
         style.form.key(&self.key.text, out);
         style.form.order(&text, self.transaction.events, out);
@@ -185,7 +197,7 @@ impl Encoder {
 
     fn encode_letter(&mut self, letter: &Letter, relation: &Relation, row: &[Cell<'_>], position: Position) {
         let mut attributes = Vec::new();
-        self.write_attributes(&letter.attributes, &mut attributes);
+        self.write_attributes(&letter.attributes, self.transaction.is_open, &mut attributes);
         let (_, start) = self.begin_event();
         let style = &self.look.style;
         let form = &style.form;
@@ -219,34 +231,16 @@ impl Encoder {
             Body::Base64(_) => "application/octet-stream",
         };
         form.attribute("datacontenttype", content_type, out);
+        let table = self.tables.get(&relation.id);
+        if let Some(dataschema) = table.and_then(|table| table.dataschema.as_ref()) {
+            form.attribute("dataschema", dataschema, out);
+        }
         form.begin("partitionkey", &letter.entity, out);
         form.key(&letter.key, out);
         form.order(&text, self.transaction.events, out);
         let data_start = out.len();
         letter.body.write(form, out);
         self.hold(start, data_start, Subject::from(subject), position);
-    }
-
-    /// Ends the event that is held back, which is no longer its transaction's last; gives where that was, and where the
-    /// next one begins. Nothing is final before [`hold`](Self::hold): cut off from the first on, it is held back as before.
-    fn begin_event(&mut self) -> (usize, usize) {
-        let held_end = self.buffer.len();
-        if self.held.is_some() && self.form().is_structured() {
-            self.buffer.push(b'}');
-        }
-        (held_end, self.buffer.len())
-    }
-
-    /// Holds back the event that was written from `start` on.
-    fn hold(&mut self, start: usize, data_start: usize, subject: Subject, position: Position) {
-        let data_end = self.buffer.len();
-        self.transaction.events += 1;
-        let committed_at = self.transaction.committed_at;
-        let places = self.places.clone();
-        let event = Held { start, data_start, data_end, subject, position, committed_at, places };
-        if let Some(held) = self.held.replace(event) {
-            self.items.push(Pending::Event { held, end: start, transaction_end: None, last: false });
-        }
     }
 
     fn dead_letter(

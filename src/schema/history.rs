@@ -1,0 +1,313 @@
+//! Which version of a table's shape its events had since when, and which version waits to be accepted: one key for each
+//! table in the key-value bucket `headgate`, `shape.{source}.{schema.table}`.
+//!
+//! * **Order**: an entry is written before the first event of its version leaves, and says that event's position. So an
+//!   entry counts only where the stream came as far as it says: whoever begins anew sees the shape that the stream's last
+//!   event of the table had, and decides as the run before it did.
+//! * **Durability**: as the checkpoint's. What cannot be written ends the run.
+//! * **Fencing**: each write names the revision that it replaces, and changes what was read.
+
+use super::{
+    Shape,
+    registry::{Failed, encoded, open},
+};
+use async_nats::jetstream::{Context, kv::Store};
+use futures_util::TryStreamExt as _;
+use headgate_sdk::{Fault, Position, TableFilter};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+use tokio::time::timeout;
+
+const BUCKET: &str = "headgate";
+/// How long the broker may take for all keys, and for one.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Entries that the stream has passed and that are kept all the same: a stream may lose its tail.
+const PASSED: usize = 4;
+/// How often a key is written anew that somebody else writes too.
+const ATTEMPTS: usize = 5;
+
+/// What a run begins with.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The shape of each table as of the stream's last event, by `schema.table`.
+    pub shapes: HashMap<String, Shape>,
+    /// The version that somebody accepted, likewise, by its hash.
+    pub accepted: HashMap<String, String>,
+}
+
+/// What a run finds out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// `schema.table`
+    pub table: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// What became of it.
+    pub turn: Turn,
+}
+
+/// What became of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Its events begin at this position.
+    Told(Position),
+    /// It has to be accepted first; what changed, for people.
+    Waits(Vec<String>),
+}
+
+/// What the key of a table holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Record {
+    table: String,
+    seen: Vec<Seen>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waiting: Option<Waiting>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accepted: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Seen {
+    since: String,
+    #[serde(flatten)]
+    shape: Shape,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Waiting {
+    hash: String,
+    changes: Vec<String>,
+}
+
+impl Record {
+    /// The shape that the table's events had up to a position.
+    fn at(&self, position: Position) -> Option<&Shape> {
+        let since = |seen: &Seen| seen.since.parse::<Position>().ok();
+        let before = self.seen.iter().filter_map(|seen| Some((since(seen)?, &seen.shape)));
+        before.filter(|(since, _)| *since <= position).max_by_key(|(since, _)| *since).map(|(_, shape)| shape)
+    }
+
+    fn note(&mut self, note: &Note, durable: Option<Position>) {
+        match &note.turn {
+            Turn::Told(since) => {
+                let since = since.to_string();
+                self.seen.retain(|seen| seen.since != since);
+                self.seen.push(Seen { since, shape: note.shape.clone() });
+                self.seen.sort_by(|a, b| a.since.cmp(&b.since));
+                let passed = durable.map(|durable| durable.to_string()).unwrap_or_default();
+                let behind = self.seen.iter().filter(|seen| seen.since <= passed).count();
+                self.seen.drain(..behind.saturating_sub(PASSED));
+                self.waiting = None;
+                // It stays accepted until another one comes: the event may have to be told again.
+                if self.accepted.as_ref().is_some_and(|accepted| *accepted != note.shape.hash("")) {
+                    self.accepted = None;
+                }
+            }
+            Turn::Waits(changes) => {
+                self.waiting = Some(Waiting { hash: note.shape.hash(""), changes: changes.clone() });
+            }
+        }
+    }
+}
+
+/// The shapes of one source's tables.
+#[derive(Debug)]
+pub struct History {
+    store: Store,
+    source: String,
+    /// Where the stream ended when the run began.
+    begun: Position,
+    /// Tables that something was written of since.
+    noted: HashSet<String>,
+}
+
+impl History {
+    /// Reads what is known of a source's tables where its stream ends at `end`.
+    ///
+    /// # Errors
+    /// Transient: the broker does not answer.
+    pub async fn open(
+        context: &Context,
+        source: &str,
+        end: Option<Position>,
+    ) -> Result<(Self, Known), Fault> {
+        let read = within(async {
+            let store = open(context, BUCKET).await?;
+            let store = store.ok_or_else(|| format!("there is no bucket {BUCKET}"))?;
+            let records = records(&store, source).await?;
+            Ok((store, records))
+        });
+        let (store, records) = read
+            .await
+            .map_err(|error| Fault::transient("cannot read which shapes the tables had").with_cause(error))?;
+        let (begun, noted) = (end.unwrap_or_default(), HashSet::new());
+        let history = Self { store, source: source.to_owned(), begun, noted };
+        let mut known = Known::default();
+        for (_, record) in records {
+            if let Some(shape) = end.and_then(|end| record.at(end)) {
+                known.shapes.insert(record.table.clone(), shape.clone());
+            }
+            if let Some(hash) = record.accepted {
+                known.accepted.insert(record.table, hash);
+            }
+        }
+        Ok((history, known))
+    }
+
+    /// Keeps what was found out. `durable` is how far the stream is known to be kept.
+    ///
+    /// # Errors
+    /// Transient: it could not be written.
+    pub async fn keep(&mut self, notes: Vec<Note>, durable: Option<Position>) -> Result<(), Fault> {
+        for note in notes {
+            let first = self.noted.insert(note.table.clone());
+            let begun = self.begun.to_string();
+            let key = key(&self.source, &note.table);
+            let written = within(change(&self.store, &key, |record| {
+                record.table.clone_from(&note.table);
+                if first {
+                    // What was noted beyond where the stream ended never became an event.
+                    record.seen.retain(|seen| seen.since <= begun);
+                }
+                record.note(&note, durable);
+            }));
+            written.await.map_err(|error| {
+                Fault::transient(format!("cannot keep the shape of {}", note.table)).with_cause(error)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Accepts what waits of a source: every table's new version, or that of the tables that a glob on `schema.table` means.
+/// Gives the tables, and what changed.
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn accept(
+    context: &Context,
+    source: &str,
+    tables: Option<&str>,
+) -> Result<Vec<(String, Vec<String>)>, Failed> {
+    let Some(store) = open(context, BUCKET).await? else { return Ok(Vec::new()) };
+    let meant = tables.map(|glob| TableFilter::new(&[glob]));
+    let mut accepted = Vec::new();
+    for (key, record) in records(&store, source).await? {
+        let Some(waiting) = record.waiting else { continue };
+        if meant.as_ref().is_some_and(|meant| !meant.matches_name(&record.table)) {
+            continue;
+        }
+        change(&store, &key, |record| {
+            record.accepted = Some(waiting.hash.clone());
+            record.waiting = None;
+        })
+        .await?;
+        accepted.push((record.table, waiting.changes));
+    }
+    Ok(accepted)
+}
+
+/// Forgets the shapes of a source's tables; the versions stay, for the events that name them.
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn forget(context: &Context, source: &str) -> Result<(), Failed> {
+    let Some(store) = open(context, BUCKET).await? else { return Ok(()) };
+    for key in keys(&store, source).await? {
+        store.purge(&key).await?;
+    }
+    Ok(())
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}").into()))
+}
+
+/// Reads a key, changes what it holds, and writes it over what was read.
+async fn change(store: &Store, key: &str, mut change: impl FnMut(&mut Record)) -> Result<(), Failed> {
+    for attempt in 1.. {
+        let entry = store.entry(key).await?;
+        let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+        // What is not a record is written over: it can only be an older release's, or nobody's.
+        let mut record: Record =
+            entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
+        change(&mut record);
+        match store.update(key, serde_json::to_vec(&record)?.into(), revision).await {
+            Ok(_) => break,
+            Err(error) if attempt >= ATTEMPTS => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn records(store: &Store, source: &str) -> Result<Vec<(String, Record)>, Failed> {
+    let mut found = Vec::new();
+    for key in keys(store, source).await? {
+        let Some(bytes) = store.get(&key).await? else { continue };
+        if let Ok(record) = serde_json::from_slice(&bytes) {
+            found.push((key, record));
+        }
+    }
+    Ok(found)
+}
+
+async fn keys(store: &Store, source: &str) -> Result<Vec<String>, Failed> {
+    let (all, prefix): (Vec<String>, _) = (store.keys().await?.try_collect().await?, key(source, ""));
+    Ok(all.into_iter().filter(|key| key.starts_with(&prefix)).collect())
+}
+
+fn key(source: &str, table: &str) -> String {
+    format!("shape.{source}.{}", encoded(table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(commit: u64) -> Position {
+        Position { epoch: 1, commit, index: 0 }
+    }
+
+    fn note(commit: u64) -> Note {
+        let shape = Shape { columns: vec![(format!("c{commit}"), "text".to_owned())], key: Vec::new() };
+        Note { table: "public.t".to_owned(), shape, turn: Turn::Told(at(commit)) }
+    }
+
+    #[test]
+    fn an_entry_counts_where_the_stream_came_as_far() {
+        let mut record = Record::default();
+        for commit in [10, 30, 20] {
+            record.note(&note(commit), None);
+        }
+        assert_eq!(record.at(at(9)), None);
+        for (end, expected) in [(10, 10), (19, 10), (20, 20), (29, 20), (30, 30), (u64::MAX, 30)] {
+            assert_eq!(record.at(at(end)), Some(&note(expected).shape), "{end}");
+        }
+        record.note(&note(20), None);
+        assert_eq!(record.seen.len(), 3, "the same again on a replay");
+    }
+
+    #[test]
+    fn what_the_stream_has_not_reached_is_never_forgotten() {
+        let mut record = Record::default();
+        for commit in 1..=20 {
+            record.note(&note(commit), Some(at(10)));
+        }
+        let kept: Vec<String> = record.seen.iter().map(|seen| seen.since.clone()).collect();
+        assert_eq!(kept, (7..=20).map(|commit| at(commit).to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_version_that_is_told_waits_no_more() {
+        let mut record = Record::default();
+        let waits = Note { turn: Turn::Waits(vec!["- a".to_owned()]), ..note(1) };
+        record.note(&waits, None);
+        assert!(record.waiting.is_some() && record.seen.is_empty());
+        record.note(&note(1), None);
+        assert!(record.waiting.is_none());
+    }
+}
