@@ -184,11 +184,12 @@ impl Reader for Session {
     }
 
     async fn try_condition(&mut self, table: &Table, condition: &str) -> Result<(), Fault> {
-        let failed = |error| match sql_fault(error, "the condition cannot be asked of the table") {
-            fault if matches!(fault.kind(), headgate_sdk::FaultKind::Transient) => {
-                Fault::definite(fault.to_string())
+        let failed = |error| match error {
+            // Whatever it says of the condition, it will say again.
+            Error::Server(refusal) => {
+                Fault::definite("the condition cannot be asked of the table").with_cause(refusal)
             }
-            fault => fault,
+            error => sql_fault(error, "the condition cannot be asked of the table"),
         };
         let session = self.session().await?;
         // Prepared, for that takes one statement only: nothing can be smuggled in behind it.
@@ -210,27 +211,11 @@ impl Reader for Session {
         // The wait for it says nothing of how long rows take.
         let begun = Instant::now();
         if *rows == Rows::All {
-            let conn = self.conn.take().ok_or_else(gone)?;
-            let id = conn.id();
-            // The table is held from the first answer on; its shape is looked at by another session.
-            let answer = statement.run(conn).await;
-            let rows = answer.map_err(|error| unread(table, error))?;
-            let open = Open { rows, moment, id };
-            let facts = {
-                let mut other = self.database.connect().await?;
-                Facts::ask(&mut other, &name_of(table)).await.map_err(|error| unread(table, error))?
-            };
-            if facts.as_ref() != Some(&table.facts) {
-                self.open = Some(open);
-                return Err(Unread::Fault(Fault::transient(format!(
-                    "table {} changed its shape while it was read",
-                    name_of(table)
-                ))));
-            }
+            let open = self.open(table, statement, moment).await?;
             return self.go_on(table, open, begun, sight).await;
         }
         let mut chunk = Chunk::new(Arc::clone(&table.relation));
-        let (limit, mut cut) = (if let Rows::After(_, limit) = rows { Some(*limit) } else { None }, false);
+        let mut cut = false;
         let id = self.conn.as_ref().ok_or_else(gone)?.id();
         {
             let session = self.conn.as_mut().ok_or_else(gone)?;
@@ -250,37 +235,31 @@ impl Reader for Session {
                 }
             }
         }
+        // The transaction still keeps the table as it was read.
+        let mut former = None;
         if cut {
-            // More may be coming than there is room for, and the shape of what came is not proven yet.
-            let facts = {
-                let mut other = self.database.connect().await?;
-                let facts =
-                    Facts::ask(&mut other, &name_of(table)).await.map_err(|error| unread(table, error))?;
-                let end = server::end(&mut other, &self.database.server).await?;
-                if !table.facts.transactional {
-                    moment.watermark = end.place;
-                }
-                self.database.end_session(id).await;
-                self.conn = Some(other);
-                facts
-            };
-            if facts.as_ref() != Some(&table.facts) {
-                return Err(Unread::Changed);
-            }
+            // More may be coming than there is room for: this session is done with.
+            former = self.conn.replace(self.database.connect().await?);
+        }
+        let session = self.conn.as_mut().ok_or_else(gone)?;
+        let facts = Facts::ask(session, &name_of(table)).await.map_err(|error| unread(table, error))?;
+        if !table.facts.transactional {
+            // Its rows are those of the moments at which they were read.
+            moment.watermark = server::end(session, &self.database.server).await?.place;
+        }
+        if former.is_some() {
+            self.database.end_session(id).await;
         } else {
-            let session = self.conn.as_mut().ok_or_else(gone)?;
-            let facts = Facts::ask(session, &name_of(table)).await.map_err(|error| unread(table, error))?;
-            if !table.facts.transactional {
-                // Its rows are those of the moments at which they were read.
-                moment.watermark = server::end(session, &self.database.server).await?.place;
-            }
             session.query_drop("COMMIT").await.map_err(|error| unread(table, error))?;
-            if facts.as_ref() != Some(&table.facts) {
-                return Err(Unread::Changed);
-            }
+        }
+        if facts.as_ref() != Some(&table.facts) {
+            return Err(Unread::Changed);
         }
         self.used = Instant::now();
-        let complete = !cut && limit.is_none_or(|limit| chunk.len() < limit as usize);
+        let complete = match rows {
+            Rows::After(_, limit) => !cut && chunk.len() < *limit as usize,
+            Rows::Keys(_) | Rows::All => !cut,
+        };
         Ok(Read {
             chunk,
             complete,
@@ -352,6 +331,22 @@ impl Session {
             }
         };
         Ok((sight, Moment { watermark, read_at }))
+    }
+
+    /// Begins to read a table without a key.
+    async fn open(&mut self, table: &Table, statement: String, moment: Moment) -> Result<Open, Unread> {
+        let conn = self.conn.take().ok_or_else(gone)?;
+        let id = conn.id();
+        let answer = statement.run(conn).await;
+        let open = Open { rows: answer.map_err(|error| unread(table, error))?, moment, id };
+        // The table is held from the first answer on, so another session sees it as it is read.
+        let mut other = self.database.connect().await?;
+        let facts = Facts::ask(&mut other, &name_of(table)).await.map_err(|error| unread(table, error))?;
+        if facts.as_ref() == Some(&table.facts) {
+            return Ok(open);
+        }
+        self.database.end_session(id).await;
+        Err(Unread::Changed)
     }
 
     /// Reads on in a table without a key.
