@@ -158,9 +158,14 @@ fn note(told: &watch::Sender<Link>, event: &Event) {
             told.send_modify(|link| *link = Link { connected: true, generation: link.generation + 1 });
             tracing::info!("connected to nats");
         }
-        Event::Disconnected | Event::Closed => {
+        Event::Disconnected => {
             told.send_modify(|link| link.connected = false);
             tracing::warn!("disconnected from nats");
+        }
+        // By us: nobody uses the client any more.
+        Event::Closed => {
+            told.send_modify(|link| link.connected = false);
+            tracing::debug!("the connection to nats is closed");
         }
         Event::LameDuckMode => tracing::warn!("the nats server is about to shut down"),
         Event::Draining => {}

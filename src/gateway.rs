@@ -111,7 +111,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tracing::info!(admin = %config.admin.listen, sources = config.sources.len(), "gateway started");
 
     shutdown.cancelled().await;
-    tracing::info!(grace = ?config.gateway.shutdown_grace, "draining");
     if timeout(config.gateway.shutdown_grace, tasks.wait()).await.is_err() {
         tracing::warn!("the grace is over; what was not acknowledged will be read again at the next start");
     }

@@ -21,9 +21,34 @@ pub(crate) struct Run {
     pub(crate) memory: u64,
 }
 
+/// What one process took of a run, for each event.
+struct Share {
+    cpu_micros: f64,
+    /// How often it gave the processor up.
+    switches: f64,
+}
+
+impl Share {
+    fn of(pid: u32, rows: u64) -> Self {
+        Self {
+            cpu_micros: process::cpu(pid).as_secs_f64() * 1e6 / rows as f64,
+            switches: process::switches(pid) as f64 / rows as f64,
+        }
+    }
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} µs, {:.3} switches", self.cpu_micros, self.switches)
+    }
+}
+
 /// Runs all loads against one version.
 pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
     println!("\n{version:?}: {rows} rows of 10 columns, median of {rounds} alternating rounds");
+    println!(
+        "Before each median, every round: its rate; CPU and context switches an event of gateway | walsender | broker"
+    );
     println!(
         "{:<30} {:>12} {:>12} {:>7} {:>14} {:>10}",
         "load", "raw reader", "headgate", "ratio", "CPU an event", "memory"
@@ -90,7 +115,14 @@ async fn headgate(postgres: &Postgres, slot: &str, rows: u64) -> Run {
     let nats = Nats::start().await;
     let mut settings = Settings::new(&nats, postgres.url());
     settings.source_lines = format!("publication = \"bench\"\nslot = \"{slot}\"\n");
-    measure(&settings, &nats, rows).await
+    let mut gateway = Gateway::configure(&settings);
+    let run = run_to_end(&mut gateway, &nats, rows).await;
+    let active = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let walsender: i32 = postgres.client().await.query_one(&active, &[]).await.unwrap().get(0);
+    let shares = [gateway.pid(), walsender.unsigned_abs(), nats.pid(0)].map(|pid| Share::of(pid, rows));
+    println!("  {:.1} k/s; {}", run.rate / 1e3, shares.map(|share| share.to_string()).join(" | "));
+    gateway.terminate();
+    run
 }
 
 /// Runs a gateway until its stream holds `rows` events.
@@ -98,8 +130,15 @@ pub(crate) async fn measure(settings: &Settings, nats: &Nats, rows: u64) -> Run 
     catch_up(Gateway::configure(settings), nats, rows).await
 }
 
-/// Starts a gateway that has a backlog of `rows` events before it, and waits until the broker has them.
+/// Starts a gateway that has a backlog of `rows` events before it, waits until the broker has them, and ends it.
 pub(crate) async fn catch_up(mut gateway: Gateway, nats: &Nats, rows: u64) -> Run {
+    let run = run_to_end(&mut gateway, nats, rows).await;
+    gateway.terminate();
+    run
+}
+
+/// Starts a gateway that has a backlog of `rows` events before it, and waits until the broker has them.
+async fn run_to_end(gateway: &mut Gateway, nats: &Nats, rows: u64) -> Run {
     let jetstream = nats.jetstream().await;
     let began = Instant::now();
     gateway.launch();
@@ -117,11 +156,9 @@ pub(crate) async fn catch_up(mut gateway: Gateway, nats: &Nats, rows: u64) -> Ru
         }
     };
     let pid = gateway.pid();
-    let run = Run {
+    Run {
         rate: counted as f64 / took.as_secs_f64(),
         cpu_micros: process::cpu(pid).as_secs_f64() * 1e6 / rows as f64,
         memory: process::peak_memory(pid),
-    };
-    gateway.terminate();
-    run
+    }
 }

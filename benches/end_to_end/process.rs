@@ -19,3 +19,15 @@ pub(crate) fn peak_memory(pid: u32) -> u64 {
     line.and_then(|line| line.trim().split(' ').next()).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
         / 1024
 }
+
+/// How often the threads of a process gave the processor up so far, of their own accord or not.
+pub(crate) fn switches(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let statuses =
+        threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let count = |status: String| -> u64 {
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches:"));
+        lines.filter_map(|line| line.rsplit('\t').next()?.parse::<u64>().ok()).sum()
+    };
+    statuses.map(count).sum()
+}

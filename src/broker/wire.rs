@@ -35,6 +35,12 @@ const FULL: usize = 256 * 1024;
 const READ: usize = 16 * 1024;
 /// A server is asked this often whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// The subscription of the inbox, as a wire names it to the server.
+const INBOX: &str = "1";
+/// That of the subject that a wire holds.
+const HELD: &str = "2";
+/// That of what comes back to a question on it.
+const ASKED: &str = "3";
 /// Questions without an answer that mean a lost connection.
 const MAX_UNANSWERED: u8 = 2;
 
@@ -55,6 +61,9 @@ pub struct Wire {
     pings: Interval,
     unanswered: u8,
     inbox: String,
+    held: Option<String>,
+    /// Whether a question is under way.
+    asking: bool,
     max_payload: usize,
 }
 
@@ -65,6 +74,14 @@ pub enum Arrival {
     Answer(Answer),
     /// The wire was full and is not any more.
     Room,
+    /// Somebody asked on the subject that this wire holds; what he sent.
+    Asked(Bytes),
+    /// Nobody else holds the subject that this wire asked on.
+    Alone,
+    /// The server has passed the question on: another connection holds the subject.
+    Heard,
+    /// The server does not let us hold a subject, or ask on it; what it says.
+    Forbidden(String),
 }
 
 /// An answer to a message that asked for one.
@@ -113,8 +130,33 @@ impl Wire {
             pings,
             unanswered: 0,
             inbox,
+            held: None,
+            asking: false,
             max_payload,
         }
+    }
+
+    /// Holds `subject` for as long as the connection lasts: subscribes to it, before anything that is written later. What
+    /// this wire asks there itself does not come back to it.
+    pub fn hold(&mut self, subject: &str) {
+        let inbox = self.asking_inbox();
+        self.out.extend_from_slice(format!("SUB {inbox} {ASKED}\r\nSUB {subject} {HELD}\r\n").as_bytes());
+        self.held = Some(subject.to_owned());
+    }
+
+    /// Asks on the subject that this wire holds. Either [`Arrival::Alone`] or [`Arrival::Heard`] comes back, unless the server
+    /// stands still. A question may seem heard although nobody was there; never the other way round.
+    pub fn ask(&mut self, question: &str) {
+        let Some(subject) = &self.held else { return };
+        let question =
+            format!("PUB {subject} {} {}\r\n{question}\r\nPING\r\n", self.asking_inbox(), question.len());
+        self.out.extend_from_slice(question.as_bytes());
+        self.asking = true;
+    }
+
+    /// Not the inbox of publishing: an answer that comes late must not pass for one of the stream's.
+    fn asking_inbox(&self) -> String {
+        format!("{}.asked", self.inbox)
     }
 
     /// The largest message, headers included, that the server takes.
@@ -183,9 +225,20 @@ impl Wire {
                         self.out.extend_from_slice(b"PONG\r\n");
                         pinged = true;
                     }
+                    Op::Held(question) => return Poll::Ready(Ok(Arrival::Asked(question))),
+                    Op::Asked(Answer { status: Some(StatusCode::NO_RESPONDERS), .. }) => {
+                        self.asking = false;
+                        return Poll::Ready(Ok(Arrival::Alone));
+                    }
+                    // The server answers in order: that nobody hears it would have come before this.
+                    Op::Pong if std::mem::take(&mut self.asking) => return Poll::Ready(Ok(Arrival::Heard)),
+                    // Such an error leaves the connection as it is.
+                    Op::Error(error) if self.is_about_held(&error) => {
+                        return Poll::Ready(Ok(Arrival::Forbidden(error)));
+                    }
                     Op::Error(error) => return Poll::Ready(Err(Lost(format!("the server says: {error}")))),
                     Op::Info(info) => self.max_payload = info.max_payload,
-                    Op::Pong | Op::Ok => {}
+                    Op::Pong | Op::Ok | Op::Asked(_) => {}
                 }
             }
             if pinged {
@@ -198,6 +251,11 @@ impl Wire {
             }
             self.unanswered = 0;
         }
+    }
+
+    fn is_about_held(&self, error: &str) -> bool {
+        error.to_ascii_lowercase().starts_with("permissions violation")
+            && self.held.as_ref().is_some_and(|held| error.contains(&format!("\"{held}\"")))
     }
 
     /// Writes as much as the socket takes.

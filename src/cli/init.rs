@@ -4,16 +4,17 @@
 //! configuration names a variable for it. Nothing in the database is changed.
 
 mod address;
+mod database;
 mod interview;
 mod render;
 
 use self::{
     address::Address,
+    database::Database,
     render::{Draft, report},
 };
 use super::{Failure, check, failure::print, paint::Paint};
 use clap::Args;
-use headgate_postgres::{Config, Survey};
 use headgate_sdk::{Fault, FaultKind, Finding};
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -32,10 +33,12 @@ Examples:
   headgate init postgres://postgres@127.0.0.1:5432/shop
   headgate init 'postgres://cdc:${SHOP_PASSWORD}@db:5432/shop' --table 'public.*' --nats nats://bus:4222
   headgate init postgres://postgres@db/shop --role headgate --stdout > shop.toml
+  MYSQL_PWD=… headgate init mysql://root@db:3306/shop --role headgate
 
 Exit codes: 0 written, 64 usage, 69 the database is not there, 78 the file is there already.")]
 pub(super) struct Init {
-    /// The database: postgres://user:password@host:5432/database (PGPASSWORD stands in for the password)
+    /// The database: postgres://user:password@host:5432/database, or mysql://user:password@host:3306/database
+    /// (PGPASSWORD or MYSQL_PWD stands in for the password)
     url: String,
     /// The source's name [default: the database's]
     #[arg(long)]
@@ -75,17 +78,6 @@ struct Choices {
     outage_budget: String,
 }
 
-/// Findings about the role that looked.
-const ABOUT_THE_ROLE: [&str; 5] = ["role", "statistics", "heartbeat", "SELECT", "row security"];
-
-impl Choices {
-    /// The publication that an administrator makes, where the role cannot make its own.
-    fn publication(&self, survey: &Survey) -> Option<String> {
-        let able = survey.sufficient && self.role == survey.user;
-        (!able).then(|| format!("{}_changes", self.name.replace('-', "_")))
-    }
-}
-
 impl Init {
     pub(super) async fn execute(self, config_file: &Path) -> Result<(), Failure> {
         let file = self.output.clone().unwrap_or_else(|| config_file.to_owned());
@@ -94,25 +86,15 @@ impl Init {
         }
         self.check_flags()?;
         let address = Address::parse(&self.url, &|name| std::env::var(name).ok()).map_err(Failure::usage)?;
-        let (address, survey) = look(address, self.asks()).await?;
+        let (address, database) = look(address, self.asks()).await?;
         let choices = if self.asks() {
-            interview::ask(self.defaults(&survey), &survey)?
+            interview::ask(self.defaults(&database), &database)?
         } else {
-            self.defaults(&survey)
+            self.defaults(&database)
         };
 
-        let source = Config {
-            tables: choices.tables.clone(),
-            publication: choices.publication(&survey),
-            outage_budget: parse_budget(&choices.outage_budget)?,
-            ..Config::new(address.reach())
-        };
-        let mut findings = headgate_postgres::check(&choices.name, &source).await;
-        if choices.role != survey.user {
-            // Who looked is not who will run.
-            findings.retain(|finding| !ABOUT_THE_ROLE.contains(&finding.subject.as_str()));
-        }
-        let draft = Draft { choices: &choices, survey: &survey, address: &address, findings: &findings };
+        let findings = database.check(&address, &choices).await?;
+        let draft = Draft { choices: &choices, database: &database, address: &address, findings: &findings };
         let text = draft.config();
         if self.stdout {
             return print(text.as_bytes());
@@ -168,18 +150,12 @@ impl Init {
         Ok(())
     }
 
-    fn defaults(&self, survey: &Survey) -> Choices {
-        let mut schemas: Vec<String> =
-            survey.tables.iter().map(|table| format!("{}.*", table.schema)).collect();
-        schemas.dedup();
-        if schemas.is_empty() {
-            schemas.push("public.*".to_owned());
-        }
+    fn defaults(&self, database: &Database) -> Choices {
         Choices {
-            name: self.name.clone().unwrap_or_else(|| address::source_name(&survey.database)),
-            tables: if self.tables.is_empty() { schemas } else { self.tables.clone() },
+            name: self.name.clone().unwrap_or_else(|| address::source_name(database.name())),
+            tables: if self.tables.is_empty() { database.globs() } else { self.tables.clone() },
             nats: self.nats.clone().unwrap_or_else(|| "embedded".to_owned()),
-            role: self.role.clone().unwrap_or_else(|| survey.user.clone()),
+            role: self.role.clone().unwrap_or_else(|| database.user().to_owned()),
             outage_budget: self.outage_budget.clone().unwrap_or_else(|| "8h".to_owned()),
         }
     }
@@ -192,13 +168,13 @@ fn parse_budget(text: &str) -> Result<Duration, Failure> {
 }
 
 /// Looks at the database; asks for a password where the server wants one, the URL has none, and somebody is there.
-async fn look(address: Address, asks: bool) -> Result<(Address, Survey), Failure> {
-    match headgate_postgres::survey(&Config::new(address.reach())).await {
-        Ok(survey) => Ok((address, survey)),
+async fn look(address: Address, asks: bool) -> Result<(Address, Database), Failure> {
+    match Database::look(&address).await {
+        Ok(database) => Ok((address, database)),
         Err(fault) if asks && fault.kind() == FaultKind::Definite && !address.has_password() => {
             let address = address.with_password(&interview::password(&fault)?);
-            let survey = headgate_postgres::survey(&Config::new(address.reach())).await;
-            survey.map(|survey| (address, survey)).map_err(|fault| unreachable(&fault))
+            let database = Database::look(&address).await;
+            database.map(|database| (address, database)).map_err(|fault| unreachable(&fault))
         }
         Err(fault) => Err(unreachable(&fault)),
     }

@@ -5,6 +5,7 @@
 
 mod ack;
 mod atomic;
+mod claim;
 mod fill;
 mod queue;
 mod resync;
@@ -29,12 +30,13 @@ use crate::{
 use ack::Broken;
 use async_nats::jetstream::Context;
 use atomic::{ATOMIC_MAX, AtomicBatch};
+use claim::Unclaimed;
 use headgate_sdk::{Fault, Position, Progress};
 use queue::Queue;
 use std::{collections::VecDeque, sync::Arc};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 /// Room for the headers beside a payload.
@@ -88,6 +90,10 @@ pub struct Publisher {
     atomic: Option<AtomicBatch>,
     /// Tells this run's atomic batches from those of others.
     run: String,
+    /// Whether the stream has been claimed: nobody published before that.
+    claimed: bool,
+    /// Whether the stream has taken a message of this run.
+    proven: bool,
 }
 
 impl Publisher {
@@ -125,6 +131,8 @@ impl Publisher {
             tail,
             atomic: None,
             run: inbox.rsplit('.').next().unwrap_or_default().to_owned(),
+            claimed: false,
+            proven: false,
         }
     }
 
@@ -136,20 +144,19 @@ impl Publisher {
     /// Publishes until `batches` closes and everything is acknowledged.
     ///
     /// # Errors
-    /// Transient where the stream lost events that were acknowledged: the source has to be read again.
+    /// Transient where the stream lost events that were acknowledged, or another run writes to it: the source has to be
+    /// read again.
     pub async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> Result<(), Fault> {
         let mut wire = Wire::connect(&self.setting, &self.name)
             .await
             .map_err(|lost| Fault::transient("cannot connect to nats for publishing").with_cause(lost))?;
         self.limit = self.stream.max_message(wire.max_payload());
         let mut open = true;
-        let mut begun = false;
         loop {
             self.take_available(&mut batches, &mut open);
             self.fill(open).await?;
-            if !begun && !self.window.is_empty() {
-                self.assert_unmoved().await?;
-                begun = true;
+            if !self.claimed && !self.window.is_empty() {
+                self.claim(&mut wire).await.map_err(Unclaimed::into_fault)?;
             }
             self.send(&mut wire);
             self.show_pending();
@@ -161,7 +168,11 @@ impl Publisher {
                 biased;
                 arrival = wire.next() => match arrival {
                     Ok(Arrival::Answer(answer)) => self.acknowledged(&answer),
-                    Ok(Arrival::Room) => None,
+                    Ok(Arrival::Asked(question)) => {
+                        self.hear(&mut wire, &question)?;
+                        None
+                    }
+                    Ok(Arrival::Room | Arrival::Alone | Arrival::Heard | Arrival::Forbidden(_)) => None,
                     Err(lost) => Some(Broken::Disconnected(lost)),
                 },
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => Some(Broken::Silence),
@@ -176,24 +187,6 @@ impl Publisher {
             if let Some(broken) = broken {
                 wire = self.resync(&broken).await?;
             }
-        }
-    }
-
-    /// Sees to it that the stream still ends where it did when the run began. A gateway that read the source before this
-    /// one may have been publishing yet; the chain alone does not show that where the two tell different events, the rows of a
-    /// snapshot say: a message of this run in the place of one of his would be refused, and the one after it would fit.
-    async fn assert_unmoved(&self) -> Result<(), Fault> {
-        let began = self.window.last_sequence() - self.window.len() as u64;
-        let end = timeout(self.setting.ack_timeout, self.stream.end())
-            .await
-            .map_err(|_| Fault::transient("the broker does not say where the stream ends"))??;
-        match end {
-            Some(end) if end.sequence == began => Ok(()),
-            Some(end) => Err(Fault::transient(format!(
-                "the stream ended at {began} when this run began, and ends at {} now; looking again",
-                end.sequence
-            ))),
-            None => Err(Fault::transient("the stream is gone")),
         }
     }
 
@@ -225,6 +218,7 @@ impl Publisher {
         while self.asked.front().is_some_and(|(sequence, _)| *sequence <= ack) {
             self.asked.pop_front();
         }
+        self.proven = true;
         let acked = self.window.ack(ack);
         self.settle(&acked);
         None

@@ -57,6 +57,12 @@ impl SourceStream {
         Ok(Self { stream, name, max_message })
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The largest message, headers included, that the broker (up to `max_payload`) and the stream take.
     #[must_use]
     pub fn max_message(&self, max_payload: usize) -> usize {

@@ -94,7 +94,7 @@ fn what_it_cannot_use_is_refused_without_repeating_it() {
     let secret = format!("postgres://u:{PASSWORD}@127.0.0.1:1/d");
     assert_eq!(init(directory.path(), &[&secret]).0, Some(69));
     let no_user = format!("postgres://127.0.0.1/d?password={PASSWORD}");
-    let another = format!("mysql://u:{PASSWORD}@h/d");
+    let another = format!("oracle://u:{PASSWORD}@h/d");
     for arguments in [
         &[no_user.as_str()][..],
         &[&another],

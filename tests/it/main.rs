@@ -14,6 +14,8 @@ mod faults;
 mod gaps;
 mod init;
 mod mysql;
+mod mysql_faults;
+mod mysql_setup;
 mod mysql_snapshots;
 mod neighbours;
 mod schemas;

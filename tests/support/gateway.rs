@@ -189,6 +189,13 @@ impl Gateway {
         answer.await.json().await.unwrap()
     }
 
+    /// The value of one line of `/metrics`, by its name and labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let page = http().get(self.admin_url("metrics")).send().await.unwrap().text().await.unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in\n{page}"))
+    }
+
     fn admin_url(&self, page: &str) -> String {
         format!("http://127.0.0.1:{}/{page}", self.admin.number())
     }

@@ -136,6 +136,12 @@ impl Nats {
         self.nodes[node].process.as_ref().expect("the node runs")
     }
 
+    /// The process id of a running node.
+    #[allow(dead_code, reason = "for the benchmarks")]
+    pub(crate) fn pid(&self, node: usize) -> u32 {
+        self.process(node).pid().as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// The port of a node on 127.0.0.1.
     pub(crate) fn port(&self, node: usize) -> u16 {
         self.nodes[node].port.number()

@@ -4,6 +4,10 @@
 //! What is held back is delivered when the proxy is mended, or lost when the connections are dropped.
 
 use super::port::Port;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU16, AtomicU32, Ordering::Relaxed},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
@@ -37,7 +41,10 @@ pub(crate) struct Proxy {
     port: Port,
     flow: watch::Sender<Flow>,
     epoch: watch::Sender<CancellationToken>,
+    server: Arc<AtomicU16>,
+    damage: Arc<AtomicU32>,
     stopped: CancellationToken,
+    held: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -48,8 +55,16 @@ impl Proxy {
         let (flow, _) = watch::channel(Flow::WHOLE);
         let (epoch, epochs) = watch::channel(CancellationToken::new());
         let stopped = CancellationToken::new();
-        tokio::spawn(accept(listener, server, flow.clone(), epochs, stopped.clone()));
-        Self { port, flow, epoch, stopped }
+        let (server, damage, held) = (Arc::new(AtomicU16::new(server)), Arc::default(), Arc::default());
+        let way = Way {
+            server: Arc::clone(&server),
+            damage: Arc::clone(&damage),
+            held: Arc::clone(&held),
+            flow: flow.clone(),
+            epochs,
+        };
+        tokio::spawn(accept(listener, way, stopped.clone()));
+        Self { port, flow, epoch, server, damage, stopped, held }
     }
 
     /// Its own port.
@@ -60,6 +75,22 @@ impl Proxy {
     /// Cuts or mends.
     pub(crate) fn set(&self, flow: Flow) {
         self.flow.send_replace(flow);
+    }
+
+    /// Leads new connections to another server, and closes those that are open.
+    pub(crate) fn redirect(&self, server: u16) {
+        self.server.store(server, Relaxed);
+        self.drop_connections();
+    }
+
+    /// Changes one byte of what the server says next, as many bytes from now on.
+    pub(crate) fn damage(&self, after: u32) {
+        self.damage.store(after + 1, Relaxed);
+    }
+
+    /// What has been held back of the requests so far.
+    pub(crate) fn held(&self) -> String {
+        String::from_utf8_lossy(&self.held.lock().unwrap()).into_owned()
     }
 
     /// Closes every connection; what was held back is lost.
@@ -75,25 +106,38 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    server: u16,
+/// What every connection shares.
+struct Way {
+    server: Arc<AtomicU16>,
+    /// Bytes until one is damaged, and one more; 0 for none.
+    damage: Arc<AtomicU32>,
+    held: Arc<Mutex<Vec<u8>>>,
     flow: watch::Sender<Flow>,
     epochs: watch::Receiver<CancellationToken>,
-    stopped: CancellationToken,
-) {
+}
+
+async fn accept(listener: TcpListener, way: Way, stopped: CancellationToken) {
+    let Way { server, damage, held, flow, epochs } = way;
     let connections = TaskTracker::new();
     while let Some(Ok((client, _))) = stopped.run_until_cancelled(listener.accept()).await {
         let epoch = epochs.borrow().clone();
-        let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", server.load(Relaxed))).await else { continue };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         // Either side's end is the connection's.
         let connection = epoch.child_token();
+        let held = Arc::clone(&held);
+        let keep = move |bytes: &mut [u8], open: bool| {
+            if !open {
+                held.lock().unwrap().extend_from_slice(bytes);
+            }
+        };
+        let damage = Arc::clone(&damage);
+        let spoil = move |bytes: &mut [u8], _: bool| spoil(bytes, &damage);
         let requests =
-            carry(from_client, to_server, flow.subscribe(), |flow| flow.requests, connection.clone());
-        let answers = carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, connection);
+            carry(from_client, to_server, flow.subscribe(), |flow| flow.requests, keep, connection.clone());
+        let answers = carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, spoil, connection);
         connections.spawn(requests);
         connections.spawn(answers);
     }
@@ -104,12 +148,15 @@ async fn carry(
     mut to: OwnedWriteHalf,
     mut flow: watch::Receiver<Flow>,
     open: impl Fn(&Flow) -> bool,
+    tap: impl Fn(&mut [u8], bool),
     connection: CancellationToken,
 ) {
     let mut bytes = vec![0; 64 << 10];
     let copy = async {
         loop {
             let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
+            let now = open(&flow.borrow());
+            tap(&mut bytes[..count], now);
             if flow.wait_for(&open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
                 return;
             }
@@ -117,4 +164,18 @@ async fn carry(
     };
     connection.run_until_cancelled(copy).await;
     connection.cancel();
+}
+
+/// Changes the byte that is due, or counts down to it.
+fn spoil(bytes: &mut [u8], damage: &AtomicU32) {
+    let due = damage.load(Relaxed);
+    let Some(at) = due.checked_sub(1) else { return };
+    let left = match bytes.get_mut(at as usize) {
+        Some(byte) => {
+            *byte ^= 0x10;
+            0
+        }
+        None => due - u32::try_from(bytes.len()).unwrap(),
+    };
+    damage.store(left, Relaxed);
 }

@@ -32,7 +32,7 @@ impl Catalog {
             Some(session) => session,
             None => self.target.connect().await?,
         };
-        match describe(&mut session, schema, table).await {
+        match ask(&self.target, &mut session, schema, table).await {
             Ok(description) => {
                 self.session = Some(session);
                 Ok(description)
@@ -40,14 +40,25 @@ impl Catalog {
             // The session may have idled too long.
             Err(_) => {
                 let mut session = self.target.connect().await?;
-                let description = describe(&mut session, schema, table)
-                    .await
-                    .map_err(|error| sql_fault(error, format!("cannot look up {schema}.{table}")))?;
+                let description = ask(&self.target, &mut session, schema, table).await?;
                 self.session = Some(session);
                 Ok(description)
             }
         }
     }
+}
+
+async fn ask(
+    target: &Target,
+    session: &mut Conn,
+    schema: &str,
+    table: &str,
+) -> Result<Option<Description>, Fault> {
+    let described = async {
+        let failed = |error| sql_fault(error, format!("cannot look up {schema}.{table}"));
+        describe(session, schema, table).await.map_err(failed)
+    };
+    target.answer(described).await
 }
 
 type ColumnRow = (String, String, Option<String>, Option<String>);
@@ -68,15 +79,18 @@ pub(crate) async fn describe(
     if rows.is_empty() {
         return Ok(None);
     }
-    // MariaDB's JSON is a text with a check. MySQL has no such column in this table, and needs none.
-    let checks: Vec<String> = session
+    // MariaDB's JSON is a text with a check. MySQL has no such column in this table, or not the table, and needs none.
+    let checks: Vec<String> = match session
         .exec(
             "SELECT check_clause FROM information_schema.check_constraints \
              WHERE constraint_schema = ? AND table_name = ? AND check_clause LIKE 'json_valid(%'",
             (schema, table),
         )
         .await
-        .unwrap_or_default();
+    {
+        Err(mysql_async::Error::Server(refusal)) if matches!(refusal.code, 1054 | 1109) => Vec::new(),
+        checks => checks?,
+    };
     let key: Vec<(String, String)> = session
         .exec(
             "SELECT s.index_name, s.column_name FROM information_schema.statistics s \

@@ -7,6 +7,8 @@ use std::{path::PathBuf, time::Duration};
 
 /// The largest event that is taken: the protocol's own limit on a packet's content.
 const LARGEST_PACKET: usize = 1 << 30;
+/// Heartbeats that may be missing before a connection is given up.
+pub(crate) const PATIENCE: u32 = 3;
 /// Seconds that a session may be idle. Every session of ours says something much more often, so that one whose gateway
 /// is gone without a word frees its lock soon.
 const IDLE_SECONDS: usize = 120;
@@ -38,6 +40,8 @@ pub(crate) struct Target {
     authority: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
     timeout: Duration,
+    /// How long a session may leave a question unanswered.
+    patience: Duration,
 }
 
 /// Without the password.
@@ -66,10 +70,26 @@ pub fn parse_url(url: &str) -> Result<Option<String>, UrlError> {
 impl Target {
     /// Reads a source's URL.
     pub(crate) fn new(config: &Config) -> Result<Self, Fault> {
-        Self::parse(&config.url, config.connect_timeout).map_err(|error| {
+        let target = Self::parse(&config.url, config.connect_timeout).map_err(|error| {
             Fault::definite(format!("the source's url {error}"))
                 .with_fix("write it as mysql://user:password@host:3306/database")
-        })
+        })?;
+        Ok(Self { patience: config.connect_timeout.max(config.heartbeat * PATIENCE), ..target })
+    }
+
+    /// Waits for what a session asks, but not for ever: a network that is cut without a word, or that damaged the length
+    /// of an answer, says nothing more. Whoever gives up has to give up the session too.
+    pub(crate) async fn answer<T, E: From<Fault>>(
+        &self,
+        asked: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match tokio::time::timeout(self.patience, asked).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let what = format!("{} has not answered for {:?}", self.address(), self.patience);
+                Err(Fault::transient(what).into())
+            }
+        }
     }
 
     fn parse(url: &str, timeout: Duration) -> Result<Self, UrlError> {
@@ -106,6 +126,7 @@ impl Target {
             authority: None,
             identity: None,
             timeout,
+            patience: timeout,
         };
         target.read_options(options)?;
         if target.host.is_empty() && target.socket.is_none() {
@@ -161,19 +182,36 @@ impl Target {
         }
     }
 
+    /// Whether nobody can be in between: a unix socket, or this machine's own address.
+    pub(crate) fn is_near(&self) -> bool {
+        let loopback = self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        self.socket.is_some() || loopback || self.host == "localhost"
+    }
+
+    /// Whether the server has to prove that it is the one that the URL names.
+    pub(crate) fn verifies(&self) -> bool {
+        self.tls == Tls::VerifyIdentity
+    }
+
     /// A new session, in UTC.
     pub(crate) async fn connect(&self) -> Result<Conn, Fault> {
         let secured = self.socket.is_none() && self.tls != Tls::Disabled;
-        match self.open(secured).await {
+        match self.open(secured.then(|| self.ssl())).await {
             Err(Error::Driver(DriverError::NoClientSslFlagFromServer)) if self.tls == Tls::Preferred => {
-                self.open(false).await
+                self.open(None).await
             }
+            // The driver cannot leave a certificate's name unchecked, but it can look for another one: any that the
+            // certificate has will do. That it is signed by the authority is checked in the same handshake.
+            Err(error) if self.tls == Tls::VerifyCa => match certified_name(&error) {
+                Some(name) => self.open(Some(self.ssl().with_danger_tls_hostname_override(Some(name)))).await,
+                None => Err(error),
+            },
             opened => opened,
         }
         .map_err(|error| self.unreachable(error))
     }
 
-    async fn open(&self, secured: bool) -> Result<Conn, Error> {
+    async fn open(&self, ssl: Option<SslOpts>) -> Result<Conn, Error> {
         let mut options = OptsBuilder::default()
             .ip_or_hostname(&self.host)
             .tcp_port(self.port)
@@ -187,8 +225,8 @@ impl Target {
             .max_allowed_packet(Some(LARGEST_PACKET))
             .wait_timeout(Some(IDLE_SECONDS))
             .setup(vec![format!("SET time_zone = '+00:00', wait_timeout = {IDLE_SECONDS}")]);
-        if secured {
-            options = options.ssl_opts(self.ssl());
+        if ssl.is_some() {
+            options = options.ssl_opts(ssl);
         }
         match tokio::time::timeout(self.timeout, Conn::new(options)).await {
             Ok(opened) => opened,
@@ -200,13 +238,8 @@ impl Target {
     }
 
     fn ssl(&self) -> SslOpts {
-        let (checked, named) = (
-            matches!(self.tls, Tls::VerifyCa | Tls::VerifyIdentity),
-            matches!(self.tls, Tls::VerifyIdentity),
-        );
-        let mut ssl = SslOpts::default()
-            .with_danger_accept_invalid_certs(!checked)
-            .with_danger_skip_domain_validation(!named);
+        let checked = matches!(self.tls, Tls::VerifyCa | Tls::VerifyIdentity);
+        let mut ssl = SslOpts::default().with_danger_accept_invalid_certs(!checked);
         if let Some(authority) = &self.authority {
             ssl = ssl.with_root_certs(vec![authority.clone().into()]).with_disable_built_in_roots(true);
         }
@@ -224,9 +257,41 @@ impl Target {
                 Fault::definite(format!("{doing}: the server has no TLS"))
                     .with_fix("give the server a certificate (ssl_cert, ssl_key), or, on a network that you trust, set ssl-mode=preferred in the url")
             }
-            error => sql_fault(error, doing),
+            error => match certificate_error(&error) {
+                // It may be renewed, or another server may come back behind the address: tried again.
+                Some(found) => Fault::transient(format!("{doing}: the server's certificate does not prove who it is"))
+                    .with_fix("give the url the authority that signed it (ssl-ca=…) and, for ssl-mode=verify_identity, the host by a subjectAltName of the certificate")
+                    .with_cause(found.to_string()),
+                None => sql_fault(error, doing),
+            },
         }
     }
+}
+
+/// What rustls finds wrong with a server's certificate, if that is the error.
+fn certificate_error(error: &Error) -> Option<&rustls::CertificateError> {
+    let refused = match error {
+        Error::Io(mysql_async::IoError::Io(io)) => io.get_ref()?.downcast_ref::<rustls::Error>()?,
+        _ => return None,
+    };
+    match refused {
+        rustls::Error::InvalidCertificate(error) => Some(error),
+        _ => None,
+    }
+}
+
+/// A name that the certificate does have, where it was refused for another name only.
+fn certified_name(error: &Error) -> Option<String> {
+    let Some(rustls::CertificateError::NotValidForNameContext { presented, .. }) = certificate_error(error)
+    else {
+        return None;
+    };
+    // As `DnsName("db.example")` or `IpAddress(10.0.0.5)`; a wildcard is no name to look for.
+    presented.iter().find_map(|name| {
+        let (_, name) = name.trim_end_matches(')').split_once('(')?;
+        let name = name.trim_matches('"').replacen("*.", "any.", 1);
+        rustls::pki_types::ServerName::try_from(name.as_str()).is_ok().then_some(name)
+    })
 }
 
 /// Percent-decodes one part of a URL.

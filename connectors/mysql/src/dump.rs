@@ -5,7 +5,7 @@
 //! is alive at every heartbeat, and one that is silent three times as long is given up.
 
 use crate::{
-    connect::{Target, sql_fault},
+    connect::{PATIENCE, Target, sql_fault},
     event::{Flavor, Header},
     executed::Executed,
     history::Start,
@@ -23,9 +23,7 @@ use tokio::time::Instant;
 
 /// Seconds that a write of the server may block.
 const WRITE_TIMEOUT: u32 = 86_400;
-/// Heartbeats that may be missing.
-const PATIENCE: u32 = 3;
-/// How long the server is silent at most where its log has nothing new.
+/// How often the server is asked to say that it is alive, at least: a snapshot waits for its word that there is no more of its log.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// A running dump.
@@ -62,6 +60,12 @@ pub(crate) enum Broken {
     Fault(Fault),
     /// The server no longer has what was asked for.
     Lost(String),
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// One event.

@@ -23,6 +23,9 @@ pub(crate) struct Identity {
     /// When the file at `place` was begun, in seconds since 1970-01-01 UTC; 0 where it is not known.
     #[serde(default)]
     pub(crate) born: u32,
+    /// A time, in microseconds since 1970-01-01 UTC, before which the file at `place` was not ended; 0 where none is known.
+    #[serde(default)]
+    pub(crate) confirmed_at: i64,
     /// The transactions before `place`; `None` where the server gives them no names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) executed: Option<String>,

@@ -27,11 +27,11 @@ const MOST: usize = 256;
 pub(crate) struct Landmarks {
     /// The one that is kept.
     kept: Identity,
-    /// Oldest first, with the time of the last commit before it.
-    waiting: VecDeque<(Identity, i64)>,
+    /// Oldest first.
+    waiting: VecDeque<Identity>,
     noted: Option<Instant>,
     kept_at: Instant,
-    /// Commit time of the newest transaction that is confirmed.
+    /// See [`Identity::confirmed_at`].
     confirmed_at: Arc<AtomicI64>,
 }
 
@@ -48,6 +48,7 @@ impl Landmarks {
             log: log.to_owned(),
             place: done.0,
             born: if done.file() == apply.place().file() { apply.born() } else { 0 },
+            confirmed_at: apply.last_commit().max(self.confirmed_at.load(Relaxed)),
             executed: apply.executed().map(ToString::to_string),
             prepared: apply.prepared().clone(),
             partial: apply.partial().cloned(),
@@ -58,7 +59,7 @@ impl Landmarks {
 
     /// Notes where the log stands, if that is news, and time.
     pub(crate) fn note(&mut self, apply: &Apply, log: &str) {
-        let newest = self.waiting.back().map_or(self.kept.place, |(newest, _)| newest.place);
+        let newest = self.waiting.back().map_or(self.kept.place, |newest| newest.place);
         if apply.in_transaction()
             || apply.done() <= Place(newest)
             || self.noted.is_some_and(|noted| noted.elapsed() < SPACING)
@@ -74,7 +75,7 @@ impl Landmarks {
             });
         }
         let identity = self.identity(apply, log);
-        self.waiting.push_back((identity, apply.last_commit()));
+        self.waiting.push_back(identity);
     }
 
     /// The newest landmark that is released and not kept yet, if it is time to keep one.
@@ -83,15 +84,13 @@ impl Landmarks {
             return None;
         }
         let mut newest = None;
-        while self.waiting.front().is_some_and(|(landmark, _)| landmark.place <= released) {
+        while self.waiting.front().is_some_and(|landmark| landmark.place <= released) {
             newest = self.waiting.pop_front();
         }
-        let (identity, committed_at) = newest?;
+        let identity = newest?;
         self.kept_at = Instant::now();
         self.kept = identity.clone();
-        if committed_at > 0 {
-            self.confirmed_at.store(committed_at, Relaxed);
-        }
+        self.confirmed_at.fetch_max(identity.confirmed_at, Relaxed);
         Some(identity)
     }
 }

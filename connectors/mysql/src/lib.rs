@@ -17,11 +17,13 @@ mod landmarks;
 mod monitor;
 mod place;
 mod preflight;
+mod privileges;
 mod server;
 mod shape;
 mod snapshot;
 mod source;
 mod statement;
+mod survey;
 #[doc(hidden)]
 pub mod table;
 mod tables;
@@ -35,3 +37,4 @@ pub use place::{log_distance, log_text};
 pub use preflight::check;
 pub use shape::tables;
 pub use source::MySql;
+pub use survey::{Survey, SurveyedTable, survey};

@@ -5,6 +5,7 @@
 
 use crate::{
     Config,
+    connect::Target,
     place::Place,
     preflight::captured,
     server::{self, Server},
@@ -28,9 +29,11 @@ const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) source: String,
+    pub(crate) target: Target,
     pub(crate) server: Server,
     pub(crate) vitals: Arc<Vitals>,
-    /// Commit time of the newest transaction that is confirmed, in microseconds since 1970-01-01 UTC.
+    /// A time, in microseconds since 1970-01-01 UTC, before which the file of the newest confirmed place was not ended: the
+    /// last commit in it, or when it was last seen to be the one that is written.
     pub(crate) confirmed_at: Arc<AtomicI64>,
     pub(crate) config: Config,
     /// Told of the tables that are captured, whenever that changes.
@@ -72,7 +75,7 @@ impl Watch {
     async fn run(self, mut session: Conn) -> Fault {
         let mut warned = false;
         loop {
-            match self.look(&mut session).await {
+            match self.target.answer(self.look(&mut session)).await {
                 Ok(expires) => {
                     let soon = expires.is_some_and(|left| left < Duration::from_secs(6 * 3600));
                     if soon && !warned {
@@ -87,6 +90,17 @@ impl Watch {
                 Err(fault) => return fault,
             }
             tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// When the server may purge the file of the newest confirmed place, in microseconds since 1970-01-01 UTC; 0 for never.
+    fn deadline(&self) -> i64 {
+        let since = self.confirmed_at.load(Relaxed);
+        match self.server.retention() {
+            Some(kept) if since > 0 => {
+                since.saturating_add(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
+            }
+            _ => 0,
         }
     }
 
@@ -120,17 +134,23 @@ impl Watch {
             .sum();
         vitals.retained_bytes.store(if confirmed.0 == 0 { 0 } else { needed }, Relaxed);
         // The file that is being written is never purged. An older one goes when its last change is as old as the
-        // retention; the newest change of ours in it is no younger than that.
+        // retention, and is no older than what is known of it.
         let at_risk = confirmed.0 != 0 && files.iter().any(|(file, _)| *file > confirmed.file());
-        let since = self.confirmed_at.load(Relaxed);
-        let expires = match self.server.retention() {
-            Some(kept) if at_risk && since > 0 => {
-                since.saturating_add(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
-            }
-            _ => 0,
-        };
+        if confirmed.0 != 0 && !at_risk {
+            self.confirmed_at.fetch_max(now(), Relaxed);
+        }
+        let expires = if at_risk { self.deadline() } else { 0 };
         vitals.expires_at.store(expires, Relaxed);
         Ok((expires > 0).then(|| Duration::from_micros(u64::try_from(expires - now()).unwrap_or(0))))
+    }
+}
+
+/// Nobody looks any more, because the server, the broker or the source stands still: the deadline runs from here.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.vitals.confirmed_log.load(Relaxed) != 0 {
+            self.vitals.expires_at.store(self.deadline(), Relaxed);
+        }
     }
 }
 

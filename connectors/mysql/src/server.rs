@@ -79,10 +79,27 @@ impl Server {
 
     /// How long a log file is kept after its last change; `None` for ever.
     pub(crate) fn retention(&self) -> Option<Duration> {
+        if matches!(self.setting("binlog_expire_logs_auto_purge"), "OFF" | "0") {
+            return None;
+        }
         let seconds = |name: &str| self.setting(name).parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
         seconds("binlog_expire_logs_seconds")
             .or_else(|| seconds("expire_logs_days").map(|days| days * 86_400.0))
             .map(Duration::from_secs_f64)
+    }
+
+    /// The statement that lists the readers of the log.
+    pub(crate) fn list_of_readers(&self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql if self.version >= (8, 0, 22) => "SHOW REPLICAS",
+            Flavor::MySql | Flavor::MariaDb => "SHOW SLAVE HOSTS",
+        }
+    }
+
+    /// The statement that tells where the log ends. Servers from 8.4 on know it by its new name alone.
+    fn log_status(&self) -> &'static str {
+        let new = self.flavor == Flavor::MySql && self.version >= (8, 2, 0);
+        if new { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }
     }
 
     /// What a run needs, whatever it reads.
@@ -138,12 +155,10 @@ fn column(row: &mut Row, at: usize) -> String {
     row.take_opt::<Option<String>, _>(at).and_then(Result::ok).flatten().unwrap_or_default()
 }
 
-/// Asks where the log ends. Servers from 8.4 on know the statement by its new name alone.
+/// Asks where the log ends.
 pub(crate) async fn end(session: &mut Conn, server: &Server) -> Result<End, Fault> {
-    let new = server.flavor == Flavor::MySql && server.version >= (8, 2, 0);
-    let statement = if new { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
     let row: Option<Row> = session
-        .query_first(statement)
+        .query_first(server.log_status())
         .await
         .map_err(|error| sql_fault(error, "cannot ask where the log ends (needs REPLICATION CLIENT)"))?;
     let mut row = row.ok_or_else(|| {
@@ -157,6 +172,22 @@ pub(crate) async fn end(session: &mut Conn, server: &Server) -> Result<End, Faul
         return Err(Fault::definite(format!("the server's log file {file} has no number")));
     };
     Ok(End { log: log.to_owned(), place })
+}
+
+/// The schemas that alone are logged (none: all), and those that never are.
+pub(crate) async fn logged_schemas(
+    session: &mut Conn,
+    server: &Server,
+) -> Result<(Vec<String>, Vec<String>), Fault> {
+    let row: Option<Row> = session
+        .query_first(server.log_status())
+        .await
+        .map_err(|error| sql_fault(error, "cannot ask what is logged (needs REPLICATION CLIENT)"))?;
+    let Some(mut row) = row else { return Ok((Vec::new(), Vec::new())) };
+    let mut names = |at| -> Vec<String> {
+        column(&mut row, at).split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    };
+    Ok((names(2), names(3)))
 }
 
 /// Numbers and sizes of the log files, oldest first.
@@ -180,12 +211,6 @@ pub(crate) async fn facts(session: &mut Conn, server: &Server) -> Result<Facts, 
     let (executed, purged) = names(session, server).await?;
     let End { log, place } = end(session, server).await?;
     let files = files(session).await?;
-    let replica: Vec<Row> = match server.flavor {
-        Flavor::MySql if server.version >= (8, 0, 22) => session.query("SHOW REPLICA STATUS").await,
-        Flavor::MySql => session.query("SHOW SLAVE STATUS").await,
-        Flavor::MariaDb => session.query("SHOW ALL SLAVES STATUS").await,
-    }
-    .unwrap_or_default();
     Ok(Facts {
         server: server.identity(),
         log,
@@ -193,8 +218,18 @@ pub(crate) async fn facts(session: &mut Conn, server: &Server) -> Result<Facts, 
         end: place,
         executed,
         purged,
-        replica: !replica.is_empty(),
+        replica: is_replica(session, server).await,
     })
+}
+
+/// Whether the server replays another one's log; `false` where the account may not know.
+pub(crate) async fn is_replica(session: &mut Conn, server: &Server) -> bool {
+    let statement = match server.flavor {
+        Flavor::MySql if server.version >= (8, 0, 22) => "SHOW REPLICA STATUS",
+        Flavor::MySql => "SHOW SLAVE STATUS",
+        Flavor::MariaDb => "SHOW ALL SLAVES STATUS",
+    };
+    session.query::<Row, _>(statement).await.is_ok_and(|sources| !sources.is_empty())
 }
 
 async fn names(session: &mut Conn, server: &Server) -> Result<(Option<Executed>, Option<Executed>), Fault> {
@@ -224,9 +259,14 @@ async fn names(session: &mut Conn, server: &Server) -> Result<(Option<Executed>,
     }
 }
 
+/// What the lock of a reader is called.
+pub(crate) fn lock_name(server_id: u32) -> String {
+    format!("headgate-{server_id}")
+}
+
 /// The lock that one reader of a source holds on the server.
 pub(crate) async fn lock(session: &mut Conn, target: &Target, server_id: u32) -> Result<(), Fault> {
-    let name = format!("headgate-{server_id}");
+    let name = lock_name(server_id);
     let held: Option<Option<i64>> = session
         .exec_first("SELECT GET_LOCK(?, 1)", (&name,))
         .await

@@ -15,7 +15,7 @@ use futures_util::future::poll_immediate;
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 /// What the buffer holds normally.
@@ -71,6 +71,8 @@ pub(crate) struct Reader<R> {
     passing: Option<Passing>,
     head: Vec<u8>,
     pace: Pace,
+    /// When enough has gathered; kept where whoever waits for that is called away.
+    until: Option<Instant>,
     unwatcher: Option<Arc<dyn Unwatch>>,
 }
 
@@ -130,6 +132,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             passing: None,
             head: Vec::new(),
             pace: Pace::default(),
+            until: None,
             unwatcher: None,
         }
     }
@@ -197,8 +200,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if let Some(socket) = &self.unwatcher {
                 socket.unwatch();
             }
-            tokio::time::sleep(long).await;
+            sleep_until(*self.until.get_or_insert_with(|| Instant::now() + long)).await;
         }
+        self.until = None;
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         let read = self.stream.read(room).await?;
         if read == 0 {
@@ -313,6 +317,19 @@ mod tests {
         assert_eq!(pace.gathering(), Some(GATHER));
         at(&mut pace, 115_200, 2_000);
         assert!(pace.gathering().is_none());
+    }
+
+    #[tokio::test]
+    async fn gathering_ends_even_if_its_wait_is_cut_short_again_and_again() {
+        let bytes = message(b'd', b"a");
+        let mut reader = Reader::new(&bytes[..], 100);
+        reader.pace = Pace { streak: STREAK, many: true, ..Pace::default() };
+        for _ in 0..1000 {
+            if tokio::time::timeout(GATHER_MANY / 4, reader.fill()).await.is_ok() {
+                return;
+            }
+        }
+        panic!("nothing was read");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! From an address to a wire that may be published on: INFO, TLS, CONNECT, and the server's word that it took us.
 
 use super::{
-    Answer, Lost, Transport, Wire, protocol,
+    INBOX, Lost, Transport, Wire, protocol,
     protocol::{Info, Op},
     tls,
 };
@@ -77,6 +77,9 @@ impl Wire {
 async fn greet(server: &ServerAddr, nats: &Nats, auth: &Auth, name: &str) -> Result<Wire, Lost> {
     let socket = TcpStream::connect((server.host(), server.port())).await?;
     socket.set_nodelay(true)?;
+    // What the kernel still holds when this connection is given up, or its process is killed, is of no use to anybody:
+    // whoever publishes next has read what the stream holds, and sends the rest himself.
+    socket.set_zero_linger()?;
     let mut transport: Box<dyn Transport> = Box::new(socket);
     let mut input = BytesMut::new();
     let info = match receive(&mut transport, &mut input).await? {
@@ -105,7 +108,7 @@ async fn greet(server: &ServerAddr, nats: &Nats, auth: &Auth, name: &str) -> Res
     let mut greeting = b"CONNECT ".to_vec();
     serde_json::to_writer(&mut greeting, &introduction(&info, auth, name, with_tls)?)
         .map_err(|error| Lost(error.to_string()))?;
-    greeting.extend_from_slice(format!("\r\nSUB {inbox} 1\r\nPING\r\n").as_bytes());
+    greeting.extend_from_slice(format!("\r\nSUB {inbox} {INBOX}\r\nPING\r\n").as_bytes());
     transport.write_all(&greeting).await?;
     transport.flush().await?;
     loop {
@@ -113,7 +116,7 @@ async fn greet(server: &ServerAddr, nats: &Nats, auth: &Auth, name: &str) -> Res
             Op::Pong => break,
             Op::Error(error) => return Err(Lost(error)),
             Op::Ping => transport.write_all(b"PONG\r\n").await?,
-            Op::Ok | Op::Info(_) | Op::Message(Answer { .. }) => {}
+            Op::Ok | Op::Info(_) | Op::Held(_) | Op::Asked(_) | Op::Message(_) => {}
         }
     }
     Ok(Wire::new(transport, input, inbox, info.max_payload))

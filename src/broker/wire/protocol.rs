@@ -2,7 +2,7 @@
 //!
 //! <https://docs.nats.io/reference/reference-protocols/nats-protocol>
 
-use super::Answer;
+use super::{ASKED, Answer, HELD};
 use async_nats::StatusCode;
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Deserialize;
@@ -33,6 +33,10 @@ pub(super) struct Info {
 pub(super) enum Op {
     Info(Box<Info>),
     Message(Answer),
+    /// Somebody published on the subject that the wire holds.
+    Held(Bytes),
+    /// What came back to a question on that subject.
+    Asked(Answer),
     Ping,
     Pong,
     Ok,
@@ -78,13 +82,19 @@ fn message(input: &mut BytesMut, end: usize) -> Result<Option<Op>, String> {
     let line = std::str::from_utf8(&input[..end]).map_err(|_| UNREADABLE)?;
     let mut fields = line.split_ascii_whitespace();
     let with_headers = fields.next() == Some("HMSG");
-    let mut sizes = fields.rev();
+    let subscription = fields.nth(1).unwrap_or_default();
+    let mut sizes = fields.clone().rev();
     let mut size = || sizes.next().and_then(|digits| digits.parse::<usize>().ok()).ok_or(UNREADABLE);
     let whole = size()?;
     let head = if with_headers { size()? } else { 0 };
     if head > whole || whole > MAX_MESSAGE {
         return Err(UNREADABLE.to_owned());
     }
+    let op = match subscription {
+        HELD => |Answer { payload, .. }| Op::Held(payload),
+        ASKED => Op::Asked,
+        _ => Op::Message,
+    };
     let body = end + 1;
     if input.len() < body + whole + 2 {
         return Ok(None);
@@ -93,7 +103,7 @@ fn message(input: &mut BytesMut, end: usize) -> Result<Option<Op>, String> {
     input.advance(body + head);
     let payload: Bytes = input.split_to(whole - head).freeze();
     input.advance(2);
-    Ok(Some(Op::Message(Answer { status, payload })))
+    Ok(Some(op(Answer { status, payload })))
 }
 
 /// The status of `NATS/1.0 503 …`.
@@ -159,6 +169,15 @@ mod tests {
             })
             .collect();
         assert_eq!(payloads, [b"hi", b"yo"]);
+    }
+
+    #[test]
+    fn a_message_on_the_held_subject_is_told_from_an_answer() {
+        let text = b"MSG headgate.writing.EVENTS_shop 2 _INBOX.b.1 5\r\nbegin\r\nMSG 2 1 5\r\nbegin\r\n\
+            HMSG _INBOX.a.asked 3 16 16\r\nNATS/1.0 503\r\n\r\n\r\n";
+        let ops = all(text).unwrap();
+        let [Op::Held(payload), Op::Message(_), Op::Asked(_)] = &ops[..] else { panic!("{ops:?}") };
+        assert_eq!(&payload[..], b"begin");
     }
 
     #[test]

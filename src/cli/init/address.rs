@@ -23,24 +23,18 @@ struct Password {
     reference: Option<String>,
 }
 
-const FORM: &str =
-    "write the url as postgres://user:password@host:5432/database, with special characters percent-encoded";
+const FORM: &str = "write the url as postgres://user:password@host:5432/database or mysql://user:password@host:3306/database, with special characters percent-encoded";
 
 impl Address {
     /// Reads a URL; `${NAME}` in it is filled in for reaching the database, and kept for the file.
     pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
         let expand = |part: &str| crate::config::expand(part, env);
         let (scheme, after) = text.split_once("://").ok_or(FORM)?;
-        match scheme {
-            "postgres" | "postgresql" => {}
-            "mysql" | "mariadb" => {
-                return Err(
-                    "headgate init knows PostgreSQL only yet; docs/configuration.md has every key for MySQL"
-                        .to_owned(),
-                );
-            }
+        let variable = match scheme {
+            "postgres" | "postgresql" => "PGPASSWORD",
+            "mysql" | "mariadb" => "MYSQL_PWD",
             _ => return Err(FORM.to_owned()),
-        }
+        };
         // Variables may hold a slash or an at; those of the URL itself stand outside of braces.
         let end = outside(after, &['/', '?']).unwrap_or(after.len());
         let (login, rest) = match after.get(..end).and_then(|authority| authority.rfind('@')) {
@@ -59,7 +53,7 @@ impl Address {
                 value: expand(text)?,
                 reference: text.contains("${").then(|| text.to_owned()),
             }),
-            None => env("PGPASSWORD")
+            None => env(variable)
                 .filter(|password| !password.is_empty())
                 .map(|password| Password { value: encode(&password), reference: None }),
         };
@@ -97,6 +91,11 @@ impl Address {
             None if !same_user => format!("{scheme}://{user}:${{{variable}}}@{rest}"),
             None => format!("{scheme}://{user}@{rest}"),
         }
+    }
+
+    /// Whether it is MySQL or MariaDB that it names.
+    pub(super) fn is_mysql(&self) -> bool {
+        matches!(self.scheme.as_str(), "mysql" | "mariadb")
     }
 
     /// Whether there is a password.
@@ -201,7 +200,7 @@ mod tests {
             "postgres://db/shop",
             "postgres://cdc@db/shop?password=s3cret",
             "host=db password=s3cret",
-            "mysql://u:s3cret@db/shop",
+            "oracle://u:s3cret@db/shop",
             "postgres://:s3cret@db/shop",
             "postgres://u:${NONE}s3cret@db/shop",
         ] {

@@ -1,20 +1,18 @@
 //! The questions, on a terminal. They go to standard error, and an empty answer takes what stands in brackets.
 
-use super::{Choices, address, parse_budget, render};
+use super::{Choices, Database, address, parse_budget, render};
 use crate::cli::{Failure, paint::Paint};
-use headgate_postgres::Survey;
 use headgate_sdk::Fault;
 use std::io::{BufRead as _, Write as _};
 
 /// Asks for what the defaults only guess.
-pub(super) fn ask(defaults: Choices, survey: &Survey) -> Result<Choices, Failure> {
-    let all = survey.captured(&["*.*".to_owned()]);
+pub(super) fn ask(defaults: Choices, database: &Database) -> Result<Choices, Failure> {
     say(&format!(
-        "{} at {}, PostgreSQL {}\n\n{}\n",
-        survey.database,
-        survey.address,
-        survey.version,
-        render::tables(&all, Paint::plain())
+        "{} at {}, {}\n\n{}\n",
+        database.name(),
+        database.place(),
+        database.product(),
+        render::tables(database, &["*.*".to_owned()], Paint::plain())
     ));
     let name = question("Name of the source", &defaults.name, |answer| {
         (address::source_name(answer) == answer).then_some(()).ok_or("a-z, 0-9, - and _, please")
@@ -24,8 +22,8 @@ pub(super) fn ask(defaults: Choices, survey: &Survey) -> Result<Choices, Failure
         sound.then_some(()).ok_or("schema and table, please: public.* !public.secrets")
     })?;
     let nats = question("NATS, its URL or embedded", &defaults.nats, |_| Ok(()))?;
-    let role = if survey.superuser {
-        say(&format!("{} is a superuser; reading the log needs far less.\n", survey.user));
+    let role = if let Some(ruler) = database.ruler() {
+        say(&format!("{} is {ruler}; reading the log needs far less.\n", database.user()));
         question("Role of the gateway", "headgate", |_| Ok(()))?
     } else {
         defaults.role

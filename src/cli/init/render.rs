@@ -3,9 +3,8 @@
 //! Names come from the database and may hold anything: in a comment control characters are spelled out, so that no name
 //! can end it, and in a string everything that TOML gives a meaning is escaped.
 
-use super::{Address, Choices, address::variable, open_findings, shown};
+use super::{Address, Choices, Database, address::variable, database::Table, open_findings, shown};
 use crate::cli::{paint::Paint, status::bytes};
-use headgate_postgres::{RowIdentity, Survey, SurveyedTable};
 use headgate_sdk::{Finding, Severity};
 use std::{fmt::Write as _, path::Path};
 
@@ -15,27 +14,22 @@ const SHOWN: usize = 40;
 /// Everything that the file is made of.
 pub(super) struct Draft<'a> {
     pub(super) choices: &'a Choices,
-    pub(super) survey: &'a Survey,
+    pub(super) database: &'a Database,
     pub(super) address: &'a Address,
     pub(super) findings: &'a [Finding],
 }
 
 impl Draft<'_> {
     fn same_user(&self) -> bool {
-        self.choices.role == self.survey.user
+        self.choices.role == self.database.user()
     }
 
     fn publication(&self) -> Option<String> {
-        self.choices.publication(self.survey)
+        self.database.publication(self.choices)
     }
 
     fn privileges(&self) -> Vec<String> {
-        match self.publication() {
-            Some(publication) => {
-                self.survey.least_privileges(&self.choices.role, &publication, &self.choices.tables)
-            }
-            None => Vec::new(),
-        }
+        self.database.privileges(self.choices)
     }
 
     fn url(&self) -> String {
@@ -44,16 +38,15 @@ impl Draft<'_> {
 
     /// The file.
     pub(super) fn config(&self) -> String {
-        let Self { choices, survey, .. } = self;
-        let captured = survey.captured(&choices.tables);
+        let Self { choices, database, .. } = self;
         let mut notes = format!(
-            "Written by headgate init: {} at {}, PostgreSQL {}.\n\nTables (rows and sizes are estimates):\n{}",
-            survey.database,
-            survey.address,
-            survey.version,
-            tables(&captured, Paint::plain())
+            "Written by headgate init: {} at {}, {}.\n\nTables (rows and sizes are estimates):\n{}",
+            database.name(),
+            database.place(),
+            database.product(),
+            tables(database, &choices.tables, Paint::plain())
         );
-        notes.push_str(self.without_identity(&captured));
+        notes.push_str(self.of_nameless());
         let open = open_findings(self.findings);
         if !open.is_empty() {
             let _ = write!(
@@ -64,7 +57,7 @@ impl Draft<'_> {
         }
         let privileges = self.privileges();
         if !privileges.is_empty() {
-            let _ = write!(notes, "\nThe least that the role needs, by an administrator in this database:\n");
+            let _ = write!(notes, "\nThe least that the role needs, by an administrator of the database:\n");
             for statement in &privileges {
                 let _ = writeln!(notes, "  {statement}");
             }
@@ -72,9 +65,10 @@ impl Draft<'_> {
         let mut text: String = notes.lines().map(comment).collect();
         let _ = write!(
             text,
-            "\n[nats]\nurl = {}\n\n[sources.{}]\nconnector = \"postgres\"\nurl = {}\n",
+            "\n[nats]\nurl = {}\n\n[sources.{}]\nconnector = {}\nurl = {}\n",
             string(&self.nats_url()),
             choices.name,
+            string(database.connector()),
             string(&self.url())
         );
         let globs: Vec<String> = choices.tables.iter().map(|glob| string(glob)).collect();
@@ -86,17 +80,10 @@ impl Draft<'_> {
         text
     }
 
-    /// What becomes of tables whose old rows have no name.
-    fn without_identity(&self, captured: &[&SurveyedTable]) -> &'static str {
-        match captured.iter().any(|table| table.identity == RowIdentity::None) {
-            false => "",
-            true if self.publication().is_some() => {
-                "Tables without a name for the old row are left out: with their updates published, the application's own would fail.\n"
-            }
-            true => {
-                "Of tables without a name for the old row only inserts are captured: with their updates published, the application's own would fail.\n"
-            }
-        }
+    /// What becomes of tables whose rows have no names, if there are any.
+    fn of_nameless(&self) -> &'static str {
+        let captured = self.database.captured(&self.choices.tables);
+        if captured.iter().any(|table| table.nameless) { self.database.of_nameless(self.choices) } else { "" }
     }
 
     /// The broker's URL may hold a password too.
@@ -137,34 +124,31 @@ fn string(text: &str) -> String {
     out
 }
 
-/// The tables, aligned.
-pub(super) fn tables(captured: &[&SurveyedTable], paint: Paint) -> String {
+/// The tables that globs capture, aligned.
+pub(super) fn tables(database: &Database, globs: &[String], paint: Paint) -> String {
+    let mut captured: Vec<Table> = database.captured(globs);
     if captured.is_empty() {
         return "  none\n".to_owned();
     }
-    let mut sorted = captured.to_vec();
-    sorted.sort_by(|a, b| b.writes.total_cmp(&a.writes).then(b.bytes.cmp(&a.bytes)));
-    let names: Vec<String> =
-        sorted.iter().take(SHOWN).map(|table| plain(&format!("{}.{}", table.schema, table.table))).collect();
+    let written = |table: &Table| table.writes.unwrap_or(0.0);
+    captured.sort_by(|a, b| written(b).total_cmp(&written(a)).then(b.bytes.cmp(&a.bytes)));
+    let names: Vec<String> = captured.iter().take(SHOWN).map(|table| plain(&table.name)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).clamp(5, 50);
-    let head = format!("  {:<width$}  {:>9}  {:>10}  {:>9}  old row", "table", "rows", "size", "writes/s");
+    let named_by = database.heading();
+    let head = format!("  {:<width$}  {:>9}  {:>10}  {:>9}  {named_by}", "table", "rows", "size", "writes/s");
     let mut text = paint.dim(&head) + "\n";
-    for (table, name) in sorted.iter().zip(&names) {
-        let identity = match table.identity {
-            RowIdentity::Key => "its key".to_owned(),
-            RowIdentity::Full => "all of it".to_owned(),
-            RowIdentity::None => paint.yellow("none"),
-        };
+    for (table, name) in captured.iter().zip(&names) {
+        let named_by = if table.nameless { paint.yellow(table.named_by) } else { table.named_by.to_owned() };
+        let writes = table.writes.map_or_else(|| "?".to_owned(), |writes| format!("{writes:.1}"));
         let _ = writeln!(
             text,
-            "  {name:<width$}  {:>9}  {:>10}  {:>9.1}  {identity}",
+            "  {name:<width$}  {:>9}  {:>10}  {writes:>9}  {named_by}",
             count(table.rows),
             bytes(table.bytes),
-            table.writes
         );
     }
-    if sorted.len() > SHOWN {
-        let _ = writeln!(text, "  and {} more", sorted.len() - SHOWN);
+    if captured.len() > SHOWN {
+        let _ = writeln!(text, "  and {} more", captured.len() - SHOWN);
     }
     text
 }
@@ -184,17 +168,16 @@ fn count(number: u64) -> String {
 
 /// What is said on the terminal once the file is there.
 pub(super) fn report(draft: &Draft<'_>, file: &Path, paint: Paint) -> String {
-    let Draft { choices, survey, .. } = draft;
-    let captured = survey.captured(&choices.tables);
+    let Draft { choices, database, .. } = draft;
+    let rate = database.log_rate().map_or_else(String::new, |rate| format!(", {}/s of log", bytes(rate)));
     let mut text = format!(
-        "{} at {}, PostgreSQL {}, {}/s of log\n\n{}",
-        paint.bold(&plain(&survey.database)),
-        survey.address,
-        survey.version,
-        bytes(survey.wal_rate),
-        tables(&captured, paint)
+        "{} at {}, {}{rate}\n\n{}",
+        paint.bold(&plain(database.name())),
+        database.place(),
+        database.product(),
+        tables(database, &choices.tables, paint)
     );
-    text.push_str(draft.without_identity(&captured));
+    text.push_str(draft.of_nameless());
     let open = open_findings(draft.findings);
     let errors = open.iter().filter(|finding| finding.severity == Severity::Error).count();
     if !open.is_empty() {
@@ -209,7 +192,7 @@ pub(super) fn report(draft: &Draft<'_>, file: &Path, paint: Paint) -> String {
         let _ = writeln!(
             text,
             "\n{}",
-            paint.bold("The least that the role needs, by an administrator in this database:")
+            paint.bold("The least that the role needs, by an administrator of the database:")
         );
         for statement in &privileges {
             let _ = writeln!(text, "  {}", plain(statement));
@@ -237,6 +220,7 @@ pub(super) fn report(draft: &Draft<'_>, file: &Path, paint: Paint) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use headgate_postgres::{RowIdentity, Survey, SurveyedTable};
 
     fn table(name: &str, identity: RowIdentity) -> SurveyedTable {
         SurveyedTable {
@@ -270,7 +254,8 @@ mod tests {
             outage_budget: "8h".to_owned(),
         };
         let address = Address::parse("postgres://u:hunter2@h/d", &|_| None).unwrap();
-        let draft = Draft { choices: &choices, survey: &survey, address: &address, findings: &[] };
+        let database = Database::Postgres(survey);
+        let draft = Draft { choices: &choices, database: &database, address: &address, findings: &[] };
         let text = draft.config();
         assert!(!text.contains("hunter2"), "{text}");
         let parsed: toml::Table = text.parse().unwrap();

@@ -22,6 +22,9 @@ pub(super) struct Attributes {
     pub(super) time: Option<String>,
     #[serde(default)]
     pub(super) data: Option<Value>,
+    /// Where the data of a large event is.
+    #[serde(default)]
+    pub(super) dataref: Option<String>,
 }
 
 impl Structured {

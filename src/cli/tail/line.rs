@@ -49,7 +49,11 @@ impl Lines {
         let width = self.width;
         let clock = safe(time.get(11..23).unwrap_or(time), 12);
         let mut line = format!("{} {painted} {subject:<width$}", self.paint.dim(&format!("{clock:<12}")));
-        let difference = event.data.as_ref().map(difference).unwrap_or_default();
+        let difference = match (&event.data, &event.dataref) {
+            (Some(data), _) => difference(data),
+            (None, Some(elsewhere)) => format!("data: {}", safe(elsewhere, SENTENCE)),
+            (None, None) => String::new(),
+        };
         if !difference.is_empty() {
             line.push_str("  ");
             line.push_str(&difference);
@@ -143,9 +147,29 @@ mod tests {
             subject: "orders/42".to_owned(),
             time: Some("2026-11-22T14:06:07.123456Z".to_owned()),
             data: Some(data),
+            dataref: None,
         };
+        line(&event)
+    }
+
+    fn line(event: &Attributes) -> String {
         let committed = 1_795_356_367_123;
-        Lines::new(Paint::plain()).line("shop", &event, Some(committed + 4))
+        Lines::new(Paint::plain()).line("shop", event, Some(committed + 4))
+    }
+
+    #[test]
+    fn a_large_event_shows_where_its_data_is() {
+        let event = Attributes {
+            kind: "shop.orders.created".to_owned(),
+            subject: "orders/50".to_owned(),
+            time: Some("2026-11-22T14:06:07.123456Z".to_owned()),
+            dataref: Some("nats-obj://EVENTS_shop_data/0001".to_owned()),
+            ..Attributes::default()
+        };
+        assert_eq!(
+            line(&event),
+            "14:06:07.123 created   shop orders/50    data: nats-obj://EVENTS_shop_data/0001  +4 ms\n"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! When the chain broke: a new wire, where the stream really ends, and from there on.
 
-use super::{Publisher, ack::Broken};
+use super::{Publisher, ack::Broken, claim::Unclaimed};
 use crate::{broker::wire::Wire, publish::stream::End};
 use headgate_sdk::{Fault, FaultKind};
 use std::time::Duration;
@@ -31,6 +31,12 @@ impl Publisher {
                 end.sequence
             )));
         }
+        if end.sequence != acked_sequence && !self.proven {
+            return Err(Fault::transient(format!(
+                "the stream ended at {acked_sequence} when this run began, and ends at {} now; looking again",
+                end.sequence
+            )));
+        }
         self.limit = self.stream.max_message(wire.max_payload());
         self.asked.clear();
         self.unasked = 0;
@@ -54,22 +60,37 @@ impl Publisher {
         loop {
             let read = async {
                 self.link.wait_for(|link| link.connected).await.ok()?;
-                let wire = match Wire::connect(&self.setting, &self.name).await {
+                let mut wire = match Wire::connect(&self.setting, &self.name).await {
                     Ok(wire) => wire,
                     Err(lost) => {
                         tracing::debug!("cannot connect for publishing: {lost}");
                         return None;
                     }
                 };
-                let end = timeout(self.setting.ack_timeout, self.stream.end()).await.ok()?;
-                Some(end.map(|end| (wire, end)))
+                if self.claimed {
+                    match self.rejoin(&mut wire).await {
+                        Ok(()) => {}
+                        Err(Unclaimed::Taken(fault)) => return Some(Err(fault)),
+                        Err(Unclaimed::Lost(lost)) => {
+                            tracing::debug!("cannot connect for publishing: {lost}");
+                            return None;
+                        }
+                    }
+                }
+                match timeout(self.setting.ack_timeout, self.stream.end()).await.ok()? {
+                    Ok(end) => Some(Ok((wire, end))),
+                    Err(fault) if fault.kind() == FaultKind::Definite => Some(Err(fault)),
+                    Err(fault) => {
+                        tracing::debug!("{fault}");
+                        None
+                    }
+                }
             };
             match read.await {
                 Some(Ok((wire, Some(end)))) => return Ok((wire, end)),
                 // The next run makes it anew, and says what is lost.
                 Some(Ok((_, None))) => return Err(Fault::transient("the stream is gone")),
-                Some(Err(fault)) if fault.kind() == FaultKind::Definite => return Err(fault),
-                Some(Err(fault)) => tracing::debug!("{fault}"),
+                Some(Err(fault)) => return Err(fault),
                 None => {}
             }
             sleep(pause).await;

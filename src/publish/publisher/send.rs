@@ -22,12 +22,17 @@ impl Publisher {
             || self.window.len() >= self.setting.window
             || self.setting.publish == Publish::Atomic;
         while !wire.is_full() {
+            // The first message of a run goes alone; an atomic batch does anyway, and is refused as a whole.
+            let first = !self.proven && self.atomic.is_none();
+            if first && self.window.unsent() < self.window.len() {
+                break;
+            }
             let last = self.window.unsent() == 1;
             let Some((event, expected)) = self.window.next_unsent() else { break };
             let batch = self.atomic.as_ref();
             let ask = match batch {
                 Some(batch) => batch.ends_with(expected),
-                None => last && ends_burst || self.unasked + 1 >= ASK_EVERY,
+                None => first || last && ends_burst || self.unasked + 1 >= ASK_EVERY,
             };
             wire.publish(&event.subject, ask, &event.payload, |headers| {
                 chain(headers, batch, expected);

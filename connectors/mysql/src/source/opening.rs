@@ -20,7 +20,10 @@ use headgate_sdk::{
 };
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
 };
 use tokio::sync::watch;
 
@@ -36,7 +39,7 @@ impl MySql {
     ) -> Result<(Stream, Snapshots), Ended> {
         let target = Target::new(&self.config)?;
         let mut session = target.connect().await?;
-        let server = Server::of(&mut session).await?;
+        let server = target.answer(Server::of(&mut session)).await?;
         server.suffices()?;
         let server_id = self.config.server_id_of(&self.source);
         if server.setting("server_id").parse() == Ok(server_id) {
@@ -44,9 +47,9 @@ impl MySql {
                 .with_fix("give the source another server_id")
                 .into());
         }
-        server::lock(&mut session, &target, server_id).await?;
-        let facts = server::facts(&mut session, &server).await?;
-        let captured = monitor::tables(&self.config, &mut session).await?;
+        target.answer(server::lock(&mut session, &target, server_id)).await?;
+        let facts = target.answer(server::facts(&mut session, &server)).await?;
+        let captured = target.answer(monitor::tables(&self.config, &mut session)).await?;
         let mut start = context.snapshots.clone();
         let again = Again { start: &mut start, captured: &captured };
         let begun = self.settle(resume, &facts, outlet, (lost, foreign), again).await?;
@@ -59,7 +62,7 @@ impl MySql {
             log: &facts.log,
             start: &start,
         };
-        let dump = Dump::start(&target, &request).await?;
+        let dump = target.answer(Dump::start(&target, &request)).await?;
         let executed = match &start {
             Start::After(executed) => Some(executed.clone()),
             // In a log that is read by place, names are learned where a file begins, and until then none is known.
@@ -80,7 +83,11 @@ impl MySql {
             Catalog::new(target.clone(), server.has_names()),
         );
         tracing::info!(source = self.source, epoch, server = %target.address(), version = server.name(), "streaming");
-        let confirmed_at = Arc::new(AtomicI64::new(monitor::now()));
+        // Places of another server, or of a log that was begun anew, are not to be compared with these.
+        context.vitals.confirmed_log.store(identity.place, Relaxed);
+        context.vitals.server_log.store(facts.end.0, Relaxed);
+        let since = if identity.confirmed_at > 0 { identity.confirmed_at } else { monitor::now() };
+        let confirmed_at = Arc::new(AtomicI64::new(since));
         let (captured, is_captured) = watch::channel(captured);
         let snapshots = Snapshots::new(
             snapshots,
@@ -100,6 +107,7 @@ impl MySql {
         let landmarks = Landmarks::new(identity, Arc::clone(&confirmed_at));
         let watch = Watch {
             source: self.source.clone(),
+            target: target.clone(),
             server,
             vitals: Arc::clone(&context.vitals),
             confirmed_at,
@@ -159,7 +167,7 @@ impl MySql {
             Verdict::Continue { epoch, start } => match (taken_over, known) {
                 (Some(partial), known) => {
                     // Places of the old server mean nothing here; names do.
-                    let mut prepared = known.map(|known| known.prepared).unwrap_or_default();
+                    let Identity { mut prepared, confirmed_at, .. } = known.unwrap_or_default();
                     prepared.retain(|_, prepared| {
                         prepared.place = 0;
                         prepared.gtid.is_some() && matches!(start, Start::After(Executed::MySql(_)))
@@ -169,7 +177,7 @@ impl MySql {
                         Start::At(_) => None,
                     };
                     let relies_on = resume.last.map(|last| last.position.to_string());
-                    let identity = Identity { executed, prepared, partial, relies_on, ..fresh };
+                    let identity = Identity { confirmed_at, executed, prepared, partial, relies_on, ..fresh };
                     tracing::warn!(
                         source = self.source,
                         epoch,

@@ -32,7 +32,7 @@ impl From<Fault> for Ended {
 
 /// Batches of a snapshot's rows that are told before the log has its turn again.
 const SLICES: usize = 8;
-/// How long that turn is where the log has nothing to say: longer than its reader lets bytes gather.
+/// How long that turn is where the log has nothing to say. A reader that lets bytes gather goes on with that in the next.
 const TURN: Duration = Duration::from_millis(2);
 
 /// A running stream.

@@ -1,0 +1,194 @@
+//! The tables: which are captured, and what of them is not in the log.
+
+use crate::{
+    Config,
+    connect::sql_fault,
+    event::Flavor,
+    server::{self, Server},
+    survey::{identifier, keyed},
+    tables::Captured,
+};
+use headgate_sdk::{Fault, Finding, TableFilter};
+use mysql_async::{Conn, prelude::Queryable as _};
+
+/// More findings of one kind than this are told as a number.
+const SHOWN: usize = 12;
+
+/// Schema and name.
+type Table = (String, String);
+
+/// The tables that are captured as the server is now.
+pub(crate) async fn captured(config: &Config, session: &mut Conn) -> Result<Vec<Table>, Fault> {
+    let all: Vec<Table> = session
+        .query(
+            "SELECT table_schema, table_name FROM information_schema.tables \
+             WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY 1, 2",
+        )
+        .await
+        .map_err(|error| sql_fault(error, "cannot list the tables"))?;
+    let captured = Captured::new(&config.tables);
+    Ok(all.into_iter().filter(|(schema, table)| captured.captures(schema, table)).collect())
+}
+
+pub(super) async fn look(
+    server: &Server,
+    config: &Config,
+    session: &mut Conn,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    const UNSEEN: &str = "correct the globs of tables (schema.table), or GRANT SELECT on the tables to the account: it sees no others";
+    let ours = captured(config, session).await?;
+    if ours.is_empty() {
+        let what = format!("no table matches {:?}", config.tables);
+        findings.push(Finding::error("tables", what, "nothing would be captured").with_fix(UNSEEN));
+        return Ok(());
+    }
+    findings.push(Finding::good("tables", format!("{} captured: {}", ours.len(), some(&ours))));
+    for glob in config.tables.iter().filter(|glob| !glob.starts_with('!')) {
+        let filter = TableFilter::new(&[glob]);
+        if !ours.iter().any(|(schema, table)| filter.matches(schema, table)) {
+            let what = format!("no table matches {glob:?}");
+            let why = "it is misspelt, or what it means is not there yet, or not shown to this account";
+            findings.push(Finding::warning("tables", what, why).with_fix(UNSEEN));
+        }
+    }
+    left_out(server, &ours, session, findings).await?;
+    keys(&ours, session, findings).await?;
+    cascades(server, &ours, session, findings).await?;
+    if server.flavor == Flavor::MariaDb {
+        compressed(&ours, session, findings).await?;
+    }
+    Ok(())
+}
+
+/// At most [`SHOWN`] names.
+fn some(tables: &[Table]) -> String {
+    let shown: Vec<String> =
+        tables.iter().take(SHOWN).map(|(schema, table)| format!("{schema}.{table}")).collect();
+    match tables.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        left => format!("{} and {left} more", shown.join(", ")),
+    }
+}
+
+/// Tells `finding` of each table, and of how many more there are.
+fn each(tables: &[Table], findings: &mut Vec<Finding>, finding: impl Fn(&Table, String) -> Finding) {
+    for (nth, table) in tables.iter().take(SHOWN).enumerate() {
+        let more = match tables.len() - SHOWN.min(tables.len()) {
+            left @ 1.. if nth + 1 == SHOWN => format!("; so it is with {left} more"),
+            _ => String::new(),
+        };
+        findings.push(finding(table, more));
+    }
+}
+
+/// Schemas that the server does not log.
+async fn left_out(
+    server: &Server,
+    ours: &[Table],
+    session: &mut Conn,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    let (only, never) = server::logged_schemas(session, server).await?;
+    let mut schemas: Vec<&String> = ours.iter().map(|(schema, _)| schema).collect();
+    schemas.dedup();
+    for schema in schemas {
+        let setting = match (only.contains(schema), never.contains(schema)) {
+            (false, _) if !only.is_empty() => "binlog_do_db",
+            (_, true) => "binlog_ignore_db",
+            _ => continue,
+        };
+        findings.push(
+            Finding::error(
+                format!("log of {schema}"),
+                format!("left out by {setting}"),
+                "no change of its tables is logged, so none would be told",
+            )
+            .with_fix(format!("take {setting} out of the server's configuration, and restart it")),
+        );
+    }
+    Ok(())
+}
+
+/// Tables whose rows have no names.
+async fn keys(ours: &[Table], session: &mut Conn, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let keyed = keyed(session).await?;
+    let keyless: Vec<Table> = ours.iter().filter(|table| !keyed.contains(table)).cloned().collect();
+    each(&keyless, findings, |(schema, table), more| {
+        Finding::warning(
+            format!("key of {schema}.{table}"),
+            format!("no primary key{more}"),
+            "its rows have no name: their events share one ordering key, and a change of a row cannot be told from another's",
+        )
+        .with_fix(format!(
+            "ALTER TABLE {}.{} ADD COLUMN id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY",
+            identifier(schema),
+            identifier(table)
+        ))
+    });
+    Ok(())
+}
+
+/// Rows that the server changes without logging them: InnoDB carries out the actions of foreign keys below the log. MySQL does
+/// it above from 9.6 on, unless it is told not to.
+async fn cascades(
+    server: &Server,
+    ours: &[Table],
+    session: &mut Conn,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Fault> {
+    let logged = !server.setting("innodb_native_foreign_keys").is_empty()
+        && !server.is_on("innodb_native_foreign_keys");
+    if logged {
+        return Ok(());
+    }
+    let failed = |error| sql_fault(error, "cannot look up the foreign keys");
+    let constrained: Vec<Table> = session
+        .query(
+            "SELECT DISTINCT table_schema, table_name FROM information_schema.key_column_usage \
+             WHERE referenced_table_name IS NOT NULL ORDER BY 1, 2",
+        )
+        .await
+        .map_err(failed)?;
+    let mut children = Vec::new();
+    for child in constrained.into_iter().filter(|child| ours.contains(child)) {
+        // What the rules are MariaDB's catalog shows only to those who may write; the table's own text, to those who read.
+        let statement = format!("SHOW CREATE TABLE {}.{}", identifier(&child.0), identifier(&child.1));
+        let row: Option<(String, String)> = session.query_first(statement).await.map_err(failed)?;
+        if row.is_some_and(|(_, text)| text.lines().any(changes_rows)) {
+            children.push(child);
+        }
+    }
+    each(&children, findings, |(schema, table), more| {
+        Finding::warning(
+            format!("foreign keys of {schema}.{table}"),
+            format!("ON DELETE or ON UPDATE changes its rows{more}"),
+            "the server does not log what a foreign key's CASCADE or SET NULL does, so no event tells of it",
+        )
+        .with_fix("let the application, or a trigger, delete and change the rows; or MySQL 9.6 and later, which logs it")
+    });
+    Ok(())
+}
+
+/// Whether a line of a table's text is a foreign key that does more than refuse.
+fn changes_rows(line: &str) -> bool {
+    const RULES: [&str; 3] = ["CASCADE", "SET NULL", "SET DEFAULT"];
+    let rule = |on: &str| RULES.iter().any(|rule| line.contains(&format!(" {on} {rule}")));
+    line.contains(" FOREIGN KEY (") && (rule("ON DELETE") || rule("ON UPDATE"))
+}
+
+/// Columns that MariaDB compresses.
+async fn compressed(ours: &[Table], session: &mut Conn, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let columns: Vec<(String, String, String)> = session
+        .query("SELECT table_schema, table_name, column_name FROM information_schema.columns WHERE column_type LIKE '%COMPRESSED%'")
+        .await
+        .map_err(|error| sql_fault(error, "cannot list the compressed columns"))?;
+    let count = columns
+        .into_iter()
+        .filter(|(schema, table, _)| ours.iter().any(|ours| ours.0 == *schema && ours.1 == *table))
+        .count();
+    if count > 0 {
+        findings.push(Finding::good("compressed columns", format!("{count}; they are decompressed")));
+    }
+    Ok(())
+}
