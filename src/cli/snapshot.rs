@@ -51,10 +51,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     pub(super) async fn execute(self, config: &Config) -> Result<(), Failure> {
         match config.sources.get(&self.source).map(|source| &source.connector) {
-            Some(Connector::Postgres(_)) => {}
-            Some(Connector::MySql(_)) => {
-                return Err(Failure::usage("snapshots of MySQL and MariaDB are not in this release yet"));
-            }
+            Some(Connector::Postgres(_) | Connector::MySql(_)) => {}
             Some(Connector::Webhook(_)) => {
                 return Err(Failure::usage(format!("{} is a webhook source: it has no tables", self.source)));
             }

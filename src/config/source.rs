@@ -112,11 +112,7 @@ fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog)
     let on_incompatible = section
         .choice("on_incompatible", &[("warn", OnIncompatible::Warn), ("stop", OnIncompatible::Stop)])
         .unwrap_or(OnIncompatible::Warn);
-    let snapshots = if connector.as_deref() == Some("mysql") {
-        no_snapshots(section)
-    } else {
-        snapshots(section, on_gap)
-    };
+    let snapshots = snapshots(section, on_gap);
     let connector = match connector.as_deref() {
         Some("mysql") => mysql::config(section, &shaping).map(Connector::MySql),
         known => {
@@ -133,22 +129,6 @@ fn source(name: &str, section: &Section<'_, '_>, http: &Http, catalog: &Catalog)
         snapshots,
         connector,
     })
-}
-
-/// The MySQL connector tells changes only.
-fn no_snapshots(section: &Section<'_, '_>) -> SnapshotSettings {
-    if section.choice("on_gap", &[("stop", false), ("snapshot", true)]) == Some(true) {
-        not_yet(section, "on_gap", "snapshot", "stop");
-    }
-    if section.choice("snapshot", &[("never", false), ("initial", true)]) == Some(true) {
-        not_yet(section, "snapshot", "initial", "never");
-    }
-    SnapshotSettings { initial: false, ..SnapshotSettings::default() }
-}
-
-fn not_yet(section: &Section<'_, '_>, key: &'static str, wanted: &str, instead: &str) {
-    let what = format!("\"{wanted}\" is not in this release yet for MySQL and MariaDB");
-    section.problem(key, what, Some(format!("this release has \"{instead}\"")));
 }
 
 fn snapshots(section: &Section<'_, '_>, on_gap: OnGap) -> SnapshotSettings {

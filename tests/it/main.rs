@@ -16,6 +16,7 @@ mod init;
 mod mysql;
 mod mysql_faults;
 mod mysql_setup;
+mod mysql_snapshots;
 mod neighbours;
 mod provider_apis;
 mod schemas;

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 /// Seconds that a write of the server may block.
 const WRITE_TIMEOUT: u32 = 86_400;
+/// How often the server is asked to say that it is alive, at least: a snapshot waits for its word that there is no more of its log.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Commands of the protocol.
 const COM_BINLOG_DUMP: u8 = 0x12;
@@ -102,7 +104,8 @@ impl Dump {
     pub(crate) async fn start(target: &Target, request: &Request<'_>) -> Result<Self, Broken> {
         let failed = |error| Broken::Fault(sql_fault(error, "cannot ask for the log"));
         let mut session = target.replicate().await.map_err(Broken::Fault)?;
-        let period = request.heartbeat.as_nanos();
+        // A snapshot waits for the server's word that there is no more of its log.
+        let period = request.heartbeat.min(QUIET).as_nanos();
         let mut settings = vec![
             format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
             format!("SET SESSION net_write_timeout = {WRITE_TIMEOUT}"),

@@ -20,6 +20,7 @@ mod preflight;
 mod privileges;
 mod server;
 mod shape;
+mod snapshot;
 mod source;
 mod statement;
 mod survey;

@@ -4,20 +4,23 @@
 //! A task of its own, which waits neither for the dump nor for the broker.
 
 use crate::{
+    Config,
     connect::Target,
     place::Place,
+    preflight::captured,
     server::{self, Server},
 };
-use headgate_sdk::{Fault, Vitals};
+use headgate_sdk::{Fault, TableName, Vitals};
 use mysql_async::Conn;
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 /// How often. Far below the session's own idle timeout.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -32,6 +35,15 @@ pub(crate) struct Watch {
     /// A time, in microseconds since 1970-01-01 UTC, before which the file of the newest confirmed place was not ended: the
     /// last commit in it, or when it was last seen to be the one that is written.
     pub(crate) confirmed_at: Arc<AtomicI64>,
+    pub(crate) config: Config,
+    /// Told of the tables that are captured, whenever that changes.
+    pub(crate) captured: watch::Sender<BTreeSet<TableName>>,
+}
+
+/// The tables that are there and captured.
+pub(crate) async fn tables(config: &Config, session: &mut Conn) -> Result<BTreeSet<TableName>, Fault> {
+    let all = captured(config, session).await?;
+    Ok(all.into_iter().map(|(schema, table)| TableName { schema, table }).collect())
 }
 
 /// A running monitor. Ends, and gives the lock back, when dropped.
@@ -96,6 +108,12 @@ impl Watch {
     async fn look(&self, session: &mut Conn) -> Result<Option<Duration>, Fault> {
         let end = server::end(session, &self.server).await?;
         let files = server::files(session).await?;
+        let tables = tables(&self.config, session).await?;
+        self.captured.send_if_modified(|known| {
+            let changed = *known != tables;
+            *known = tables;
+            changed
+        });
         let vitals = &self.vitals;
         vitals.server_log.fetch_max(end.place.0, Relaxed);
         vitals

@@ -81,9 +81,9 @@ impl Source for MySql {
                 () = shutdown.cancelled() => return Ok(()),
             };
             let ended = match started {
-                Ok(mut stream) => {
+                Ok((mut stream, snapshots)) => {
                     context.vitals.streaming.store(1, Relaxed);
-                    let ended = Box::pin(stream.run(outlet, &context)).await;
+                    let ended = Box::pin(stream.run(snapshots, outlet, &context)).await;
                     context.vitals.streaming.store(0, Relaxed);
                     match ended {
                         // What was told since is not in `resume`: the next run has a fresh one, and finds the same.

@@ -32,6 +32,7 @@ mod position;
 mod relation;
 mod shape;
 mod snapshot;
+pub mod snapshots;
 mod source;
 pub mod testing;
 

@@ -12,13 +12,20 @@ use crate::{
     monitor::{self, Monitor, Watch},
     place::Place,
     server::{self, Server},
+    snapshot::{Database, Snapshots},
     tables::Captured,
 };
-use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, Resume};
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering::Relaxed},
+use headgate_sdk::{
+    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, TableName, snapshots,
 };
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+};
+use tokio::sync::watch;
 
 impl MySql {
     /// Everything up to the first event.
@@ -29,7 +36,7 @@ impl MySql {
         context: &Context,
         lost: Option<&str>,
         foreign: bool,
-    ) -> Result<Stream, Ended> {
+    ) -> Result<(Stream, Snapshots), Ended> {
         let target = Target::new(&self.config)?;
         let mut session = target.connect().await?;
         let server = target.answer(Server::of(&mut session)).await?;
@@ -42,8 +49,12 @@ impl MySql {
         }
         target.answer(server::lock(&mut session, &target, server_id)).await?;
         let facts = target.answer(server::facts(&mut session, &server)).await?;
-        let begun = self.settle(resume, &facts, outlet, lost, foreign).await?;
-        let Begun { epoch, identity, start, expected } = begun;
+        let captured = target.answer(monitor::tables(&self.config, &mut session)).await?;
+        let mut start = context.snapshots.clone();
+        let again = Again { start: &mut start, captured: &captured };
+        let begun = self.settle(resume, &facts, outlet, (lost, foreign), again).await?;
+        let snapshots = start;
+        let Begun { epoch, identity, start, expected, gap } = begun;
         let request = Request {
             flavor: server.flavor,
             server_id,
@@ -77,6 +88,22 @@ impl MySql {
         context.vitals.server_log.store(facts.end.0, Relaxed);
         let since = if identity.confirmed_at > 0 { identity.confirmed_at } else { monitor::now() };
         let confirmed_at = Arc::new(AtomicI64::new(since));
+        let (captured, is_captured) = watch::channel(captured);
+        let snapshots = Snapshots::new(
+            snapshots,
+            snapshots::Beginning {
+                source: self.source.clone(),
+                database: Database { target: target.clone(), server: server.clone(), end: facts.end },
+                epoch,
+                last: gap.or(resume.last.map(|last| last.position)),
+                passed: apply.done().0,
+                default_schema: target.database.clone().unwrap_or_default(),
+                max_row: u64::MAX,
+                captured: is_captured,
+                released: context.released.clone(),
+            },
+        );
+        snapshots.show_places(outlet);
         let landmarks = Landmarks::new(identity, Arc::clone(&confirmed_at));
         let watch = Watch {
             source: self.source.clone(),
@@ -84,8 +111,10 @@ impl MySql {
             server,
             vitals: Arc::clone(&context.vitals),
             confirmed_at,
+            config: self.config.clone(),
+            captured,
         };
-        Ok(Stream {
+        let stream = Stream {
             epoch,
             server_id,
             heartbeat: self.config.heartbeat,
@@ -97,7 +126,8 @@ impl MySql {
             monitor: Monitor::start(watch, session),
             told: false,
             heard: 0,
-        })
+        };
+        Ok((stream, snapshots))
     }
 
     /// Finds out where to go on, and tells the outlet what has to be told before.
@@ -106,8 +136,8 @@ impl MySql {
         resume: &Resume,
         facts: &Facts,
         outlet: &mut O,
-        lost: Option<&str>,
-        foreign: bool,
+        (lost, foreign): (Option<&str>, bool),
+        again: Again<'_>,
     ) -> Result<Begun, Ended> {
         let known = Identity::of(resume);
         let fresh = Identity { server: facts.server.clone(), log: facts.log.clone(), ..Identity::default() };
@@ -133,7 +163,7 @@ impl MySql {
                     Start::At(place) => Identity { place: place.0, ..fresh },
                 };
                 outlet.open(Origin { epoch: 1, identity: identity.to_string() }).await?;
-                Ok(Begun { epoch: 1, identity, start, expected: None })
+                Ok(Begun { epoch: 1, identity, start, expected: None, gap: None })
             }
             Verdict::Continue { epoch, start } => match (taken_over, known) {
                 (Some(partial), known) => {
@@ -156,13 +186,13 @@ impl MySql {
                         "another server has taken over"
                     );
                     outlet.open(Origin { epoch, identity: identity.to_string() }).await?;
-                    Ok(Begun { epoch, identity, start, expected: None })
+                    Ok(Begun { epoch, identity, start, expected: None, gap: None })
                 }
                 (None, known) => {
                     let identity = known.unwrap_or(fresh);
                     outlet.open(Origin { epoch, identity: identity.to_string() }).await?;
                     let expected = (identity.place != 0).then_some((Place(identity.place), identity.born));
-                    Ok(Begun { epoch, identity, start, expected })
+                    Ok(Begun { epoch, identity, start, expected, gap: None })
                 }
             },
             Verdict::Gap { epoch, from, start, reason } => {
@@ -175,9 +205,13 @@ impl MySql {
                 };
                 let origin = Origin { epoch, identity: identity.to_string() };
                 let to = Progress { epoch, log: oldest.0 };
+                if again.start.settings.on_gap {
+                    snapshots::read_again(&mut again.start.ledger, again.captured, outlet).await?;
+                }
                 outlet.gap(origin.clone(), Gap { from, to, reason }).await?;
                 outlet.open(origin).await?;
-                Ok(Begun { epoch, identity, start, expected: None })
+                let gap = Some(Position { epoch, commit: oldest.0, index: 0 });
+                Ok(Begun { epoch, identity, start, expected: None, gap })
             }
         }
     }
@@ -230,4 +264,12 @@ struct Begun {
     start: Start,
     /// Where the first transaction is expected at the earliest, and when its file was begun.
     expected: Option<(Place, u32)>,
+    /// The position of the word of a gap, where one was given.
+    gap: Option<Position>,
+}
+
+/// What has to be read again where history is lost, and that is the policy.
+struct Again<'a> {
+    start: &'a mut SnapshotStart,
+    captured: &'a BTreeSet<TableName>,
 }

@@ -7,6 +7,7 @@ use crate::{
     dump::{Arrival, Dump},
     landmarks::Landmarks,
     monitor::{self, Monitor},
+    snapshot::Snapshots,
 };
 use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress};
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
@@ -16,6 +17,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 const TICK: Duration = Duration::from_secs(1);
 /// Events between two looks at the runtime, while they come without end.
 const BURST: u32 = 256;
+
+/// Batches of a snapshot's rows that are told before the log has its turn again.
+const SLICES: usize = 8;
+/// How long that turn is where the log has nothing to say.
+const TURN: Duration = Duration::from_millis(1);
 
 /// A running stream.
 pub(super) struct Stream {
@@ -35,20 +41,32 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) async fn run<O: Outlet>(&mut self, outlet: &mut O, context: &Context) -> Result<(), Ended> {
+    pub(super) async fn run<O: Outlet>(
+        &mut self,
+        mut snapshots: Snapshots,
+        outlet: &mut O,
+        context: &Context,
+    ) -> Result<(), Ended> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due = false;
         loop {
             // While much comes in, nothing below ever waits. The runtime's timers and sockets would wait for us instead.
             tokio::task::yield_now().await;
-            let told = self.tell_ready(due, outlet).await;
+            let told = self.tell_ready(due, &mut snapshots, outlet).await;
             self.show(context);
             let idle = told?;
             if due && !self.apply.in_transaction() {
                 due = false;
                 self.landmarks.note(&self.apply, &self.log);
                 self.keep_landmark(outlet, context, false).await?;
+            }
+            for _ in 0..if idle { SLICES } else { 1 } {
+                if !snapshots.is_ready() {
+                    break;
+                }
+                snapshots.tell(outlet);
+                self.flush(outlet).await?;
             }
             if idle {
                 self.flush(outlet).await?;
@@ -58,8 +76,11 @@ impl Stream {
                     fault = self.monitor.failed() => return Err(fault.into()),
                     arrived = self.dump.next() => {
                         let arrival = arrived?;
-                        self.tell(&arrival, outlet).await?;
+                        self.tell(&arrival, &mut snapshots, outlet).await?;
                     }
+                    // More rows wait: the log has its turn, and they go on.
+                    () = tokio::time::sleep(TURN), if snapshots.is_ready() => {}
+                    event = snapshots.event() => snapshots.handle(event, outlet).await?,
                     _ = tick.tick() => due = true,
                 }
                 continue;
@@ -69,6 +90,7 @@ impl Stream {
                 () = context.shutdown.cancelled() => return self.keep_landmark(outlet, context, true).await,
                 fault = self.monitor.failed() => return Err(fault.into()),
                 _ = tick.tick() => due = true,
+                event = snapshots.event() => snapshots.handle(event, outlet).await?,
                 () = std::future::ready(()) => {}
             }
         }
@@ -89,10 +111,15 @@ impl Stream {
     }
 
     /// Tells a burst of the events that are there. `true`: there are no more now. With `due` it ends between transactions.
-    async fn tell_ready<O: Outlet>(&mut self, due: bool, outlet: &mut O) -> Result<bool, Ended> {
+    async fn tell_ready<O: Outlet>(
+        &mut self,
+        due: bool,
+        snapshots: &mut Snapshots,
+        outlet: &mut O,
+    ) -> Result<bool, Ended> {
         for _ in 0..BURST {
             let Some(arrival) = self.dump.ready().await? else { return Ok(true) };
-            self.tell(&arrival, outlet).await?;
+            self.tell(&arrival, snapshots, outlet).await?;
             if outlet.is_full() {
                 self.flush(outlet).await?;
             }
@@ -121,13 +148,19 @@ impl Stream {
     }
 
     /// Tells one event.
-    async fn tell<O: Outlet>(&mut self, arrival: &Arrival, outlet: &mut O) -> Result<(), Ended> {
+    async fn tell<O: Outlet>(
+        &mut self,
+        arrival: &Arrival,
+        snapshots: &mut Snapshots,
+        outlet: &mut O,
+    ) -> Result<(), Ended> {
         self.heard += u64::from(arrival.header.size);
-        let told = self.apply.event(&arrival.header, arrival.body(), arrival.inside, outlet).await;
+        let listening = &mut snapshots.listen(outlet);
+        let told = self.apply.event(&arrival.header, arrival.body(), arrival.inside, listening).await;
         let told = match told {
             Ok(None) => Ok(()),
             // Rare and large: in a box, or every event would pay for moving the room that they need.
-            Ok(Some(replay)) => Box::pin(self.replay(&replay, outlet)).await,
+            Ok(Some(replay)) => Box::pin(self.replay(&replay, listening)).await,
             Err(halt) => Err(halt),
         };
         self.told |= self.apply.in_transaction();
@@ -135,13 +168,16 @@ impl Stream {
             Ok(()) => Ok(()),
             Err(Halt::Fault(fault)) => Err(fault.into()),
             Err(Halt::Foreign(reason)) => Err(Ended::Foreign(reason)),
-            Err(Halt::Lost(reason)) => Err(Box::pin(self.gap(reason, outlet)).await),
+            Err(Halt::Lost(reason)) => Err(Box::pin(self.gap(reason, snapshots, outlet)).await),
         }
     }
 
     /// Tells that changes up to here are not in the log as rows.
-    async fn gap<O: Outlet>(&mut self, reason: String, outlet: &mut O) -> Ended {
-        let flushed = outlet.flush().await;
+    async fn gap<O: Outlet>(&mut self, reason: String, snapshots: &mut Snapshots, outlet: &mut O) -> Ended {
+        let flushed = match outlet.flush().await {
+            Ok(()) => snapshots.read_again(outlet).await,
+            Err(fault) => Err(fault),
+        };
         let here = Progress { epoch: self.epoch, log: self.apply.done().0 };
         let epoch = self.epoch.saturating_add(1);
         let identity = self.landmarks.identity(&self.apply, &self.log);

@@ -46,6 +46,12 @@ impl Labels {
         Ok(())
     }
 
+    /// The number of a label, which is a JSON string as [`label`](Self::label) writes it; zero for the empty text, where no label is.
+    pub(crate) fn number_of(&self, json: &str) -> Option<usize> {
+        let found = self.spelled.iter().position(|label| **label == *json.as_bytes());
+        found.map(|at| at + 1).or_else(|| (json == "\"\"").then_some(0))
+    }
+
     /// Writes an array of the labels of some bits, the lowest first.
     pub(super) fn set(&self, bits: u64, out: &mut Vec<u8>) -> Result<(), Unwritable> {
         let mut separator = b'[';

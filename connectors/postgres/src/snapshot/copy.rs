@@ -1,8 +1,7 @@
 //! The text form of COPY: one line a row, values between tabs. Pure.
 //! <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>
 
-/// Where a value is within a buffer; `None` is NULL.
-pub(super) type Span = Option<(usize, usize)>;
+use headgate_sdk::snapshots::Span;
 
 /// A line that is not COPY's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,10 +8,9 @@
 //! session is closed.
 
 use super::{
-    chunk::Chunk,
-    pace::CHUNK_BYTES,
-    table::{Rows, Table},
-    visibility::Visibility,
+    copy,
+    table::Table,
+    visibility::{Told, Visibility},
 };
 use crate::{
     catalog::Catalog,
@@ -20,13 +19,11 @@ use crate::{
     refusal::{Refusal, sql_fault},
 };
 use futures_util::StreamExt as _;
-use headgate_sdk::{Fault, TableName};
-use std::{
-    collections::BTreeSet,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant},
+use headgate_sdk::{
+    Change, Fault, TableName,
+    snapshots::{CHUNK_BYTES, Chunk, OwnedChange, Read, Reader, Rows, Unread},
 };
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Instant};
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
 /// What all reads of a source have in common.
@@ -41,7 +38,7 @@ pub(crate) struct Database {
 }
 
 /// A session that reads.
-pub(super) struct Session {
+pub(crate) struct Session {
     database: Arc<Database>,
     sql: SqlSession,
     catalog: Catalog,
@@ -63,61 +60,38 @@ struct Moment {
     read_at: i64,
 }
 
-/// A chunk that was read.
-#[derive(Debug)]
-pub(super) struct Read {
-    pub(super) chunk: Chunk,
-    /// Whether these were all rows that there are.
-    pub(super) complete: bool,
-    /// Which transactions it saw.
-    pub(super) visibility: Visibility,
-    /// Everything that it saw lies before this position of the log.
-    pub(super) watermark: Lsn,
-    /// When it was read, in microseconds since 1970-01-01 UTC.
-    pub(super) read_at: i64,
-    /// How long that took.
-    pub(super) took: Duration,
-}
+impl Reader for Session {
+    type Database = Database;
+    type Table = Table;
+    type Sight = Option<Visibility>;
+    type Told = Told;
 
-/// Why there is no chunk.
-#[derive(Debug)]
-pub(super) enum Unread {
-    /// The table is not what it was: it has to be described again.
-    Changed,
-    /// It cannot be read, now or ever.
-    Fault(Fault),
-}
+    const LOG_FORM: bool = true;
 
-impl From<Fault> for Unread {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+    fn told(_database: &Database) -> Told {
+        Told::default()
     }
-}
 
-impl Session {
-    pub(super) async fn start(database: Arc<Database>) -> Result<Self, Fault> {
+    fn restate(_change: &Change<'_>) -> Option<OwnedChange> {
+        None
+    }
+
+    async fn start(database: Arc<Database>) -> Result<Self, Fault> {
         let sql = database.server.sql().await?;
         let catalog = Catalog::new(Arc::clone(&sql.client));
         Ok(Self { database, sql, catalog, open: None })
     }
 
-    /// Whether it is in the middle of a read, which goes on in the next chunk.
-    pub(super) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    fn client(&self) -> &Client {
-        &self.sql.client
-    }
-
-    /// Looks a table up; `None` if there is none to read.
-    pub(super) async fn describe(&mut self, name: &TableName) -> Result<Option<Table>, Fault> {
+    async fn describe(&mut self, name: &TableName) -> Result<Option<Table>, Fault> {
         let Database { publications, version, .. } = &*self.database;
         Table::describe(&self.sql.client, &mut self.catalog, name, publications, *version).await
     }
 
-    /// How many rows the database guesses that the tables have; `None` where it has no guess for one of them.
-    pub(super) async fn expected(&self, tables: &[TableName]) -> Result<Option<u64>, Fault> {
+    async fn expected(&mut self, tables: &[TableName]) -> Result<Option<u64>, Fault> {
         const STATEMENT: &str = "SELECT sum(r.rows)::int8, bool_and(r.rows >= 0) FROM unnest($1::text[], $2::text[]) t(s, n) \
             JOIN pg_namespace ns ON ns.nspname = t.s JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = t.n, \
             LATERAL (SELECT CASE WHEN c.relkind = 'p' \
@@ -132,8 +106,7 @@ impl Session {
         Ok(sum.filter(|_| known == Some(true)).and_then(|sum| u64::try_from(sum).ok()))
     }
 
-    /// Checks that a condition is one that this table's rows can be asked.
-    pub(super) async fn try_condition(&self, table: &Table, condition: &str) -> Result<(), Fault> {
+    async fn try_condition(&mut self, table: &Table, condition: &str) -> Result<(), Fault> {
         let statement = table.trial(condition);
         // Prepared, for that takes one statement only: nothing can be smuggled in behind it.
         self.client()
@@ -143,8 +116,7 @@ impl Session {
             .map_err(|error| sql_fault(error, "the condition cannot be asked of the table"))
     }
 
-    /// The transactions that write to the table now.
-    pub(super) async fn writers(&self, table: &Table) -> Result<BTreeSet<String>, Fault> {
+    async fn writers(&mut self, table: &Table) -> Result<BTreeSet<String>, Fault> {
         const STATEMENT: &str = "SELECT DISTINCT l.virtualtransaction FROM pg_locks l \
             WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
               AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
@@ -154,13 +126,12 @@ impl Session {
         rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
     }
 
-    /// Reads a chunk.
-    pub(super) async fn read(
+    async fn read(
         &mut self,
         table: &Table,
         rows: &Rows,
         condition: Option<&str>,
-    ) -> Result<Read, Unread> {
+    ) -> Result<Read<Self>, Unread> {
         let begun = Instant::now();
         let mut open = match self.open.take() {
             Some(open) if *rows == Rows::All => open,
@@ -170,7 +141,9 @@ impl Session {
         let mut complete = true;
         while let Some(line) = open.rows.next().await {
             let line = line.map_err(|error| self.unreadable(table, error))?;
-            chunk.push(&line).map_err(|error| Fault::definite(error.to_string()))?;
+            let columns = table.relation.columns.len();
+            let row = chunk.push(|data, spans| copy::row(&line, columns, data, spans));
+            row.map_err(|error| Fault::definite(error.to_string()))?;
             if chunk.bytes() >= CHUNK_BYTES {
                 complete = false;
                 break;
@@ -191,7 +164,14 @@ impl Session {
                 complete = chunk.len() < *limit as usize;
             }
         }
-        Ok(Read { chunk, complete, visibility, watermark, read_at, took: begun.elapsed() })
+        let sight = (!self.database.standby).then_some(visibility);
+        Ok(Read { chunk, complete, sight, watermark: watermark.0, read_at, took: begun.elapsed() })
+    }
+}
+
+impl Session {
+    fn client(&self) -> &Client {
+        &self.sql.client
     }
 
     /// Begins a transaction, and to read.

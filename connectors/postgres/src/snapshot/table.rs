@@ -3,21 +3,23 @@
 //! What is read must look as what is streamed: the publication's columns and row filter, the partition's root in the place of
 //! its leaves, the key in the order of its index.
 
-use super::place;
 use crate::{
     catalog::{Catalog, KeyIndex},
     pgoutput::{self, ReplicaIdentity},
     refusal::sql_fault,
     relation::{Known, Shape},
 };
-use headgate_sdk::{Fault, Relation, TableName};
+use headgate_sdk::{
+    Fault, Relation, TableName,
+    snapshots::{self, Rows},
+};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::sync::Arc;
 use tokio_postgres::Client;
 
 /// A published table.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     pub(super) oid: u32,
     /// The shape of its rows.
     pub(super) relation: Arc<Relation>,
@@ -30,17 +32,6 @@ pub(super) struct Table {
     key: Vec<(String, String)>,
 }
 
-/// Which rows to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Rows {
-    /// Those behind a key, at most so many, in key order.
-    After(Option<place::Key>, u32),
-    /// Those with these keys.
-    Keys(Vec<place::Key>),
-    /// All of a table that has no key.
-    All,
-}
-
 /// The table's shape as one text; `oid` is a number or an SQL expression.
 fn fingerprint(oid: &str) -> String {
     format!(
@@ -49,6 +40,12 @@ fn fingerprint(oid: &str) -> String {
          FROM pg_class f JOIN pg_attribute g ON g.attrelid = f.oid AND g.attnum > 0 AND NOT g.attisdropped \
          WHERE f.oid = {oid} GROUP BY f.oid, f.relnamespace, f.relname, f.relreplident)"
     )
+}
+
+impl snapshots::Table for Table {
+    fn has_key(&self) -> bool {
+        !self.key.is_empty()
+    }
 }
 
 impl Table {
@@ -140,11 +137,6 @@ impl Table {
         }))
     }
 
-    /// Whether a row has a name, so that it can be found again.
-    pub(super) fn has_key(&self) -> bool {
-        !self.key.is_empty()
-    }
-
     /// What tells whether the table is still what it was.
     pub(super) fn fingerprint_query(&self) -> String {
         fingerprint(&self.oid.to_string())
@@ -190,7 +182,7 @@ impl Table {
     }
 
     fn literal(&self, key: &str) -> Result<String, Fault> {
-        let values = place::columns(key, self.key.len()).ok_or_else(|| {
+        let values = snapshots::columns(key, self.key.len()).ok_or_else(|| {
             Fault::transient(format!(
                 "the snapshot of {}.{} cannot go on: its place is not a key of the table any more",
                 self.relation.schema, self.relation.table

@@ -4,6 +4,7 @@
 //! (with synchronous replication: perhaps much later). So a transaction that the log has told may be missing in a
 //! read that began after it.
 
+use headgate_sdk::{Transaction, snapshots};
 use std::collections::VecDeque;
 
 /// How many of the last transactions are remembered. What is told and not yet visible is at the end of its commit, so there
@@ -12,7 +13,7 @@ const REMEMBERED: usize = 8192;
 
 /// What `pg_current_snapshot()` says: `xmin:xmax:xip,…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Visibility {
+pub(crate) struct Visibility {
     xmin: u64,
     xmax: u64,
     running: Vec<u64>,
@@ -37,14 +38,34 @@ impl Visibility {
 
 /// The last transactions that were told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     last: VecDeque<u32>,
     count: u64,
 }
 
+impl snapshots::Told for Told {
+    /// `None` where the server tells nothing before it can be seen: a standby, which cannot tell either which transactions run.
+    type Sight = Option<Visibility>;
+    /// How many there have been.
+    type Mark = u64;
+
+    fn note(&mut self, transaction: &Transaction) {
+        if let Ok(xid) = transaction.id.parse() {
+            self.note_xid(xid);
+        }
+    }
+
+    fn mark(&self) -> u64 {
+        self.count
+    }
+
+    fn all_seen(&self, by: &Option<Visibility>, until: &u64) -> bool {
+        by.as_ref().is_none_or(|by| self.all_seen_by(by, *until))
+    }
+}
+
 impl Told {
-    /// Notes a transaction.
-    pub(super) fn note(&mut self, xid: u32) {
+    fn note_xid(&mut self, xid: u32) {
         if self.last.len() == REMEMBERED {
             self.last.pop_front();
         }
@@ -52,13 +73,8 @@ impl Told {
         self.count += 1;
     }
 
-    /// How many there have been.
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Whether a read saw all of those that had been told when there were `count` of them.
-    pub(super) fn all_seen(&self, by: &Visibility, count: u64) -> bool {
+    fn all_seen_by(&self, by: &Visibility, count: u64) -> bool {
         let later = usize::try_from(self.count.saturating_sub(count)).unwrap_or(usize::MAX);
         self.last.iter().rev().skip(later).all(|&xid| by.sees(xid))
     }
@@ -93,14 +109,14 @@ mod tests {
     #[test]
     fn remembers_the_last_ones() {
         let mut told = Told::default();
-        told.note(10);
-        let count = told.count();
-        told.note(20);
+        told.note_xid(10);
+        let count = told.count;
+        told.note_xid(20);
         let seen = Visibility::parse("15:15:").unwrap();
-        assert!(told.all_seen(&seen, count), "20 came later");
-        assert!(!told.all_seen(&seen, told.count()));
-        assert!(!told.all_seen(&Visibility::parse("10:15:10").unwrap(), count));
-        (0..REMEMBERED as u32).for_each(|xid| told.note(xid % 9));
-        assert!(told.all_seen(&seen, told.count()));
+        assert!(told.all_seen_by(&seen, count), "20 came later");
+        assert!(!told.all_seen_by(&seen, told.count));
+        assert!(!told.all_seen_by(&Visibility::parse("10:15:10").unwrap(), count));
+        (0..REMEMBERED as u32).for_each(|xid| told.note_xid(xid % 9));
+        assert!(told.all_seen_by(&seen, told.count));
     }
 }

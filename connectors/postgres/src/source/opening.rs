@@ -15,12 +15,12 @@ use crate::{
     replication::{CommandError, Replication, Streaming, System},
     row_filter,
     slot::{self, Slot},
-    snapshot::{self, Snapshots},
+    snapshot::{Database, Snapshots},
     wal_guard::WalGuard,
 };
 use headgate_sdk::{
-    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotJob, SnapshotReason,
-    SnapshotStart, TableFilter, TableName,
+    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, TableFilter, TableName,
+    snapshots,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -111,9 +111,9 @@ impl Postgres {
         let database = server.target.database.clone();
         let snapshots = Snapshots::new(
             snapshots,
-            snapshot::Beginning {
+            snapshots::Beginning {
                 source: self.source.clone(),
-                database: snapshot::Database {
+                database: Database {
                     server,
                     publications: publications.names(),
                     version: facilities.version,
@@ -122,6 +122,8 @@ impl Postgres {
                 },
                 epoch,
                 last: gap.or(resume.last.map(|last| last.position)),
+                passed: 0,
+                default_schema: "public".to_owned(),
                 max_row: self.config.max_row,
                 captured: is_captured,
                 released: context.released.clone(),
@@ -321,23 +323,12 @@ impl Opening<'_> {
         }
     }
 
-    /// Where that is the policy, everything is to be read again. Kept before the word of the gap: if we die in between, the next run
-    /// finds the gap again, but not this.
+    /// Where that is the policy, everything is to be read again.
     async fn read_again<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
-        let ledger = &mut self.snapshots.ledger;
-        if !self.snapshots.settings.on_gap || self.captured.is_empty() {
+        if !self.snapshots.settings.on_gap {
             return Ok(());
         }
-        ledger.next += 1;
-        // Jobs that were under way go up in it.
-        ledger.jobs = vec![SnapshotJob {
-            id: ledger.next,
-            reason: SnapshotReason::Gap,
-            tables: self.captured.iter().cloned().collect(),
-            condition: None,
-        }];
-        ledger.known.clone_from(self.captured);
-        outlet.keep_snapshots(ledger).await
+        snapshots::read_again(&mut self.snapshots.ledger, self.captured, outlet).await
     }
 
     async fn create(&mut self) -> Result<Lsn, Fault> {

@@ -9,19 +9,21 @@
 //! One buffer for all values. New values are appended to it; a chunk that grows too much is given up, to be read again.
 
 use super::{
-    copy::{self, NotCopy, Span},
     pace::CHUNK_BYTES,
     place::{self, Key},
 };
-use headgate_sdk::{Cell, Change, Op, Relation};
+use crate::{Cell, Change, Op, Relation};
 use std::{collections::HashMap, sync::Arc};
 
 /// A chunk may grow to this, by new values from the log; and what is noted before a chunk has come, too.
 const MOST_BYTES: usize = 2 * CHUNK_BYTES;
 
+/// Where a value is within a chunk's buffer; `None` is NULL.
+pub type Span = Option<(usize, usize)>;
+
 /// Rows of one table.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub struct Chunk {
     /// The shape of the rows.
     pub(super) relation: Arc<Relation>,
     data: Vec<u8>,
@@ -48,26 +50,47 @@ pub(super) enum Effect {
     Void,
 }
 
-/// A change of the log, kept until the chunk has come that it may belong to.
+/// A change of the log that owns its values: kept until the chunk has come that it may belong to, or put into another form.
 #[derive(Debug)]
-struct Noted {
-    relation: Arc<Relation>,
-    op: Op,
-    before: Option<Vec<Owned>>,
-    after: Option<Vec<Owned>>,
+pub struct OwnedChange {
+    /// See [`Change::relation`].
+    pub relation: Arc<Relation>,
+    /// See [`Change::op`].
+    pub op: Op,
+    /// See [`Change::before`].
+    pub before: Option<Vec<OwnedCell>>,
+    /// See [`Change::after`].
+    pub after: Option<Vec<OwnedCell>>,
 }
 
+/// A [`Cell`] that owns its value.
 #[derive(Debug)]
-enum Owned {
+pub enum OwnedCell {
+    /// See [`Cell::Null`].
     Null,
+    /// See [`Cell::Unavailable`].
     Unavailable,
+    /// See [`Cell::Value`].
     Value(Box<[u8]>),
+}
+
+impl OwnedChange {
+    /// Shows it to `use_it` as the change that it is.
+    pub(super) fn borrowed<T>(&self, use_it: impl FnOnce(&Change<'_>) -> T) -> T {
+        let (before, after) = (self.before.as_deref().map(borrow), self.after.as_deref().map(borrow));
+        use_it(&Change {
+            relation: &self.relation,
+            op: self.op,
+            before: before.as_deref(),
+            after: after.as_deref(),
+        })
+    }
 }
 
 /// The changes of one table that the log told while a chunk of it was being read.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    changes: Vec<Noted>,
+    changes: Vec<OwnedChange>,
     bytes: usize,
 }
 
@@ -77,25 +100,30 @@ impl Notes {
         if self.overflowed() {
             return;
         }
-        let own = |row: &[Cell<'_>], bytes: &mut usize| -> Vec<Owned> {
+        let own = |row: &[Cell<'_>], bytes: &mut usize| -> Vec<OwnedCell> {
             row.iter()
                 .map(|cell| {
-                    *bytes += size_of::<Owned>();
+                    *bytes += size_of::<OwnedCell>();
                     match cell {
-                        Cell::Null => Owned::Null,
-                        Cell::Unavailable => Owned::Unavailable,
+                        Cell::Null => OwnedCell::Null,
+                        Cell::Unavailable => OwnedCell::Unavailable,
                         Cell::Value(raw) => {
                             *bytes += raw.len();
-                            Owned::Value((*raw).into())
+                            OwnedCell::Value((*raw).into())
                         }
                     }
                 })
                 .collect()
         };
-        self.bytes += size_of::<Noted>();
+        self.bytes += size_of::<OwnedChange>();
         let before = change.before.map(|row| own(row, &mut self.bytes));
         let after = change.after.map(|row| own(row, &mut self.bytes));
-        self.changes.push(Noted { relation: Arc::clone(change.relation), op: change.op, before, after });
+        self.changes.push(OwnedChange {
+            relation: Arc::clone(change.relation),
+            op: change.op,
+            before,
+            after,
+        });
         if self.overflowed() {
             self.changes = Vec::new();
         }
@@ -108,20 +136,13 @@ impl Notes {
 
     /// Puts the changes over the chunk that has come. Gives the keys that rows outside of it moved to; `None` where the chunk is
     /// of no use.
-    pub(super) fn apply(self, chunk: &mut Chunk) -> Option<Vec<Key>> {
+    pub(super) fn apply(self, chunk: &mut Chunk, adopt: bool) -> Option<Vec<Key>> {
         if self.overflowed() {
             return None;
         }
         let mut moved = Vec::new();
         for noted in &self.changes {
-            let (before, after) = (noted.before.as_deref().map(borrow), noted.after.as_deref().map(borrow));
-            let effect = chunk.changed(&Change {
-                relation: &noted.relation,
-                op: noted.op,
-                before: before.as_deref(),
-                after: after.as_deref(),
-            });
-            match effect {
+            match noted.borrowed(|change| chunk.changed(change, adopt)) {
                 Effect::None => {}
                 Effect::Moved(key) => moved.push(key),
                 Effect::Void => return None,
@@ -131,18 +152,20 @@ impl Notes {
     }
 }
 
-fn borrow(row: &[Owned]) -> Vec<Cell<'_>> {
+fn borrow(row: &[OwnedCell]) -> Vec<Cell<'_>> {
     row.iter()
         .map(|owned| match owned {
-            Owned::Null => Cell::Null,
-            Owned::Unavailable => Cell::Unavailable,
-            Owned::Value(raw) => Cell::Value(raw),
+            OwnedCell::Null => Cell::Null,
+            OwnedCell::Unavailable => Cell::Unavailable,
+            OwnedCell::Value(raw) => Cell::Value(raw),
         })
         .collect()
 }
 
 impl Chunk {
-    pub(super) fn new(relation: Arc<Relation>) -> Self {
+    /// No rows yet, of that shape.
+    #[must_use]
+    pub fn new(relation: Arc<Relation>) -> Self {
         Self {
             relation,
             data: Vec::new(),
@@ -155,9 +178,15 @@ impl Chunk {
         }
     }
 
-    /// Adds a row, as COPY sent it.
-    pub(super) fn push(&mut self, line: &[u8]) -> Result<(), NotCopy> {
-        copy::row(line, self.relation.columns.len(), &mut self.data, &mut self.spans)?;
+    /// Adds a row: `write` appends its values to the one and where they are to the other, one for each column.
+    ///
+    /// # Errors
+    /// Those of `write`; the chunk is then of no use.
+    pub fn push<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>, &mut Vec<Span>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        write(&mut self.data, &mut self.spans)?;
         let row = self.gone.len();
         self.gone.push(false);
         let mut cells = Vec::new();
@@ -172,12 +201,15 @@ impl Chunk {
     }
 
     /// Rows, those that are gone included.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
         self.gone.len()
     }
 
     /// What the values weigh.
-    pub(super) fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.data.len()
     }
 
@@ -203,8 +235,9 @@ impl Chunk {
         self.keys.get(start..*self.key_ends.get(row)?).filter(|key| !key.is_empty())
     }
 
-    /// Puts a change over the rows. From now on they are of the log's own `Relation`, so that the same preparations serve both.
-    pub(super) fn changed(&mut self, change: &Change<'_>) -> Effect {
+    /// Puts a change over the rows. `adopt`: from now on they are of the log's own `Relation`, so that the same preparations
+    /// serve both.
+    pub(super) fn changed(&mut self, change: &Change<'_>, adopt: bool) -> Effect {
         if change.op == Op::Truncated {
             self.gone.fill(true);
             self.places = Some(HashMap::new());
@@ -214,7 +247,9 @@ impl Chunk {
             if !same_shape(&self.relation, change.relation) {
                 return Effect::Void;
             }
-            self.relation = Arc::clone(change.relation);
+            if adopt {
+                self.relation = Arc::clone(change.relation);
+            }
         }
         let relation = Arc::clone(&self.relation);
         let Some(image) = change.after.or(change.before) else { return Effect::None };
@@ -288,14 +323,23 @@ pub(super) fn same_shape(one: &Relation, other: &Relation) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::value::Kind;
-    use headgate_sdk::Column;
+    use crate::{Column, Unwritable, WriteValue};
+
+    #[derive(Debug)]
+    struct Text;
+
+    impl WriteValue for Text {
+        fn write(&self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
+            out.extend_from_slice(raw);
+            Ok(())
+        }
+    }
 
     fn relation(columns: &[&str]) -> Arc<Relation> {
         let column = |name: &&str| Column {
             name: (*name).to_owned(),
             type_name: "text".to_owned(),
-            writer: Box::new(Kind::Text),
+            writer: Box::new(Text),
         };
         Arc::new(Relation {
             id: 0,
@@ -309,8 +353,18 @@ mod tests {
     /// Three rows, told as `key=a,b`.
     fn chunk() -> Chunk {
         let mut chunk = Chunk::new(relation(&["id", "a", "b"]));
-        for line in [&b"1\tone\tbig1\n"[..], b"2\ttwo\tbig2\n", b"3\t\\N\tbig3\n"] {
-            chunk.push(line).unwrap();
+        for row in
+            [["1", "one", "big1"].map(Some), ["2", "two", "big2"].map(Some), [Some("3"), None, Some("big3")]]
+        {
+            let write = |data: &mut Vec<u8>, spans: &mut Vec<Span>| {
+                for value in row {
+                    let start = data.len();
+                    data.extend_from_slice(value.unwrap_or_default().as_bytes());
+                    spans.push(value.map(|_| (start, data.len())));
+                }
+                Ok::<(), ()>(())
+            };
+            chunk.push(write).unwrap();
         }
         chunk
     }
@@ -337,7 +391,7 @@ mod tests {
 
     fn change(chunk: &mut Chunk, op: Op, before: Option<&[Cell<'_>]>, after: Option<&[Cell<'_>]>) -> Effect {
         let relation = relation(&["id", "a", "b"]);
-        chunk.changed(&Change { relation: &relation, op, before, after })
+        chunk.changed(&Change { relation: &relation, op, before, after }, true)
     }
 
     #[test]
@@ -403,7 +457,7 @@ mod tests {
         let relation = relation(&["id", "a"]);
         let row = [value("1"), value("new")];
         let change = Change { relation: &relation, op: Op::Created, before: None, after: Some(&row) };
-        assert_eq!(chunk.changed(&change), Effect::Void);
+        assert_eq!(chunk.changed(&change, true), Effect::Void);
     }
 
     #[test]
@@ -416,12 +470,12 @@ mod tests {
         }
         notes.note(&Change { relation: &relation, op: Op::Updated, before: Some(&old), after: Some(&new) });
         let mut chunk = chunk();
-        assert_eq!(notes.apply(&mut chunk).unwrap(), ["0"]);
+        assert_eq!(notes.apply(&mut chunk, true).unwrap(), ["0"]);
         assert_eq!(told(&chunk), "1,second,big1 2,two,big2 3,null,big3");
         let mut notes = Notes::default();
         let large = vec![b'x'; MOST_BYTES];
         let row = [value("1"), Cell::Value(&large), UNCHANGED];
         notes.note(&Change { relation: &relation, op: Op::Updated, before: None, after: Some(&row) });
-        assert!(notes.apply(&mut chunk).is_none(), "too much to keep");
+        assert!(notes.apply(&mut chunk, true).is_none(), "too much to keep");
     }
 }

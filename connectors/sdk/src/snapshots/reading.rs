@@ -1,46 +1,46 @@
 //! What has to be read next, the task that reads it, and what becomes of its answer.
 
 use super::{
-    ACTIVE, HELD, Held, RETRY, SOON, Snapshots,
+    ACTIVE, HELD, Held, RETRY, SOON, Snapshots, Told as _,
     chunk::Notes,
     job::{Ahead, Job},
-    read::{Database, Read, Session, Unread},
-    table::{Rows, Table},
+    now,
+    reader::{Read, Reader, Rows, Table as _, Unread},
 };
-use crate::feedback::now;
-use headgate_sdk::{Fault, FaultKind, SnapshotReason, TableName};
+use crate::{Fault, FaultKind, SnapshotReason, TableName};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::{task::JoinHandle, time::Instant};
+
 /// A read under way.
-pub(super) struct Reading {
+pub(super) struct Reading<R: Reader> {
     pub(super) job: u64,
     pub(super) name: TableName,
-    /// How many transactions had been told when it began.
-    pub(super) told: u64,
+    /// What had been told when it began.
+    pub(super) told: <R::Told as super::Told>::Mark,
     pub(super) rows: Rows,
     pub(super) notes: Notes,
     /// Whether its rows will be of no use.
     pub(super) void: bool,
-    pub(super) task: JoinHandle<Outcome>,
+    pub(super) task: JoinHandle<Outcome<R>>,
 }
 
-pub(super) struct Outcome {
-    pub(super) session: Option<Session>,
-    pub(super) found: Found,
+pub(super) struct Outcome<R: Reader> {
+    pub(super) session: Option<R>,
+    pub(super) found: Found<R>,
 }
 
 /// What a task came back with.
-pub(super) enum Found {
-    Table { table: Option<Arc<Table>>, expected: Option<u64> },
+pub(super) enum Found<R: Reader> {
+    Table { table: Option<Arc<R::Table>>, expected: Option<u64> },
     Writers(BTreeSet<String>),
-    Chunk(Box<Read>),
+    Chunk(Box<Read<R>>),
     Changed,
     Fault(Fault),
 }
 
-impl Snapshots {
+impl<R: Reader> Snapshots<R> {
     /// The jobs that have something to read, of those that are made at present.
-    pub(super) fn wanting(&self) -> impl Iterator<Item = (usize, &Job)> {
+    pub(super) fn wanting(&self) -> impl Iterator<Item = (usize, &Job<R>)> {
         let active = self.jobs.iter().enumerate().filter(|(_, job)| job.current().is_some()).take(ACTIVE);
         active.filter(|(_, job)| {
             let held = |held: &Held| held.job == job.job.id;
@@ -75,7 +75,7 @@ impl Snapshots {
                 Rows::After(job.place.after.clone(), pace.rows(job.size))
             }
         };
-        let errand = Errand {
+        let errand = Errand::<R> {
             database: Arc::clone(&self.database),
             session: job.session.take().or_else(|| self.session.take()),
             name: name.clone(),
@@ -91,7 +91,7 @@ impl Snapshots {
         self.reading = Some(Reading {
             job: job.job.id,
             name,
-            told: self.told.count(),
+            told: self.told.mark(),
             rows,
             notes: Notes::default(),
             void: false,
@@ -108,7 +108,7 @@ impl Snapshots {
         Some(self.pace.due().map_or(next, |due| due.max(next)))
     }
 
-    pub(super) fn read_ended(&mut self, outcome: Outcome) {
+    pub(super) fn read_ended(&mut self, outcome: Outcome<R>) {
         let Some(reading) = self.reading.take() else { return };
         let Some(at) = self.jobs.iter().position(|job| job.job.id == reading.job) else { return };
         let Some(job) = self.jobs.get_mut(at) else { return };
@@ -122,7 +122,7 @@ impl Snapshots {
         }
         match outcome.found {
             Found::Table { table: None, .. } => {
-                tracing::info!(source = self.source, table = %reading.name, "the table is not there, or not published, any more");
+                tracing::info!(source = self.source, table = %reading.name, "the table is not there, or not captured, any more");
                 self.table_told(at, None);
             }
             Found::Table { table: Some(table), expected } => {
@@ -146,16 +146,15 @@ impl Snapshots {
         }
     }
 
-    pub(super) fn chunk_read(&mut self, at: usize, reading: Reading, read: Read) {
+    pub(super) fn chunk_read(&mut self, at: usize, reading: Reading<R>, read: Read<R>) {
         let Reading { job: id, name, told, rows, notes, void, .. } = reading;
-        let Read { mut chunk, complete, visibility, watermark, read_at, took } = read;
+        let Read { mut chunk, complete, sight, watermark, read_at, took } = read;
         self.pace.read(Instant::now(), chunk.len());
         let size = self.jobs.get(at).map(|job| self.pace.resize(job.size, chunk.len(), chunk.bytes(), took));
-        // On a standby nothing is sent before it can be seen; and which transactions run it cannot tell. What goes on from an
-        // earlier chunk was judged with that.
+        // What goes on from an earlier chunk was judged with that.
         let middle = self.jobs.get(at).is_some_and(|job| job.ahead == Ahead::Middle);
-        let seen = self.database.standby || middle || self.told.all_seen(&visibility, told);
-        let moved = notes.apply(&mut chunk);
+        let seen = middle || self.told.all_seen(&sight, &told);
+        let moved = notes.apply(&mut chunk, R::LOG_FORM);
         let (Some(moved), true, false) = (moved, seen, void) else {
             self.void(id);
             return;
@@ -186,7 +185,7 @@ impl Snapshots {
                 }
             }
         }
-        self.held.push_back(Held { job: id, name, rows, chunk, watermark: watermark.0, read_at, next: 0 });
+        self.held.push_back(Held { job: id, name, rows, chunk, watermark, read_at, next: 0 });
     }
 
     /// A table cannot be read.
@@ -227,11 +226,11 @@ impl Snapshots {
 }
 
 /// What a reading task is sent for: whatever has to be known first, else rows.
-struct Errand {
-    database: Arc<Database>,
-    session: Option<Session>,
+struct Errand<R: Reader> {
+    database: Arc<R::Database>,
+    session: Option<R>,
     name: TableName,
-    table: Option<Arc<Table>>,
+    table: Option<Arc<R::Table>>,
     /// Tables whose size is wanted.
     size_up: Option<Vec<TableName>>,
     watch_writers: bool,
@@ -239,11 +238,11 @@ struct Errand {
     condition: Option<String>,
 }
 
-impl Errand {
-    async fn run(mut self) -> Outcome {
+impl<R: Reader> Errand<R> {
+    async fn run(mut self) -> Outcome<R> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => match Session::start(Arc::clone(&self.database)).await {
+            None => match R::start(Arc::clone(&self.database)).await {
                 Ok(session) => session,
                 Err(fault) => return Outcome { session: None, found: Found::Fault(fault) },
             },
@@ -256,7 +255,7 @@ impl Errand {
         }
     }
 
-    async fn fetch(&self, session: &mut Session) -> Result<Found, Unread> {
+    async fn fetch(&mut self, session: &mut R) -> Result<Found<R>, Unread> {
         let Some(table) = &self.table else {
             let table = session.describe(&self.name).await?.map(Arc::new);
             let expected = match &self.size_up {

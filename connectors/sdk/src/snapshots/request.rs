@@ -1,7 +1,7 @@
 //! A request for a snapshot: which tables are meant, and whether the condition can be asked of them.
 
-use super::read::{Database, Session};
-use headgate_sdk::{Fault, SnapshotRequest, TableName};
+use super::Reader;
+use crate::{Fault, SnapshotRequest, TableName};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -15,13 +15,14 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Begins to look at a request. `None`: it is answered already.
-    pub(super) fn new(
+    pub(super) fn new<R: Reader>(
         request: SnapshotRequest,
         captured: &BTreeSet<TableName>,
-        database: Arc<Database>,
+        default_schema: &str,
+        database: Arc<R::Database>,
     ) -> Option<Self> {
         let SnapshotRequest { tables, condition, answer } = request;
-        let tables = match meant(&tables, condition.as_deref(), captured) {
+        let tables = match meant(&tables, condition.as_deref(), captured, default_schema) {
             Ok(tables) => tables,
             Err(fault) => {
                 // Whoever asked may have gone away.
@@ -29,7 +30,7 @@ impl Asked {
                 return None;
             }
         };
-        let check = tokio::spawn(check(database, tables.clone(), condition.clone()));
+        let check = tokio::spawn(check::<R>(database, tables.clone(), condition.clone()));
         Some(Self { tables, condition, answer, check })
     }
 
@@ -46,6 +47,7 @@ fn meant(
     asked: &[String],
     condition: Option<&str>,
     captured: &BTreeSet<TableName>,
+    default_schema: &str,
 ) -> Result<Vec<TableName>, Fault> {
     if asked.is_empty() {
         if condition.is_some() {
@@ -60,11 +62,11 @@ fn meant(
     }
     let mut meant = BTreeSet::new();
     for name in asked {
-        // `orders` is public.orders, or the only table of that name.
+        // `orders` is the one of the default schema, or the only table of that name.
         let full = captured.iter().filter(|table| table.to_string() == *name);
-        let public = captured.iter().filter(|table| table.schema == "public" && table.table == *name);
+        let plain = captured.iter().filter(|table| table.schema == default_schema && table.table == *name);
         let any: Vec<_> = captured.iter().filter(|table| table.table == *name).collect();
-        let found = full.chain(public).next().or(if any.len() == 1 { any.first().copied() } else { None });
+        let found = full.chain(plain).next().or(if any.len() == 1 { any.first().copied() } else { None });
         match found {
             Some(table) => meant.insert(table.clone()),
             None if any.is_empty() => {
@@ -86,17 +88,17 @@ fn meant(
 }
 
 /// Whether the tables are there, and the condition can be asked.
-async fn check(
-    database: Arc<Database>,
+async fn check<R: Reader>(
+    database: Arc<R::Database>,
     tables: Vec<TableName>,
     condition: Option<String>,
 ) -> Result<(), Fault> {
     let (Some(condition), [name]) = (condition, tables.as_slice()) else { return Ok(()) };
-    let mut session = Session::start(database).await?;
+    let mut session = R::start(database).await?;
     let table = session
         .describe(name)
         .await?
-        .ok_or_else(|| Fault::definite(format!("table {name} is not there, or not published")))?;
+        .ok_or_else(|| Fault::definite(format!("table {name} is not there, or not captured")))?;
     session.try_condition(&table, &condition).await
 }
 
@@ -115,7 +117,7 @@ mod tests {
                 .into();
         let meant = |asked: &[&str], condition: Option<&str>| {
             let asked: Vec<String> = asked.iter().map(|&name| name.to_owned()).collect();
-            meant(&asked, condition, &captured)
+            meant(&asked, condition, &captured, "public")
         };
         assert_eq!(meant(&["orders"], None).unwrap(), [name("public", "orders")]);
         assert_eq!(meant(&["old.orders", "one"], None).unwrap(), [name("a", "one"), name("old", "orders")]);

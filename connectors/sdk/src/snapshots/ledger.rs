@@ -1,11 +1,47 @@
 //! Which jobs there are: made, kept in the ledger, and closed once the broker holds their last event for good.
 
-use super::{Snapshots, job::Job};
-use crate::feedback::now;
-use headgate_sdk::{Fault, Outlet, Progress, SnapshotJob, SnapshotReason, TableName};
+use super::{Reader, Snapshots, job::Job, now};
+use crate::{Fault, Outlet, Progress, SnapshotJob, SnapshotLedger, SnapshotReason, TableName};
 use std::collections::BTreeSet;
 
-impl Snapshots {
+/// Makes one job of reading all captured tables, after lost history. To be kept before the word of the gap: whoever dies in between
+/// finds the gap again, but not this.
+///
+/// # Errors
+/// It could not be kept.
+pub async fn read_again<O: Outlet>(
+    ledger: &mut SnapshotLedger,
+    captured: &BTreeSet<TableName>,
+    outlet: &mut O,
+) -> Result<(), Fault> {
+    if captured.is_empty() {
+        return Ok(());
+    }
+    ledger.next += 1;
+    // Jobs that were under way go up in it.
+    ledger.jobs = vec![SnapshotJob {
+        id: ledger.next,
+        reason: SnapshotReason::Gap,
+        tables: captured.iter().cloned().collect(),
+        condition: None,
+    }];
+    ledger.known.clone_from(captured);
+    outlet.keep_snapshots(ledger).await
+}
+
+impl<R: Reader> Snapshots<R> {
+    /// Sees to it that the next run reads everything again, where that is the policy after lost history.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    pub async fn read_again<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
+        if !self.settings.on_gap {
+            return Ok(());
+        }
+        let captured = self.captured.borrow().clone();
+        read_again(&mut self.ledger, &captured, outlet).await
+    }
+
     /// Makes jobs for tables that are new to the source, and forgets those that left it.
     pub(super) async fn sort_captured<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
         self.unsorted = false;
@@ -72,7 +108,7 @@ impl Snapshots {
     /// Takes jobs out of the ledger whose last event the broker holds for good.
     pub(super) async fn close_jobs<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
         let released = *self.released.borrow_and_update();
-        let done = |job: &Job| {
+        let done = |job: &Job<R>| {
             // Beyond, not up to: the log may have stood there before the rows were told.
             job.told_at.is_some_and(|told| released > Progress { epoch: self.epoch, log: told })
         };

@@ -1,18 +1,19 @@
 //! The outlet that the log is told to while snapshots are made: it passes everything on, and lets the rows that wait hear it.
 
-use super::Snapshots;
-use headgate_sdk::{
-    Change, Fault, Gap, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger, SnapshotPlace,
-    SnapshotPoint, Transaction,
+use super::{Reader, Snapshots};
+use crate::{
+    Change, Fault, Gap, Held, Message, Origin, Outlet, Position, Progress, RowFault, SnapshotLedger,
+    SnapshotPlace, SnapshotPoint, Transaction,
 };
 
 /// Passes on to `outlet` what is told of the log.
-pub(crate) struct Listening<'a, O> {
+#[derive(Debug)]
+pub struct Listening<'a, O, R: Reader> {
     pub(super) outlet: &'a mut O,
-    pub(super) snapshots: &'a mut Snapshots,
+    pub(super) snapshots: &'a mut Snapshots<R>,
 }
 
-impl<O: Outlet> Outlet for Listening<'_, O> {
+impl<O: Outlet, R: Reader> Outlet for Listening<'_, O, R> {
     async fn open(&mut self, origin: Origin) -> Result<(), Fault> {
         self.outlet.open(origin).await
     }
@@ -21,9 +22,21 @@ impl<O: Outlet> Outlet for Listening<'_, O> {
         self.outlet.gap(origin, gap).await
     }
 
+    async fn held_since(
+        &mut self,
+        from: Progress,
+        each: &mut (dyn FnMut(Held<'_>) + Send),
+    ) -> Result<bool, Fault> {
+        self.outlet.held_since(from, each).await
+    }
+
     fn begin(&mut self, transaction: &Transaction) {
         self.snapshots.hear_begin(transaction);
         self.outlet.begin(transaction);
+    }
+
+    fn skip(&mut self, events: u32) {
+        self.outlet.skip(events);
     }
 
     #[inline]

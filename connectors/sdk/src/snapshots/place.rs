@@ -6,7 +6,7 @@
 //! +42!7;9        the same, but the rows 7 and 9 have to be told again
 //! ```
 
-use headgate_sdk::{Cell, Relation};
+use crate::{Cell, Relation};
 
 /// Rows that may wait to be told again; a table that would have more of them is read from its beginning.
 const MOST_AGAIN: usize = 32;
@@ -14,7 +14,7 @@ const MOST_AGAIN: usize = 32;
 const MOST_AGAIN_BYTES: usize = 2048;
 
 /// A row's key: its columns' texts, percent-encoded and joined by commas.
-pub(super) type Key = String;
+pub type Key = String;
 
 /// How far the snapshot of a table is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,8 +93,8 @@ fn encode(raw: &[u8], out: &mut String) {
     }
 }
 
-/// The texts of a key's columns; `None` where it is not a key of `columns` columns, or not UTF-8.
-pub(super) fn columns(key: &str, columns: usize) -> Option<Vec<String>> {
+/// The texts of a key's columns, as [`Rows`](super::Rows) has it; `None` where it is not a key of `columns` columns, or not UTF-8.
+pub fn columns(key: &str, columns: usize) -> Option<Vec<String>> {
     let decode = |part: &str| {
         let mut bytes = Vec::with_capacity(part.len());
         let mut rest = part.bytes();

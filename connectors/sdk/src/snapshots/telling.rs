@@ -1,26 +1,27 @@
 //! Chunks to the outlet, in slices: the log has its turn after each.
 
 use super::{
-    Held, Snapshots,
+    Held, Reader, Snapshots,
     job::{Ahead, Job},
-    table::Rows,
+    now,
+    reader::Rows,
 };
-use crate::feedback::now;
-use headgate_sdk::{Cell, Change, Op, Outlet, Position, RowFault, SnapshotPlace, SnapshotPoint};
+use crate::{Cell, Change, Op, Outlet, Position, RowFault, SnapshotPlace, SnapshotPoint};
 
-impl Snapshots {
+impl<R: Reader> Snapshots<R> {
     /// Whether rows can be told now.
-    pub(crate) fn is_ready(&self) -> bool {
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         !self.in_transaction
             && self.passed > self.floor
             && self.held.front().is_some_and(|held| self.passed >= held.watermark)
     }
 
     /// Tells rows until the outlet is full, or there are no more of them for now.
-    pub(crate) fn tell<O: Outlet>(&mut self, outlet: &mut O) {
+    pub fn tell<O: Outlet>(&mut self, outlet: &mut O) {
         while self.is_ready() && !outlet.is_full() {
             let Some(mut held) = self.held.pop_front() else { return };
-            let of = |job: &Job| job.job.id == held.job && job.current() == Some(&held.name);
+            let of = |job: &Job<R>| job.job.id == held.job && job.current() == Some(&held.name);
             let Some(at) = self.jobs.iter().position(of) else { continue };
             outlet.begin_snapshot(SnapshotPoint { log: self.passed, read_at: held.read_at });
             let rows = self.tell_rows(at, &mut held, outlet);

@@ -1,14 +1,12 @@
 //! What the log tells, on its way past the rows that wait: new values go over them.
 
-use super::{Snapshots, chunk::Effect, job::Ahead, place};
-use headgate_sdk::{Cell, Change, Op, Progress, TableName, Transaction};
+use super::{Reader, Snapshots, Told as _, chunk::Effect, job::Ahead, place};
+use crate::{Cell, Change, Op, Progress, TableName, Transaction};
 
-impl Snapshots {
+impl<R: Reader> Snapshots<R> {
     pub(super) fn hear_begin(&mut self, transaction: &Transaction) {
         self.in_transaction = true;
-        if let Ok(xid) = transaction.id.parse() {
-            self.told.note(xid);
-        }
+        self.told.note(transaction);
     }
 
     pub(super) fn hear_progress(&mut self, progress: Progress) {
@@ -23,9 +21,21 @@ impl Snapshots {
         }
         let (schema, table) = (&change.relation.schema, &change.relation.table);
         let of = |name: &TableName| name.table == *table && name.schema == *schema;
+        if !self.jobs.iter().any(|job| job.current().is_some_and(of)) {
+            return false;
+        }
+        match R::restate(change) {
+            Some(restated) => restated.borrowed(|change| self.hear_row(change)),
+            None => self.hear_row(change),
+        }
+    }
+
+    fn hear_row(&mut self, change: &Change<'_>) -> bool {
+        let (schema, table) = (&change.relation.schema, &change.relation.table);
+        let of = |name: &TableName| name.table == *table && name.schema == *schema;
         let (mut voided, mut moved) = (None, None);
         for held in self.held.iter_mut().filter(|held| of(&held.name)) {
-            match held.chunk.changed(change) {
+            match held.chunk.changed(change, R::LOG_FORM) {
                 Effect::None => {}
                 Effect::Moved(key) => moved = Some(key),
                 Effect::Void => voided = Some(held.job),

@@ -1,12 +1,12 @@
 //! One job: which of its tables is being read, and how far.
 
-use super::{pace::Size, place::Place, read::Session, table::Table};
-use headgate_sdk::{Position, SnapshotJob, SnapshotPlace, SnapshotProgress, TableName};
+use super::{Reader, pace::Size, place::Place};
+use crate::{Position, SnapshotJob, SnapshotPlace, SnapshotProgress, TableName};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::time::Instant;
 
 /// A job under way.
-pub(super) struct Job {
+pub(super) struct Job<R: Reader> {
     pub(super) job: SnapshotJob,
     /// Which of its tables is being told.
     pub(super) table: usize,
@@ -15,9 +15,9 @@ pub(super) struct Job {
     /// How far it is read: beyond what is told, while a chunk waits.
     pub(super) ahead: Ahead,
     /// In the middle of a table without a key: the session that reads it.
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<R>,
     /// The table as it was last looked up.
-    pub(super) described: Option<Arc<Table>>,
+    pub(super) described: Option<Arc<R::Table>>,
     pub(super) size: Size,
     /// Transactions that may have written to the table before its changes were published; they have to end first.
     pub(super) writers: Option<BTreeSet<String>>,
@@ -42,7 +42,7 @@ pub(super) enum Ahead {
     End,
 }
 
-impl Job {
+impl<R: Reader> Job<R> {
     /// A job that goes on at `place`, if the stream knows one.
     pub(super) fn new(job: SnapshotJob, place: Option<&SnapshotPlace>, now: i64) -> Self {
         let progress = SnapshotProgress {

@@ -8,7 +8,7 @@ const FIRST: u32 = 32;
 /// The largest chunk. Reading more at a time would not be quicker.
 const MOST: u32 = 16_384;
 /// What a chunk should weigh at most.
-pub(super) const CHUNK_BYTES: usize = 2 << 20;
+pub const CHUNK_BYTES: usize = 2 << 20;
 
 /// The pace of one source's snapshots.
 #[derive(Debug)]

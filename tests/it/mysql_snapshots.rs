@@ -1,0 +1,387 @@
+//! Rows of MySQL and MariaDB that were there before are told in the stream, and the stream gives the tables exactly.
+
+use crate::support::{
+    eventually,
+    gateway::{Gateway, Settings},
+    mysql::{MySql, Version},
+    mysql_shop::{MySqlShop, is_mark, mark, write},
+    stream::{self, Event},
+};
+use mysql_async::prelude::Queryable as _;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::sleep;
+
+const STREAM: &str = "EVENTS_shop";
+
+/// Settings with an initial snapshot, and more lines of the source.
+fn initial(shop: &MySqlShop, lines: &str) -> Settings {
+    let settings = shop.settings();
+    let source_lines = format!("{}{lines}", settings.source_lines);
+    Settings { snapshot: "initial", source_lines, ..settings }
+}
+
+async fn snapshots(gateway: &Gateway) -> Vec<Value> {
+    gateway.status().await["sources"][0]["snapshots"].as_array().cloned().unwrap_or_default()
+}
+
+/// Waits until `count` snapshots are done and none is left.
+async fn are_done(gateway: &Gateway, count: usize) {
+    eventually("the snapshots are done", Duration::from_secs(60), || async {
+        let all = snapshots(gateway).await;
+        let done = all.iter().filter(|job| job["state"] == "done").count();
+        if done >= count && done == all.len() { Ok(()) } else { Err(format!("{all:?}")) }
+    })
+    .await;
+}
+
+/// How often each row of a table was told by a snapshot.
+fn told(events: &[Event], table: &str) -> BTreeMap<String, usize> {
+    let mut told = BTreeMap::new();
+    for event in events.iter().filter(|event| event.data.op == "snapshot" && event.data.table == table) {
+        *told.entry(format!("{:?}", event.data.key)).or_insert(0) += 1;
+    }
+    told
+}
+
+fn each_once(events: &[Event], table: &str, rows: usize) {
+    let told = told(events, table);
+    let repeated: Vec<_> = told.iter().filter(|(_, times)| **times > 1).take(5).collect();
+    assert!(repeated.is_empty(), "{table}: told more than once: {repeated:?}");
+    assert_eq!(told.len(), rows, "rows of {table}");
+}
+
+/// A table that nobody writes to, large enough to be read in many chunks.
+async fn archive(server: &MySql, rows: usize) {
+    server
+        .execute(&["CREATE TABLE archive (id int PRIMARY KEY, body varchar(100) CHARACTER SET latin1)"])
+        .await;
+    let values: Vec<String> = (1..=rows).map(|id| format!("({id}, 'größe {id}')")).collect();
+    for values in values.chunks(5_000) {
+        server.execute(&[&format!("INSERT INTO archive VALUES {}", values.join(","))]).await;
+    }
+}
+
+async fn initial_under_writes(version: Version, server: &[&str]) {
+    let Some(shop) = MySqlShop::with(version, server).await else { return };
+    write(&shop.server, 3, 3, 200).join_all().await;
+    archive(&shop.server, 3_000).await;
+    // Not so quick that the writers have no time to interfere.
+    let writing = write(&shop.server, 4, 3, 700);
+    let mut gateway = Gateway::start(&initial(&shop, "snapshot_rate = 2000\n")).await;
+    are_done(&gateway, 1).await;
+    writing.join_all().await;
+    let events = shop.assert_faithful().await;
+    each_once(&events, "shop.archive", 3_000);
+    let tables: BTreeSet<&str> = events
+        .iter()
+        .filter(|event| event.data.op == "snapshot")
+        .map(|event| event.data.table.as_str())
+        .collect();
+    for table in ["shop.orders", "shop.order_lines"] {
+        assert!(tables.contains(table), "{table} is not among {tables:?}");
+    }
+    let event = events.iter().find(|event| event.data.table == "shop.archive").unwrap();
+    assert_eq!(event.attribute("type"), "shop.archive.snapshot");
+    assert_eq!((event.attribute("txid"), event.attribute("txindex")), ("", ""));
+    assert_eq!(event.data.after.as_ref().unwrap()["body"].to_string(), "\"größe 1\"");
+    assert!(event.data.before.is_none() && event.data.unavailable.is_empty());
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn what_was_there_is_told_while_others_write_mysql() {
+    initial_under_writes(Version::MySql97, &[]).await;
+}
+
+#[tokio::test]
+async fn what_was_there_is_told_while_others_write_without_gtids() {
+    initial_under_writes(Version::MySql97, &["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]).await;
+}
+
+#[tokio::test]
+async fn what_was_there_is_told_while_others_write_minimal() {
+    initial_under_writes(Version::MySql97, &["--binlog-row-image=MINIMAL"]).await;
+}
+
+#[tokio::test]
+async fn what_was_there_is_told_while_others_write_mariadb_10_11() {
+    initial_under_writes(Version::MariaDb1011, &[]).await;
+}
+
+#[tokio::test]
+async fn what_was_there_is_told_while_others_write_mariadb_11_8() {
+    initial_under_writes(Version::MariaDb118, &[]).await;
+}
+
+async fn goes_on_after_kills(version: Version) {
+    let Some(shop) = MySqlShop::open(version).await else { return };
+    archive(&shop.server, 20_000).await;
+    let writing = write(&shop.server, 22, 2, 1500);
+    let mut gateway = Gateway::start(&initial(&shop, "snapshot_rate = 8000\n")).await;
+    for round in 0..4 {
+        sleep(Duration::from_millis(300 + 170 * round)).await;
+        gateway.kill9();
+        gateway.start_again().await;
+    }
+    are_done(&gateway, 1).await;
+    writing.join_all().await;
+    each_once(&shop.assert_faithful().await, "shop.archive", 20_000);
+}
+
+#[tokio::test]
+async fn a_killed_gateway_goes_on_behind_the_last_row_mysql() {
+    goes_on_after_kills(Version::MySql97).await;
+}
+
+#[tokio::test]
+async fn a_killed_gateway_goes_on_behind_the_last_row_mariadb() {
+    goes_on_after_kills(Version::MariaDb118).await;
+}
+
+/// Nothing but the snapshot happens: the server's log stands still, also over a restart in the middle.
+#[tokio::test]
+async fn an_idle_database_is_told_too() {
+    for version in [Version::MySql97, Version::MariaDb1011] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        archive(&shop.server, 6_000).await;
+        shop.server.execute(&["FLUSH LOGS"]).await;
+        let mut gateway = Gateway::start(&initial(&shop, "snapshot_rate = 4000\n")).await;
+        let begun = || async {
+            let rows = told(&stream::read(&shop.nats, STREAM).await, "shop.archive").len();
+            if rows > 300 { Ok(()) } else { Err(rows.to_string()) }
+        };
+        eventually("the snapshot has begun", Duration::from_secs(30), begun).await;
+        gateway.kill9();
+        gateway.start_again().await;
+        are_done(&gateway, 1).await;
+        each_once(&shop.assert_faithful().await, "shop.archive", 6_000);
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
+fn ask(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let output = gateway.command().args(["snapshot", "--json", "shop"]).args(arguments).output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code(), answer, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn somebody_asks_for_a_table_or_a_part_of_one() {
+    for version in [Version::MySql97, Version::MariaDb118] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        archive(&shop.server, 2_000).await;
+        let gateway = shop.gateway().await;
+        let (code, answer, error) = ask(&gateway, &["archive", "--where", "id % 100 = 7 -- some"]);
+        assert_eq!((code, &answer["rows"]), (Some(0), &20.into()), "{answer} {error}");
+        let (code, answer, _) = ask(&gateway, &["shop.archive"]);
+        assert_eq!((code, &answer["rows"]), (Some(0), &2_000.into()), "{answer}");
+        let events = shop.assert_faithful().await;
+        assert_eq!(told(&events, "shop.archive").values().sum::<usize>(), 2_020);
+        for (arguments, what) in [
+            (&["nothing"][..], "no table nothing"),
+            (&["archive", "orders", "--where", "true"], "one table"),
+            (&["archive", "--where", "nonsense = 1"], "nonsense"),
+            (&["archive", "--where", "true); DROP TABLE archive; SELECT (true"], "condition"),
+        ] {
+            let (code, _, error) = ask(&gateway, arguments);
+            assert_eq!(code, Some(64), "{error}");
+            assert!(error.contains(what), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tables_that_come_later_are_told_too() {
+    let Some(shop) = MySqlShop::open(Version::MariaDb1011).await else { return };
+    let mut gateway = Gateway::start(&initial(&shop, "")).await;
+    are_done(&gateway, 1).await;
+    archive(&shop.server, 500).await;
+    are_done(&gateway, 2).await;
+    each_once(&shop.assert_faithful().await, "shop.archive", 500);
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+/// Keys whose order, equality or text is not the obvious one; and each table's rows as a value of `n`.
+const KEYS: [(&str, &str, &str); 14] = [
+    (
+        "by_pair",
+        "a varchar(9) CHARACTER SET latin1, b int, PRIMARY KEY (b, a)",
+        "CONCAT('kä', n % 40), n DIV 40",
+    ),
+    (
+        "by_text",
+        "k varchar(60) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci PRIMARY KEY",
+        "ELT(1 + n % 6, CONCAT(CHAR(33 + n % 90), 'Ö', n), CONCAT('\\\\', n), CONCAT('a,b%', n), CONCAT('''', n, '\"'), CONCAT('tab\\t', n), CONCAT(_utf8mb4 x'f09f9880', n))",
+    ),
+    (
+        "by_bin",
+        "k varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY",
+        "CONCAT(CHAR(33 + n % 90), n)",
+    ),
+    ("by_sjis", "k varchar(20) CHARACTER SET sjis PRIMARY KEY", "CONCAT(_utf8mb4 '表ソ', n)"),
+    ("by_char", "k char(8) PRIMARY KEY", "CONCAT('c', n)"),
+    ("by_bytes", "k binary(32) PRIMARY KEY", "UNHEX(SHA2(n, 256))"),
+    ("by_zeros", "k binary(4) PRIMARY KEY", "UNHEX(CONCAT(LPAD(HEX(n), 4, '0'), '0000'))"),
+    ("by_number", "k decimal(20,4) PRIMARY KEY", "(n - 150) * 1.5"),
+    ("by_unsigned", "k bigint unsigned PRIMARY KEY", "18446744073709551615 - n"),
+    ("by_float", "k float PRIMARY KEY", "(n - 150) / 7"),
+    ("by_double", "k double PRIMARY KEY", "(n - 150) / 7e100"),
+    (
+        "by_time",
+        "k datetime(6), t time(2), PRIMARY KEY (t, k)",
+        "'2026-03-29' + INTERVAL n * 7 MINUTE + INTERVAL n MICROSECOND, SEC_TO_TIME((n - 150) * 9999.25)",
+    ),
+    (
+        "by_stamp",
+        "k timestamp(3) NOT NULL DEFAULT '2000-01-01', e enum('z','größer','a') NOT NULL, s set('x','it''s'), PRIMARY KEY (e, k)",
+        "FROM_UNIXTIME(n * 1000.125), 1 + n % 3, n % 4",
+    ),
+    (
+        "by_index",
+        "v varchar(9), k int NOT NULL, f bit(12) NOT NULL, y year NOT NULL, UNIQUE (y, f)",
+        "'v', n, n, 1950 + n % 100",
+    ),
+];
+
+async fn keys_of_all_kinds(version: Version) {
+    let Some(shop) = MySqlShop::open(version).await else { return };
+    shop.server.execute(&["DROP TABLE orders, order_lines, documents, scratch"]).await;
+    let mut tables: Vec<String> = KEYS.iter().map(|(table, ..)| (*table).to_owned()).collect();
+    let mut create = Vec::new();
+    for (table, columns, values) in KEYS {
+        create.push(format!("CREATE TABLE {table} ({columns})"));
+        create.push(format!(
+            "INSERT INTO {table} WITH RECURSIVE c AS (SELECT 1 n UNION ALL SELECT n + 1 FROM c WHERE n < 300) SELECT {values} FROM c"
+        ));
+    }
+    create.push(
+        "CREATE TABLE `By Quote``d` (`the Key` int PRIMARY KEY, twice int AS (`the Key` * 2) STORED)"
+            .to_owned(),
+    );
+    create.push("INSERT INTO `By Quote``d` (`the Key`) WITH RECURSIVE c AS (SELECT 1 n UNION ALL SELECT n + 1 FROM c WHERE n < 300) SELECT n FROM c".to_owned());
+    tables.push("By Quote`d".to_owned());
+    if version == Version::MariaDb118 {
+        create.push("CREATE TABLE by_uuid (k uuid PRIMARY KEY, i inet6)".to_owned());
+        create.push("INSERT INTO by_uuid WITH RECURSIVE c AS (SELECT 1 n UNION ALL SELECT n + 1 FROM c WHERE n < 300) SELECT UUID(), '::1' FROM c".to_owned());
+        tables.push("by_uuid".to_owned());
+    }
+    let statements: Vec<&str> = create.iter().map(String::as_str).collect();
+    shop.server.execute(&statements).await;
+    let mut gateway = Gateway::start(&initial(&shop, "snapshot_rate = 20000\n")).await;
+    are_done(&gateway, 1).await;
+    let events = stream::read(&shop.nats, STREAM).await;
+    for table in &tables {
+        each_once(&events, &format!("shop.{table}"), 300);
+    }
+    // The log tells each row as the snapshot did: written again, it is the same but for the verb.
+    let mut rewrite = Vec::new();
+    for table in &tables {
+        let quoted = table.replace('`', "``");
+        rewrite.push(format!("CREATE TEMPORARY TABLE copy AS SELECT * FROM `{quoted}`"));
+        rewrite.push(format!("DELETE FROM `{quoted}`"));
+        let columns = if quoted.contains(' ') { " (`the Key`) SELECT `the Key`" } else { " SELECT *" };
+        rewrite.push(format!("INSERT INTO `{quoted}`{columns} FROM copy"));
+        rewrite.push("DROP TEMPORARY TABLE copy".to_owned());
+    }
+    let mut session = shop.server.session().await;
+    for statement in &rewrite {
+        session.query_drop(statement).await.unwrap();
+    }
+    let last = mark(&shop.server).await;
+    let events =
+        stream::read_until(&shop.nats, STREAM, Duration::from_secs(60), |event| is_mark(event, &last)).await;
+    let mut compared = 0;
+    let mut read: BTreeMap<(&str, String), &Event> = BTreeMap::new();
+    for event in &events {
+        let name = (event.data.table.as_str(), format!("{:?}", event.data.key));
+        match event.data.op.as_str() {
+            "snapshot" => drop(read.insert(name, event)),
+            "created" if event.data.table != "shop.marks" => {
+                let snapshot = read.get(&name).unwrap_or_else(|| panic!("no snapshot of {event:?}"));
+                assert_eq!(snapshot.data.after, event.data.after);
+                for attribute in ["dataschema", "subject", "partitionkey"] {
+                    assert_eq!(snapshot.attribute(attribute), event.attribute(attribute), "{attribute}");
+                }
+                compared += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(compared, 300 * tables.len());
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn keys_of_all_kinds_are_walked_once_mysql() {
+    keys_of_all_kinds(Version::MySql97).await;
+}
+
+#[tokio::test]
+async fn keys_of_all_kinds_are_walked_once_mariadb() {
+    keys_of_all_kinds(Version::MariaDb118).await;
+}
+
+#[tokio::test]
+async fn a_table_without_a_key_is_read_as_a_whole() {
+    for version in [Version::MySql97, Version::MariaDb118] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        shop.server.execute(&["CREATE TABLE loose (a int, body text)"]).await;
+        let values: Vec<String> = (0..2_000).map(|n| format!("({n}, REPEAT('y', 3000))")).collect();
+        shop.server.execute(&[&format!("INSERT INTO loose VALUES {}", values.join(","))]).await;
+        let mut gateway = Gateway::start(&initial(&shop, "")).await;
+        // Another snapshot in the middle of it.
+        shop.server.execute(&["INSERT INTO scratch VALUES (1, 'new')"]).await;
+        assert_eq!(ask(&gateway, &["scratch"]).0, Some(0));
+        are_done(&gateway, 2).await;
+        let events = stream::read(&shop.nats, STREAM).await;
+        let rows: BTreeSet<String> = events
+            .iter()
+            .filter(|event| event.data.table == "shop.loose")
+            .map(|event| event.data.after.as_ref().unwrap()["a"].to_string())
+            .collect();
+        assert_eq!(rows.len(), 2_000);
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_shape_that_changes_and_a_table_that_goes_end_well() {
+    for version in [Version::MySql97, Version::MariaDb1011] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        archive(&shop.server, 6_000).await;
+        shop.server
+            .execute(&[
+                "CREATE TABLE doomed (id int PRIMARY KEY)",
+                "INSERT INTO doomed SELECT id FROM archive",
+            ])
+            .await;
+        let mut gateway = Gateway::start(&initial(&shop, "snapshot_rate = 3000\n")).await;
+        let begun = || async {
+            let rows = told(&stream::read(&shop.nats, STREAM).await, "shop.archive").len();
+            if rows > 300 { Ok(()) } else { Err(rows.to_string()) }
+        };
+        eventually("the snapshot has begun", Duration::from_secs(30), begun).await;
+        shop.server
+            .execute(&[
+                "ALTER TABLE archive ADD extra int DEFAULT 7",
+                "UPDATE archive SET extra = 8 WHERE id % 1000 = 1",
+                "ALTER TABLE archive DROP body",
+                "DROP TABLE doomed",
+            ])
+            .await;
+        are_done(&gateway, 1).await;
+        let events = stream::read(&shop.nats, STREAM).await;
+        each_once(&events, "shop.archive", 6_000);
+        let last = events
+            .iter()
+            .rfind(|event| event.data.op == "snapshot" && event.data.table == "shop.archive")
+            .unwrap();
+        let columns: Vec<&String> = last.data.after.as_ref().unwrap().keys().collect();
+        assert_eq!(columns, ["extra", "id"]);
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
