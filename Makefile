@@ -15,7 +15,7 @@ help: ## show this list
 build: ## build the gateway for use
 	cargo build --release --locked
 
-demo: ## a shop on this machine whose changes you see arrive; the gateway is killed half way (DEMO_SECONDS=20)
+demo: ## a shop on this machine whose changes you see arrive; the gateway is killed half way (DEMO_SECONDS=20 DEMO_DATABASE=postgres|mariadb|mysql)
 	@scripts/servers --demo
 	@scripts/demo
 
