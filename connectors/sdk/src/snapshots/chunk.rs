@@ -410,6 +410,23 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_key_names_a_row() {
+        let mut chunk = Chunk::new(relation(&["id", "a"]));
+        let write = |data: &mut Vec<u8>, spans: &mut Vec<Span>| {
+            data.extend_from_slice(b"old");
+            spans.extend([Some((0, 0)), Some((0, 3))]);
+            Ok::<(), ()>(())
+        };
+        chunk.push(write).unwrap();
+        assert!(chunk.read_key(0).is_some());
+        let relation = Arc::clone(&chunk.relation);
+        let row = [value(""), value("new")];
+        let update = Change { relation: &relation, op: Op::Updated, before: None, after: Some(&row) };
+        assert_eq!(chunk.changed(&update, true), Effect::None);
+        assert_eq!(told(&chunk), ",new");
+    }
+
+    #[test]
     fn a_row_that_moves_takes_its_values_along() {
         let mut chunk = chunk();
         let (old, new) = ([value("2"), UNCHANGED, UNCHANGED], [value("8"), value("two"), UNCHANGED]);

@@ -13,8 +13,12 @@ const MOST_AGAIN: usize = 32;
 /// Their size likewise, in bytes of text.
 const MOST_AGAIN_BYTES: usize = 2048;
 
-/// A row's key: its columns' texts, percent-encoded and joined by commas.
+/// A row's key: its columns' texts, percent-encoded and joined by commas. Never empty: a key may be an empty text, and still
+/// names a row.
 pub type Key = String;
+
+/// Stands for an empty text in a key.
+const EMPTY: &str = "%-";
 
 /// How far the snapshot of a table is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +86,9 @@ pub(super) fn key(relation: &Relation, row: &[Cell<'_>], other: Option<&[Cell<'_
 /// Appends a key column's text.
 fn encode(raw: &[u8], out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    if raw.is_empty() {
+        out.push_str(EMPTY);
+    }
     for &byte in raw {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(char::from(byte));
@@ -96,6 +103,9 @@ fn encode(raw: &[u8], out: &mut String) {
 /// The texts of a key's columns, as [`Rows`](super::Rows) has it; `None` where it is not a key of `columns` columns, or not UTF-8.
 pub fn columns(key: &str, columns: usize) -> Option<Vec<String>> {
     let decode = |part: &str| {
+        if part == EMPTY {
+            return Some(String::new());
+        }
         let mut bytes = Vec::with_capacity(part.len());
         let mut rest = part.bytes();
         while let Some(byte) = rest.next() {
@@ -142,11 +152,15 @@ mod tests {
         place.after = None;
         assert_eq!(Place::parse(&text(&place)), place);
         assert_eq!(columns("4%2C2%20%21%3B%E2%98%83,x", 2).unwrap(), ["4,2 !;\u{2603}", "x"]);
+        let empty = Place { after: Some(key("")), again: vec![key("")] };
+        assert_eq!(Place::parse(&text(&empty)), empty);
+        assert_eq!(columns(&key(""), 1).unwrap(), [""]);
+        assert_eq!(columns(&format!("{},{}", key(""), key("")), 2).unwrap(), ["", ""]);
     }
 
     #[test]
     fn hostile_text_is_refused() {
-        for text in ["", "%", "%4", "%zz,1", "%C0%A0,1", "1,2,3"] {
+        for text in ["", "%", "%4", "%-%-", "%zz,1", "%C0%A0,1", "1,2,3"] {
             assert_eq!(columns(text, 2), None, "{text}");
         }
         for text in ["", "x", "42"] {
