@@ -104,13 +104,9 @@ async fn standby_takes_over_a_slot_that_was_made_without_it() {
     the_standby_takes_over(true, 72).await;
 }
 
-/// The source is a standby: what the primary has to be told, the gateway says. It outlives the standby's restart and its
-/// promotion.
-#[tokio::test]
-async fn standby_is_the_source() {
-    let (mut shop, mut standby) = with_standby().await;
-    let settings = Settings { source: standby.url(), ..shop.settings_with(AT_ONCE) };
-    let mut gateway = Gateway::configure(&settings);
+/// A gateway that reads the standby, once the primary has been told what it says.
+async fn reads(shop: &Shop, standby: &Postgres, settings: &Settings) -> Gateway {
+    let mut gateway = Gateway::configure(settings);
     gateway.launch();
     let fix = eventually("the fix", Duration::from_secs(20), || async {
         let status = gateway.status().await;
@@ -120,7 +116,7 @@ async fn standby_is_the_source() {
     .await;
     let statements = fix.strip_prefix("on the primary: ").unwrap_or_else(|| panic!("{fix}"));
     shop.postgres.execute(statements).await;
-    has_caught_up(&standby, &shop.postgres).await;
+    has_caught_up(standby, &shop.postgres).await;
     gateway.kill9();
     gateway.launch();
     // What a new slot on a standby waits for; the gateway says so if it does not come.
@@ -134,6 +130,16 @@ async fn standby_is_the_source() {
     .await;
     gateway.is_ready().await;
     is_kept_by_the_primary(&shop.postgres).await;
+    gateway
+}
+
+/// The source is a standby: what the primary has to be told, the gateway says. It outlives the standby's restart and its
+/// promotion.
+#[tokio::test]
+async fn standby_is_the_source() {
+    let (mut shop, mut standby) = with_standby().await;
+    let settings = Settings { source: standby.url(), ..shop.settings_with(AT_ONCE) };
+    let mut gateway = reads(&shop, &standby, &settings).await;
     workload::start(&Load::new(shop.postgres.url(), 74)).finish().await;
     shop.assert_faithful().await;
 
@@ -150,5 +156,35 @@ async fn standby_is_the_source() {
     workload::start(&Load::new(shop.postgres.url(), 76)).finish().await;
     let events = shop.assert_faithful().await;
     assert!(events.iter().all(|event| event.data.op != "gap"), "{}", gateway.log());
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+/// Rows that were there are read from the standby too, while its primary is written to.
+#[tokio::test]
+async fn standby_tells_what_was_there() {
+    let (shop, standby) = with_standby().await;
+    workload::start(&Load::new(shop.postgres.url(), 77)).finish().await;
+    let archive = "CREATE TABLE archive (id integer PRIMARY KEY, body text); \
+                   INSERT INTO archive SELECT n, 'x' || n FROM generate_series(1, 3000) n";
+    shop.postgres.execute(archive).await;
+    let settings = Settings {
+        source: standby.url(),
+        snapshot: "initial",
+        source_lines: "snapshot_rate = 2000\n".to_owned(),
+        ..shop.settings_with(AT_ONCE)
+    };
+    let mut gateway = reads(&shop, &standby, &settings).await;
+    let writing = workload::start(&Load::steady(shop.postgres.url(), 78));
+    eventually("the snapshot is done", Duration::from_secs(60), || async {
+        let status = gateway.status().await;
+        let jobs = status["sources"][0]["snapshots"].as_array().cloned().unwrap_or_default();
+        if jobs.iter().any(|job| job["state"] == "done") { Ok(()) } else { Err(format!("{jobs:?}")) }
+    })
+    .await;
+    writing.stop().await;
+    let events = shop.assert_faithful().await;
+    let told =
+        events.iter().filter(|event| event.data.op == "snapshot" && event.data.table == "public.archive");
+    assert_eq!(told.count(), 3_000);
     assert_eq!(gateway.terminate(), Some(0));
 }

@@ -385,3 +385,71 @@ async fn a_shape_that_changes_and_a_table_that_goes_end_well() {
         assert_eq!(gateway.terminate(), Some(0));
     }
 }
+
+#[tokio::test]
+async fn after_a_gap_everything_is_read_again() {
+    for version in [Version::MySql97, Version::MariaDb118] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        archive(&shop.server, 500).await;
+        let settings = shop.settings();
+        let source_lines = format!("{}on_gap = \"snapshot\"\n", settings.source_lines);
+        let mut gateway = Gateway::start(&Settings { source_lines, ..settings }).await;
+        let seen = mark(&shop.server).await;
+        stream::read_until(&shop.nats, STREAM, Duration::from_secs(30), |event| is_mark(event, &seen)).await;
+        assert_eq!(gateway.terminate(), Some(0));
+        shop.server
+            .execute(&[
+                "UPDATE archive SET body = 'unseen' WHERE id <= 10",
+                "FLUSH BINARY LOGS",
+                "DO SLEEP(1.1)",
+                "PURGE BINARY LOGS BEFORE NOW()",
+            ])
+            .await;
+        gateway.start_again().await;
+        are_done(&gateway, 1).await;
+        let events = stream::read(&shop.nats, STREAM).await;
+        let gap =
+            events.iter().position(|event| event.data.op == "gap").expect("it says that history is lost");
+        each_once(&events[gap..], "shop.archive", 500);
+        let unseen = |event: &&Event| {
+            let body = event.data.after.as_ref().and_then(|row| row.get("body"));
+            body.is_some_and(|body| body == "\"unseen\"")
+        };
+        assert_eq!(events.iter().filter(unseen).count(), 10);
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
+/// A replica is the source, while what it replicates is written.
+#[tokio::test]
+async fn a_replica_tells_what_was_there() {
+    for version in [Version::MySql97, Version::MariaDb118] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        let replica = MySql::start_as(2, version, &[]).await;
+        write(&shop.server, 7, 2, 100).join_all().await;
+        archive(&shop.server, 3_000).await;
+        replica.follow(&shop.server).await;
+        eventually("the replica has begun", Duration::from_secs(60), || async {
+            let count: Result<Option<u32>, _> =
+                replica.session().await.query_first("SELECT COUNT(*) FROM archive").await;
+            if count.as_ref().is_ok_and(|count| *count == Some(3_000)) {
+                Ok(())
+            } else {
+                Err(format!("{count:?}"))
+            }
+        })
+        .await;
+        let writing = write(&shop.server, 8, 2, 300);
+        let settings = initial(&shop, "snapshot_rate = 2000\n");
+        let mut gateway = Gateway::start(&Settings { source: replica.url(), ..settings }).await;
+        are_done(&gateway, 1).await;
+        writing.join_all().await;
+        let last = mark(&shop.server).await;
+        let events =
+            stream::read_until(&shop.nats, STREAM, Duration::from_secs(60), |event| is_mark(event, &last))
+                .await;
+        each_once(&events, "shop.archive", 3_000);
+        shop.assert_faithful().await;
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}

@@ -445,6 +445,36 @@ async fn after_a_gap_everything_is_read_again() {
     assert_eq!(gateway.terminate(), Some(0));
 }
 
+#[tokio::test]
+async fn partitions_are_told_by_their_own_names() {
+    for version in [Version::Pg15, Version::Pg18] {
+        let shop = Shop::with(version, Nats::start().await).await;
+        shop.postgres
+            .execute(
+                "CREATE TABLE stays (region text, id integer, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+                 CREATE TABLE stays_eu PARTITION OF stays FOR VALUES IN ('eu', '');
+                 CREATE TABLE stays_us PARTITION OF stays FOR VALUES IN ('us') PARTITION BY RANGE (id);
+                 CREATE TABLE stays_us_1 PARTITION OF stays_us FOR VALUES FROM (0) TO (1000);
+                 INSERT INTO stays SELECT (ARRAY['eu', 'us', ''])[1 + n % 3], n FROM generate_series(1, 900) n",
+            )
+            .await;
+        let mut gateway = shop.gateway_with(&initial(&shop, "partition_root = false\n")).await;
+        are_done(&gateway, 1).await;
+        shop.postgres.execute("UPDATE stays SET id = id WHERE id = 1").await;
+        workload::mark(&shop.postgres.client().await).await;
+        let events = stream::read_until(&shop.nats, STREAM, Duration::from_secs(30), |event| {
+            event.data.table == "public.marks" && event.data.op == "created"
+        })
+        .await;
+        for (table, rows) in [("stays_eu", 600), ("stays_us_1", 300), ("stays_us", 0), ("stays", 0)] {
+            each_once(&events, &format!("public.{table}"), rows);
+        }
+        let update = events.iter().find(|event| event.data.op == "updated").unwrap();
+        assert_eq!(update.data.table, "public.stays_us_1");
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
 /// What a killed gateway sent and the broker has not read yet belongs to a snapshot that the next run reads anew, with other
 /// rows in other places: it must have come to an end before that run publishes.
 #[tokio::test]
