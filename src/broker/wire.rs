@@ -78,9 +78,9 @@ pub enum Arrival {
     Room,
     /// Somebody asked on the subject that this wire holds; what he sent.
     Asked(Bytes),
-    /// Nobody else holds the subject that this wire asked on.
+    /// Nobody else is subscribed to the subject that this wire asked on.
     Alone,
-    /// The server has passed the question on: another connection holds the subject.
+    /// The server has passed the question on: another connection is subscribed to the subject.
     Heard,
     /// The server does not let us hold a subject, or ask on it; what it says.
     Forbidden(String),
@@ -148,10 +148,10 @@ impl Wire {
         self.held = Some(subject.to_owned());
     }
 
-    /// Asks on the subject that this wire holds. Either [`Arrival::Alone`] or [`Arrival::Heard`] comes back, unless the server
-    /// stands still. A question may seem heard although nobody was there; never the other way round.
-    pub fn ask(&mut self, question: &str) {
-        let Some(subject) = &self.held else { return };
+    /// Asks on `subject`: [`Arrival::Alone`] comes back where no other connection is subscribed to it, else
+    /// [`Arrival::Heard`], unless the server stands still. A question may seem heard although nobody was there; never the
+    /// other way round.
+    pub fn ask(&mut self, subject: &str, question: &str) {
         let question =
             format!("PUB {subject} {} {}\r\n{question}\r\nPING\r\n", self.asking_inbox(), question.len());
         self.out.extend_from_slice(question.as_bytes());
@@ -286,7 +286,7 @@ impl Wire {
 
     fn is_about_held(&self, error: &str) -> bool {
         error.to_ascii_lowercase().starts_with("permissions violation")
-            && self.held.as_ref().is_some_and(|held| error.contains(&format!("\"{held}\"")))
+            && self.held.as_ref().is_some_and(|held| error.contains(&format!("\"{held}")))
     }
 
     /// Writes as much as the socket takes.
@@ -299,7 +299,14 @@ impl Wire {
                 Poll::Ready(Ok(0)) => return Err(Lost::new("the connection was closed")),
                 Poll::Ready(Ok(written)) => self.sent += written,
                 Poll::Ready(Err(error)) => return Err(error.into()),
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    // A socket that never takes all of it must not make us keep what it has taken.
+                    if self.sent >= FULL {
+                        self.out.drain(..self.sent);
+                        self.sent = 0;
+                    }
+                    return Ok(());
+                }
             }
         }
         match Pin::new(&mut self.transport).poll_flush(context) {

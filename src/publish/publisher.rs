@@ -185,7 +185,7 @@ impl Publisher {
                 }
             };
             if let Some(broken) = broken {
-                wire = self.resync(&broken).await?;
+                wire = self.resync(wire, &broken).await?;
             }
         }
     }

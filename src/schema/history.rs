@@ -6,20 +6,23 @@
 //!   event of the table had, and decides as the run before it did.
 //! * **Durability**: as the checkpoint's. What cannot be written ends the run.
 //! * **Fencing**: each write names the revision that it replaces, and changes what was read.
+//! * **Truth**: keys are read from the bucket's leader. The general client's own reading may be answered by a replica that
+//!   is behind.
 
 use super::{
     Shape,
     registry::{Failed, encoded, open},
 };
-use async_nats::jetstream::{Context, kv::Store};
-use futures_util::TryStreamExt as _;
+use async_nats::jetstream::{Context, kv::Store, stream::LastRawMessageErrorKind};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use headgate_sdk::{Fault, Position, TableFilter};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 const BUCKET: &str = "headgate";
 /// How long the broker may take for all keys, and for one.
@@ -27,7 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Entries that the stream has passed and that are kept all the same: a stream may lose its tail.
 const PASSED: usize = 4;
 /// How often a key is written anew that somebody else writes too.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: u32 = 5;
+/// How long to wait before that.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Keys that are read at the same time.
+const READS: usize = 32;
 
 /// What a run begins with.
 #[derive(Clone, Debug, Default)]
@@ -229,30 +236,42 @@ async fn within<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, F
 /// Reads a key, changes what it holds, and writes it over what was read.
 async fn change(store: &Store, key: &str, mut change: impl FnMut(&mut Record)) -> Result<(), Failed> {
     for attempt in 1.. {
-        let entry = store.entry(key).await?;
-        let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+        let (revision, value) = latest(store, key).await?;
         // What is not a record is written over: it can only be an older release's, or nobody's.
         let mut record: Record =
-            entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
+            value.and_then(|value| serde_json::from_slice(&value).ok()).unwrap_or_default();
         change(&mut record);
         match store.update(key, serde_json::to_vec(&record)?.into(), revision).await {
             Ok(_) => break,
             Err(error) if attempt >= ATTEMPTS => return Err(error.into()),
-            Err(_) => {}
+            Err(_) => sleep(AGAIN).await,
         }
     }
     Ok(())
 }
 
 async fn records(store: &Store, source: &str) -> Result<Vec<(String, Record)>, Failed> {
+    let read = async |key: String| Ok::<_, Failed>((latest(store, &key).await?.1, key));
+    let mut reads = stream::iter(keys(store, source).await?).map(read).buffer_unordered(READS);
     let mut found = Vec::new();
-    for key in keys(store, source).await? {
-        let Some(bytes) = store.get(&key).await? else { continue };
-        if let Ok(record) = serde_json::from_slice(&bytes) {
+    while let Some((value, key)) = reads.try_next().await? {
+        if let Some(record) = value.and_then(|value| serde_json::from_slice(&value).ok()) {
             found.push((key, record));
         }
     }
     Ok(found)
+}
+
+/// The revision of a key, 0 where it never was, and what it holds.
+async fn latest(store: &Store, key: &str) -> Result<(u64, Option<Bytes>), Failed> {
+    match store.stream.get_last_raw_message_by_subject(&format!("{}{key}", store.prefix)).await {
+        Ok(message) => {
+            let removed = message.headers.get("KV-Operation").is_some();
+            Ok((message.sequence, (!removed).then_some(message.payload)))
+        }
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok((0, None)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn keys(store: &Store, source: &str) -> Result<Vec<String>, Failed> {

@@ -134,3 +134,24 @@ async fn a_gateway_that_was_down_catches_up() {
     gateway.start_again().await;
     shop.assert_faithful().await;
 }
+
+/// Somebody who listens to everything hears every question, also those that are asked to find out who writes.
+#[tokio::test]
+async fn a_subscriber_to_all_subjects_holds_nothing_up() {
+    let shop = Shop::open().await;
+    let nosy = async_nats::connect(shop.nats.urls()).await.unwrap();
+    let _everything = nosy.subscribe(">").await.unwrap();
+    nosy.flush().await.unwrap();
+    let mut gateway = shop.gateway().await;
+    for seed in [43, 44] {
+        workload::start(&Load::new(shop.postgres.url(), seed)).finish().await;
+        shop.assert_faithful().await;
+        gateway.kill9();
+        gateway.start_again().await;
+    }
+    workload::mark(&shop.postgres.client().await).await;
+    shop.assert_faithful().await;
+    assert!(!gateway.log().contains("has not ended within"), "{}", gateway.log());
+    assert!(gateway.log().contains("subscribes to all subjects"), "{}", gateway.log());
+    assert_eq!(gateway.terminate(), Some(0));
+}

@@ -132,6 +132,8 @@ struct Held {
     job: u64,
     name: TableName,
     rows: Rows,
+    /// Whether these were all of `rows`.
+    complete: bool,
     chunk: Chunk,
     watermark: u64,
     read_at: i64,

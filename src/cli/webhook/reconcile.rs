@@ -1,7 +1,7 @@
 //! `headgate webhook reconcile`: what the provider never managed to deliver, or only told of, is found by its API and delivered now.
 //!
 //! # Order
-//! Oldest first, each posted when the one before it is safe.
+//! Oldest first, each posted when the one before it is safe. One that the gateway will always refuse is left out, and said.
 //!
 //! # Duplicates
 //! Each has the id that its delivery has, and no more than the window is looked back in which the gateway knows an id again. Where
@@ -22,6 +22,7 @@ use headgate_webhook::{
     Endpoint,
     api::{Batch, Missed},
 };
+use reqwest::StatusCode;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ struct Outcome<'a> {
     delivered: usize,
     /// Asked of the provider, which delivers them itself.
     asked: usize,
+    /// Fetched, posted and refused: too large, say. They are left out.
+    refused: usize,
 }
 
 impl Reconcile {
@@ -91,7 +94,8 @@ impl Reconcile {
         let wish = self.access.wish(&public_url, &[]);
         let missed = Missed::find(provider.name(), &api, &wish, &place.read()?, since).await;
         let mut missed = missed.map_err(failed)?;
-        let mut outcome = Outcome { source: &self.source, provider: provider.name(), delivered: 0, asked: 0 };
+        let mut outcome =
+            Outcome { source: &self.source, provider: provider.name(), delivered: 0, asked: 0, refused: 0 };
         while let Some(batch) = missed.next().await.map_err(failed)? {
             deliver(&batch, &endpoint, &base, &mut outcome).await?;
             if let Some(bookmark) = &batch.bookmark {
@@ -102,9 +106,15 @@ impl Reconcile {
             let mut text =
                 serde_json::to_vec(&outcome).map_err(|error| Failure::internal(error.to_string()))?;
             text.push(b'\n');
-            return print(&text);
+            print(&text)?;
+        } else {
+            print(outcome.text(provider.title()).as_bytes())?;
         }
-        print(outcome.text(provider.title()).as_bytes())
+        if outcome.refused > 0 {
+            let text = format!("the gateway refused {} of them, which are left out", outcome.refused);
+            return Err(Failure::refused(text).with_fix("its log says why; max_body limits their size"));
+        }
+        Ok(())
     }
 
     /// How far to look back, in microseconds: never to what the gateway no longer knows again when it is posted.
@@ -137,8 +147,17 @@ async fn deliver(
         let signed = endpoint
             .sign_delivery(delivery.headers.clone(), delivery.body.clone(), time::now())
             .map_err(|error| Failure::usage(error.to_string()))?;
-        send::post(base, signed).await?;
-        outcome.delivered += 1;
+        let status = send::attempt(base, signed).await?.status();
+        match status {
+            status if status.is_success() => outcome.delivered += 1,
+            // Nothing but the delivery itself is at fault, and it will be the same the next time: it must not hold up those
+            // behind it.
+            StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY => outcome.refused += 1,
+            status => return Err(send::refused(status)),
+        }
     }
     Ok(())
 }

@@ -61,7 +61,13 @@ pub(super) fn base(config: &Config, source: &str, url: Option<&str>) -> String {
 }
 
 /// Posts a signed delivery; anything but a 2xx is a failure.
-pub(super) async fn post(base: &str, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
+async fn post(base: &str, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
+    let answer = attempt(base, signed).await?;
+    if answer.status().is_success() { Ok(answer) } else { Err(refused(answer.status())) }
+}
+
+/// Posts it; an answer other than that it cannot be taken now.
+pub(super) async fn attempt(base: &str, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
     let client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .no_proxy()
@@ -81,11 +87,12 @@ pub(super) async fn post(base: &str, signed: SignedRequest) -> Result<reqwest::R
         return Err(Failure::unavailable(format!("the gateway answered {status}"))
             .with_fix("come again later; `headgate status` shows the broker and the spool, rate_limit the source's limit"));
     }
-    if !status.is_success() {
-        return Err(Failure::refused(format!("the gateway answered {status}"))
-            .with_fix("its log says why; was it started with another secret?"));
-    }
     Ok(answer)
+}
+
+pub(super) fn refused(status: reqwest::StatusCode) -> Failure {
+    Failure::refused(format!("the gateway answered {status}"))
+        .with_fix("its log says why; was it started with another secret?")
 }
 
 /// An address to call where one is listened on: every address is also this machine's own.

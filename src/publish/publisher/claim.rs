@@ -13,7 +13,8 @@
 //!   it. If it is refused, the run ends, and the next one looks again.
 //! * **Limits**: a machine that is gone without a word stays connected until the server misses it, which takes minutes. A
 //!   run waits [`PATIENCE`] for it. Within a cluster, that a subscription is gone and what its connection had sent
-//!   may travel on different ways. Where the subject is forbidden, only the first message's way alone is left.
+//!   may travel on different ways. Where the subject is forbidden, or somebody subscribes to all subjects, only the first
+//!   message's way alone is left.
 
 use super::Publisher;
 use crate::broker::wire::{Arrival, Lost, Wire};
@@ -73,7 +74,7 @@ impl Publisher {
     /// that would go on that this one has begun.
     pub(super) fn hear(&self, wire: &mut Wire, question: &[u8]) -> Result<(), Fault> {
         if question == REJOIN.as_bytes() {
-            wire.ask(BEGIN);
+            wire.ask(&self.claim_subject(), BEGIN);
         }
         yield_to(question)
     }
@@ -88,25 +89,40 @@ impl Publisher {
     ) -> Result<bool, Unclaimed> {
         let subject = self.claim_subject();
         wire.hold(&subject);
-        wire.ask(question);
-        let (mut again, mut told) = (None, false);
+        wire.ask(&subject, question);
+        // Whether the question is one that only those hear who listen to everything; asked once, and not by a run that goes on:
+        // it waits for an answer of another kind.
+        let (mut probing, mut probed) = (false, question != BEGIN);
+        let mut again = None;
         loop {
             let arrival = tokio::select! {
                 arrival = wire.next() => arrival.map_err(Unclaimed::Lost)?,
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                    wire.ask(question);
+                    wire.ask(&subject, question);
                     again = None;
                     continue;
                 }
             };
             match arrival {
+                Arrival::Alone if probing => {
+                    tracing::info!(subject, "waiting for an earlier connection to nats to end");
+                    probing = false;
+                    again = Some(Instant::now() + ASK_EVERY);
+                }
                 Arrival::Alone => return Ok(true),
+                Arrival::Heard if probing => {
+                    tracing::info!(
+                        subject,
+                        "somebody subscribes to all subjects: whether an earlier connection is left cannot be told"
+                    );
+                    return Ok(true);
+                }
+                Arrival::Heard if !probed => {
+                    (probing, probed) = (true, true);
+                    wire.ask(&format!("{subject}.nobody"), question);
+                }
                 Arrival::Heard if patience.is_zero() => return Ok(false),
                 Arrival::Heard => {
-                    if !told {
-                        tracing::info!(subject, "waiting for an earlier connection to nats to end");
-                        told = true;
-                    }
                     patience = patience.saturating_sub(ASK_EVERY);
                     again = Some(Instant::now() + ASK_EVERY);
                 }

@@ -11,7 +11,9 @@ impl Publisher {
     ///
     /// The old wire is left behind whatever was wrong: what is still in it is either stored in its place of the chain or
     /// refused, and its answers come to nobody.
-    pub(super) async fn resync(&mut self, broken: &Broken) -> Result<Wire, Fault> {
+    pub(super) async fn resync(&mut self, old: Wire, broken: &Broken) -> Result<Wire, Fault> {
+        // Or the new one would hear it, and wait for it to end.
+        drop(old);
         self.state.metrics.resyncs.inc();
         tracing::warn!(
             in_flight = self.window.len(),

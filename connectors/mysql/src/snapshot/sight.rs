@@ -28,22 +28,22 @@ pub(crate) enum Sight {
 pub(crate) struct Told {
     /// Their names, where the server judges by them.
     names: Option<VecDeque<String>>,
-    count: u64,
     /// Where the last one began, or where the log ended before the first.
     place: u64,
 }
 
-/// How much had been told.
-#[derive(Clone, Copy, Debug)]
+/// What had been told.
+#[derive(Clone, Debug)]
 pub(crate) struct Mark {
-    count: u64,
+    /// The last names: what comes after must not make them forgotten.
+    names: Vec<String>,
     place: u64,
 }
 
 impl Told {
     /// `begun`: a place in the log before which a read has to see everything.
     pub(crate) fn new(by_name: bool, begun: u64) -> Self {
-        Self { names: by_name.then(VecDeque::new), count: 0, place: begun.saturating_sub(1) }
+        Self { names: by_name.then(VecDeque::new), place: begun.saturating_sub(1) }
     }
 }
 
@@ -52,7 +52,6 @@ impl snapshots::Told for Told {
     type Mark = Mark;
 
     fn note(&mut self, transaction: &Transaction) {
-        self.count += 1;
         self.place = self.place.max(transaction.commit);
         if let Some(names) = &mut self.names {
             // The oldest one's memory serves the newest.
@@ -64,18 +63,16 @@ impl snapshots::Told for Told {
     }
 
     fn mark(&self) -> Mark {
-        Mark { count: self.count, place: self.place }
+        Mark { names: self.names.iter().flatten().cloned().collect(), place: self.place }
     }
 
-    fn all_seen(&self, by: &Sight, until: &Mark) -> bool {
+    fn all_seen(by: &Sight, told: &Mark) -> bool {
         match by {
             Sight::Settled => true,
-            Sight::Place(place) => *place > until.place,
+            Sight::Place(place) => *place > told.place,
+            // A transaction without a name is of a time before names.
             Sight::Names(seen) => {
-                let later = usize::try_from(self.count.saturating_sub(until.count)).unwrap_or(usize::MAX);
-                let mut names = self.names.iter().flatten().rev().skip(later);
-                // A transaction without a name is of a time before names.
-                names.all(|name| name.parse().map_or(true, |gtid| seen.contains(&gtid)))
+                told.names.iter().all(|name| name.parse().map_or(true, |gtid| seen.contains(&gtid)))
             }
         }
     }
@@ -94,6 +91,7 @@ mod tests {
 
     #[test]
     fn a_read_has_to_see_what_had_been_told() {
+        let all_seen = <Told as snapshots::Told>::all_seen;
         let mut told = Told::new(true, 900);
         told.note(&transaction(7));
         let mark = told.mark();
@@ -101,13 +99,14 @@ mod tests {
         let seen = |text: &str| {
             Sight::Names(format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:{text}").parse().unwrap())
         };
-        assert!(told.all_seen(&seen("1-7"), &mark) && !told.all_seen(&seen("1-6"), &mark));
-        assert!(!told.all_seen(&seen("1-7"), &told.mark()));
-        assert!(told.all_seen(&Sight::Place(1008), &mark) && !told.all_seen(&Sight::Place(1007), &mark));
+        assert!(all_seen(&seen("1-7"), &mark) && !all_seen(&seen("1-6"), &mark));
+        assert!(!all_seen(&seen("1-7"), &told.mark()));
+        assert!(all_seen(&Sight::Place(1008), &mark) && !all_seen(&Sight::Place(1007), &mark));
         (0..2 * REMEMBERED as u64).for_each(|_| told.note(&transaction(9)));
-        assert!(told.all_seen(&seen("9"), &told.mark()), "what is long past is taken to be seen");
+        assert!(all_seen(&seen("9"), &told.mark()), "what is long past is taken to be seen");
+        assert!(!all_seen(&seen("1-6"), &mark), "however much comes after");
         let fresh = Told::new(false, 900);
-        assert!(fresh.all_seen(&Sight::Place(900), &fresh.mark()));
-        assert!(!fresh.all_seen(&Sight::Place(899), &fresh.mark()));
+        assert!(all_seen(&Sight::Place(900), &fresh.mark()));
+        assert!(!all_seen(&Sight::Place(899), &fresh.mark()));
     }
 }

@@ -40,14 +40,13 @@ impl Visibility {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     last: VecDeque<u32>,
-    count: u64,
 }
 
 impl snapshots::Told for Told {
     /// `None` where the server tells nothing before it can be seen: a standby, which cannot tell either which transactions run.
     type Sight = Option<Visibility>;
-    /// How many there have been.
-    type Mark = u64;
+    /// The last ones: what comes after must not make them forgotten.
+    type Mark = Vec<u32>;
 
     fn note(&mut self, transaction: &Transaction) {
         if let Ok(xid) = transaction.id.parse() {
@@ -55,12 +54,12 @@ impl snapshots::Told for Told {
         }
     }
 
-    fn mark(&self) -> u64 {
-        self.count
+    fn mark(&self) -> Vec<u32> {
+        self.last.iter().copied().collect()
     }
 
-    fn all_seen(&self, by: &Option<Visibility>, until: &u64) -> bool {
-        by.as_ref().is_none_or(|by| self.all_seen_by(by, *until))
+    fn all_seen(by: &Option<Visibility>, told: &Vec<u32>) -> bool {
+        by.as_ref().is_none_or(|by| told.iter().all(|&xid| by.sees(xid)))
     }
 }
 
@@ -70,13 +69,6 @@ impl Told {
             self.last.pop_front();
         }
         self.last.push_back(xid);
-        self.count += 1;
-    }
-
-    /// Whether a read saw all of those that had been told when there were `count` of them.
-    fn all_seen_by(&self, by: &Visibility, count: u64) -> bool {
-        let later = usize::try_from(self.count.saturating_sub(count)).unwrap_or(usize::MAX);
-        self.last.iter().rev().skip(later).all(|&xid| by.sees(xid))
     }
 }
 
@@ -84,6 +76,7 @@ impl Told {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use headgate_sdk::snapshots::Told as _;
 
     #[test]
     fn sees_what_had_ended() {
@@ -108,15 +101,17 @@ mod tests {
 
     #[test]
     fn remembers_the_last_ones() {
+        let all_seen = <Told as snapshots::Told>::all_seen;
+        let seen = |text: &str| Visibility::parse(text);
         let mut told = Told::default();
         told.note_xid(10);
-        let count = told.count;
+        let mark = told.mark();
         told.note_xid(20);
-        let seen = Visibility::parse("15:15:").unwrap();
-        assert!(told.all_seen_by(&seen, count), "20 came later");
-        assert!(!told.all_seen_by(&seen, told.count));
-        assert!(!told.all_seen_by(&Visibility::parse("10:15:10").unwrap(), count));
+        assert!(all_seen(&seen("15:15:"), &mark), "20 came later");
+        assert!(!all_seen(&seen("15:15:"), &told.mark()));
+        assert!(!all_seen(&seen("10:15:10"), &mark));
         (0..REMEMBERED as u32).for_each(|xid| told.note_xid(xid % 9));
-        assert!(told.all_seen_by(&seen, told.count));
+        assert!(all_seen(&seen("15:15:"), &told.mark()), "what is long past is taken to be seen");
+        assert!(!all_seen(&seen("10:15:10"), &mark), "however much comes after");
     }
 }

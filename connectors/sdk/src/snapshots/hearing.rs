@@ -33,18 +33,18 @@ impl<R: Reader> Snapshots<R> {
     fn hear_row(&mut self, change: &Change<'_>) -> bool {
         let (schema, table) = (&change.relation.schema, &change.relation.table);
         let of = |name: &TableName| name.table == *table && name.schema == *schema;
-        let (mut voided, mut moved) = (None, None);
+        let (mut voided, mut moved) = (Vec::new(), None);
         for held in self.held.iter_mut().filter(|held| of(&held.name)) {
             match held.chunk.changed(change, R::LOG_FORM) {
                 Effect::None => {}
                 Effect::Moved(key) => moved = Some(key),
-                Effect::Void => voided = Some(held.job),
+                Effect::Void => voided.push(held.job),
             }
         }
         if let Some(reading) = self.reading.as_mut().filter(|reading| of(&reading.name)) {
             reading.notes.note(change);
         }
-        if let Some(job) = voided {
+        for job in voided {
             self.void(job);
         }
         if change.op == Op::Truncated && change.relation.key.is_empty() {
@@ -58,16 +58,24 @@ impl<R: Reader> Snapshots<R> {
             moved = moved_to(change);
         }
         let Some(key) = moved else { return false };
-        let mut noted = false;
+        let (mut noted, mut restarted) = (false, Vec::new());
         for job in &mut self.jobs {
-            // Before a table's first row everything about it is still to come.
-            let begun = job.place.after.is_some() || !job.place.again.is_empty();
+            // Before a table's first row has been read everything about it is still to come.
+            let begun = job.place.after.is_some()
+                || !job.place.again.is_empty()
+                || self.held.iter().any(|held| held.job == job.job.id);
             if begun && job.current().is_some_and(of) {
                 noted = true;
                 if !job.place.repeat(key.clone()) {
                     tracing::info!(job = job.job.id, table = %format!("{schema}.{table}"), "too many rows change their key while their table is read: reading it from its beginning");
-                    job.start_table();
+                    restarted.push(job.job.id);
                 }
+            }
+        }
+        for id in restarted {
+            self.void(id);
+            if let Some(job) = self.jobs.iter_mut().find(|job| job.job.id == id) {
+                job.start_table();
             }
         }
         if noted {

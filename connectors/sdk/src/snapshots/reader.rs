@@ -72,7 +72,7 @@ pub trait Table: Send + Sync + 'static {
 pub trait Told: Send {
     /// What a read saw.
     type Sight;
-    /// A moment in what was told.
+    /// What had been told at a moment, as far as a read can have missed it.
     type Mark: Send;
 
     /// Notes a transaction.
@@ -81,8 +81,8 @@ pub trait Told: Send {
     /// Now.
     fn mark(&self) -> Self::Mark;
 
-    /// Whether a read saw all that had been told until then.
-    fn all_seen(&self, by: &Self::Sight, until: &Self::Mark) -> bool;
+    /// Whether a read saw all that had been told by then.
+    fn all_seen(by: &Self::Sight, told: &Self::Mark) -> bool;
 }
 
 /// Which rows to read.

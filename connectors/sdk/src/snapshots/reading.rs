@@ -153,7 +153,7 @@ impl<R: Reader> Snapshots<R> {
         let size = self.jobs.get(at).map(|job| self.pace.resize(job.size, chunk.len(), chunk.bytes(), took));
         // What goes on from an earlier chunk was judged with that.
         let middle = self.jobs.get(at).is_some_and(|job| job.ahead == Ahead::Middle);
-        let seen = middle || self.told.all_seen(&sight, &told);
+        let seen = middle || R::Told::all_seen(&sight, &told);
         let moved = notes.apply(&mut chunk, R::LOG_FORM);
         let (Some(moved), true, false) = (moved, seen, void) else {
             self.void(id);
@@ -185,7 +185,7 @@ impl<R: Reader> Snapshots<R> {
                 }
             }
         }
-        self.held.push_back(Held { job: id, name, rows, chunk, watermark, read_at, next: 0 });
+        self.held.push_back(Held { job: id, name, rows, complete, chunk, watermark, read_at, next: 0 });
     }
 
     /// A table cannot be read.

@@ -95,9 +95,9 @@ impl<R: Reader> Snapshots<R> {
     fn chunk_told(&mut self, at: usize, held: &Held, last: Option<Position>) {
         let Some(job) = self.jobs.get_mut(at) else { return };
         match &held.rows {
-            // Those that were not found are there no more.
-            Rows::Keys(keys) => job.place.again.retain(|again| !keys.contains(again)),
-            Rows::After(..) | Rows::All => {}
+            // Those that were not found are there no more, unless reading ended before it came to them.
+            Rows::Keys(keys) if held.complete => job.place.again.retain(|again| !keys.contains(again)),
+            Rows::Keys(_) | Rows::After(..) | Rows::All => {}
         }
         // Read to its end it is as soon as its last chunk has come, told only when no chunk of it waits any more.
         let waits = self.held.iter().any(|other| other.job == held.job);

@@ -43,9 +43,17 @@ pub(super) async fn find(api: &Api, wish: &Wish<'_>) -> Result<Option<Hook>, Api
                 return made(hook).map(Some);
             }
         }
-        page = answer.next;
+        page = other_than(&path, answer.next)?;
     }
     Ok(None)
+}
+
+/// The next page, which must not be the same again.
+fn other_than(path: &str, next: Option<String>) -> Result<Option<String>, ApiError> {
+    if next.as_deref() == Some(path) {
+        return Err(ApiError::Strange("a page that leads to itself"));
+    }
+    Ok(next)
 }
 
 pub(super) async fn make(api: &Api, wish: &Wish<'_>, secret: &Secret) -> Result<Hook, ApiError> {
@@ -114,7 +122,7 @@ impl Missed {
                     return Err(ApiError::TooMany(MISSED));
                 }
             }
-            page = answer.next.filter(|_| !done);
+            page = other_than(&path, answer.next.filter(|_| !done))?;
         }
         let mut missed: Vec<Attempts> = attempts.into_values().filter(|event| !event.arrived).collect();
         // Newest first is how they are listed; oldest first is how they happened.

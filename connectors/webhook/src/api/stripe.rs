@@ -22,6 +22,9 @@ pub(super) async fn find(api: &Api, wish: &Wish<'_>) -> Result<Option<Hook>, Api
             }
         }
         match following(root, &endpoints) {
+            Some(next) if next == after => {
+                return Err(ApiError::Strange("a page of endpoints that leads to itself"));
+            }
             Some(next) => after = next,
             None => return Ok(None),
         }
