@@ -4,6 +4,8 @@
 //! A chunk was read at one moment, and may be told only when the log has been told beyond that moment. Whatever the log told
 //! from before the read until then goes over the chunk: new values replace old ones, deleted rows fall out. A value that an event of
 //! the log could not carry has not changed, so the chunk's own stays, and the row that is told in the end is whole.
+//! That holds as long as the row keeps its key: under the old key the chunk may have another row by now. So a row that moves
+//! without all its values is given up here and read again, and where the new key is there already, the chunk is ahead of the log.
 //!
 //! # Memory
 //! One buffer for all values. New values are appended to it; a chunk that grows too much is given up, to be read again.
