@@ -7,9 +7,11 @@ use crate::support::{
     mysql::{MySql, PASSWORD, Version},
     mysql_shop::{MySqlShop, is_mark, mark, write},
     nats::Nats,
+    proxy::Proxy,
     stream,
     tls::Authority,
 };
+use mysql_async::prelude::Queryable as _;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -87,7 +89,6 @@ async fn proposes_what_runs(version: Version, settings: &[&str]) {
     let writing = tokio::spawn({
         let mut session = server.session().await;
         async move {
-            use mysql_async::prelude::Queryable as _;
             for id in 1..2000 {
                 session.query_drop(format!("INSERT INTO orders VALUES ({id}, 'early')")).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -162,77 +163,191 @@ async fn init_proposes_what_runs_mariadb() {
     proposes_what_runs(Version::MariaDb118, &["--userstat=ON", "--binlog-expire-logs-seconds=86400"]).await;
 }
 
-/// Everything that can be changed while the server runs is fixed by the statement that `check` names.
-async fn fixes_what_it_finds(version: Version, bad: &[&str], expected: &[&str], left: &[&str]) {
-    let bad =
-        [&["--binlog-row-image=MINIMAL", "--binlog-row-metadata=MINIMAL", "--binlog-checksum=NONE"], bad]
-            .concat();
+/// What is not good of the source `shop`: subject and fix.
+fn unwell(gateway: &Gateway) -> Vec<(String, String)> {
+    let output = gateway.command().args(["check", "--json"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!text.contains(PASSWORD), "{text}");
+    let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let mut unwell = Vec::new();
+    for finding in answer["findings"].as_array().unwrap() {
+        if finding["scope"] == "shop" && finding["severity"] != "good" {
+            let text = |key: &str| finding[key].as_str().filter(|text| !text.is_empty());
+            assert!(text("why").is_some() && text("fix").is_some(), "{finding}");
+            unwell.push((text("subject").unwrap().to_owned(), text("fix").unwrap().to_owned()));
+        }
+    }
+    unwell
+}
+
+/// The statements of a fix; none if it is no SQL.
+fn statements(fix: &str) -> Vec<&str> {
+    let verb = fix.split(' ').next().unwrap();
+    if !["SET", "ALTER", "GRANT", "CREATE", "PURGE"].contains(&verb) {
+        return Vec::new();
+    }
+    fix.split(";\n").collect()
+}
+
+/// Every statement that `check` names can be run as it stands, and its finding is gone then.
+async fn fixes_what_it_finds(
+    version: Version,
+    bad: &[&str],
+    more: &[&str],
+    expected: &[&str],
+    left: &[&str],
+) {
+    let bad = [
+        &[
+            "--binlog-row-image=MINIMAL",
+            "--binlog-row-metadata=MINIMAL",
+            "--binlog-checksum=NONE",
+            "--max-allowed-packet=1M",
+        ],
+        bad,
+    ]
+    .concat();
     let Some(shop) = MySqlShop::with(version, &bad).await else { return };
     shop.server
         .execute(&[
             "CREATE TABLE keyless (a int, b int, UNIQUE KEY (a))",
+            "CREATE TABLE `odd ``name` (id int, row_id_1 int)",
+            "CREATE TABLE counted (n int NOT NULL AUTO_INCREMENT, KEY (n))",
+            "CREATE TABLE parted (a int) PARTITION BY HASH (a) PARTITIONS 2",
+            "INSERT INTO keyless VALUES (1, 1), (NULL, 2)",
+            "INSERT INTO counted VALUES (), ()",
             "CREATE TABLE named (a int NOT NULL, UNIQUE KEY (a))",
             "CREATE TABLE parent (id int PRIMARY KEY)",
             "CREATE TABLE child (id int PRIMARY KEY, parent_id int, FOREIGN KEY (parent_id) REFERENCES parent (id) ON DELETE CASCADE)",
         ])
         .await;
+    shop.server.execute(more).await;
     let lines = "tables = [\"shop.*\", \"absent.*\"]\noutage_budget = \"2h\"\n".to_owned();
     let gateway = Gateway::configure(&Settings { source_lines: lines, ..shop.settings() });
-    let found = check(&gateway);
-    assert_eq!(open(&found), expected, "{found:?}");
-    for (severity, finding) in found.values().filter(|(severity, _)| severity != "good") {
-        let fix = finding["fix"].as_str().unwrap_or_default();
-        assert!(
-            !fix.is_empty() && !finding["why"].as_str().unwrap_or_default().is_empty(),
-            "{severity}: {finding}"
-        );
-        if fix.starts_with("SET ") || fix.starts_with("ALTER TABLE") {
-            let statement = fix.split("; ").next().unwrap();
-            if !statement.contains("enforce_gtid") {
-                shop.server.execute(&[statement]).await;
-            }
+    let found = unwell(&gateway);
+    let subjects = |found: &[(String, String)]| {
+        let mut subjects: Vec<String> = found.iter().map(|(subject, _)| subject.clone()).collect();
+        subjects.sort();
+        subjects
+    };
+    assert_eq!(subjects(&found), expected, "{found:?}");
+    for (subject, fix) in &found {
+        for statement in statements(fix) {
+            let mut session = shop.server.session().await;
+            let run = session.query_drop(statement).await;
+            run.unwrap_or_else(|error| panic!("{subject}: {statement}: {error}"));
         }
     }
-    let found = check(&gateway);
-    assert_eq!(open(&found), left, "{found:?}");
+    let found = unwell(&gateway);
+    assert_eq!(subjects(&found), left, "{found:?}");
+    let sql: Vec<_> = found.iter().filter(|(_, fix)| !statements(fix).is_empty()).collect();
+    assert!(sql.is_empty(), "it did not help: {sql:?}");
 }
 
 #[tokio::test]
 async fn check_fixes_what_it_finds_mysql() {
     fixes_what_it_finds(
         Version::MySql97,
-        &["--binlog-expire-logs-seconds=3600", "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"],
+        &[
+            "--binlog-expire-logs-seconds=3600",
+            "--gtid-mode=OFF",
+            "--enforce-gtid-consistency=OFF",
+            "--binlog-row-value-options=PARTIAL_JSON",
+            "--server-id=0",
+            "--log-replica-updates=OFF",
+        ],
+        &["REVOKE REPLICATION SLAVE ON *.* FROM cdc"],
+        &[
+            "binlog_checksum",
+            "binlog_row_image",
+            "binlog_row_metadata",
+            "binlog_row_value_options",
+            "gtid_mode",
+            "key of shop.counted",
+            "key of shop.keyless",
+            "key of shop.odd `name",
+            "key of shop.parted",
+            "log_replica_updates",
+            "max_allowed_packet",
+            "privilege",
+            "retention",
+            "server_id",
+            "tables",
+        ],
+        &["key of shop.parted", "log_replica_updates", "tables"],
+    )
+    .await;
+    // Log that is kept for ever, in either way; names that were begun to be given.
+    fixes_what_it_finds(
+        Version::MySql97,
+        &["--binlog-expire-logs-auto-purge=OFF", "--gtid-mode=OFF_PERMISSIVE"],
+        &["SET GLOBAL binlog_expire_logs_seconds = 0"],
         &[
             "binlog_checksum",
             "binlog_row_image",
             "binlog_row_metadata",
             "gtid_mode",
+            "key of shop.counted",
             "key of shop.keyless",
+            "key of shop.odd `name",
+            "key of shop.parted",
+            "max_allowed_packet",
             "retention",
             "tables",
         ],
-        &["gtid_mode", "tables"],
+        &["key of shop.parted", "tables"],
     )
     .await;
 }
 
 #[tokio::test]
 async fn check_fixes_what_it_finds_mariadb() {
+    let versioned = ["CREATE TABLE versioned (a int) WITH SYSTEM VERSIONING"];
     fixes_what_it_finds(
         Version::MariaDb118,
         &["--binlog-expire-logs-seconds=3600", "--max-binlog-total-size=1G", "--binlog-do-db=elsewhere"],
+        &[&versioned[..], &["REVOKE REPLICATION SLAVE, SLAVE MONITOR ON *.* FROM cdc"]].concat(),
         &[
             "binlog_checksum",
             "binlog_row_image",
             "binlog_row_metadata",
             "foreign keys of shop.child",
+            "key of shop.counted",
             "key of shop.keyless",
+            "key of shop.odd `name",
+            "key of shop.parted",
+            "key of shop.versioned",
             "log of shop",
+            "max_allowed_packet",
             "max_binlog_total_size",
+            "privilege",
+            "privilege",
             "retention",
             "tables",
         ],
-        &["foreign keys of shop.child", "log of shop", "tables"],
+        &["foreign keys of shop.child", "key of shop.parted", "log of shop", "tables"],
+    )
+    .await;
+    fixes_what_it_finds(
+        Version::MariaDb1011,
+        &["--expire-logs-days=0", "--log-slave-updates=OFF"],
+        &versioned,
+        &[
+            "binlog_checksum",
+            "binlog_row_image",
+            "binlog_row_metadata",
+            "foreign keys of shop.child",
+            "key of shop.counted",
+            "key of shop.keyless",
+            "key of shop.odd `name",
+            "key of shop.parted",
+            "key of shop.versioned",
+            "log_slave_updates",
+            "max_allowed_packet",
+            "retention",
+            "tables",
+        ],
+        &["foreign keys of shop.child", "key of shop.parted", "log_slave_updates", "tables"],
     )
     .await;
 }
@@ -338,6 +453,16 @@ async fn what_the_server_cannot_do_is_refused() {
     let source = shop.server.url().replace(&format!("cdc:{PASSWORD}"), "old:sesame");
     let found = check(&Gateway::configure(&Settings { source, ..shop.settings() }));
     assert!(found["connection"].1.to_string().contains("sha256_password"), "{found:?}");
+    // Somebody on the way changes the key that the password is to be encrypted with; it comes after the greeting.
+    shop.server.execute(&["CREATE USER fresh IDENTIFIED WITH caching_sha2_password BY 'sesame'"]).await;
+    let proxy = Proxy::start(shop.server.port()).await;
+    let source = shop.server.url_at(proxy.port()).replace(&format!("cdc:{PASSWORD}"), "fresh:sesame");
+    let source = format!("{source}?ssl-mode=disabled");
+    proxy.damage(105);
+    let found = check(&Gateway::configure(&Settings { source, ..shop.settings() }));
+    let connection = &found["connection"].1;
+    assert!(connection["what"].as_str().unwrap().contains("could not make sense"), "{connection}");
+    assert!(connection["fix"].as_str().unwrap().contains("ssl-mode=verify_identity"), "{connection}");
 }
 
 /// Log that is not in the broker yet and will be purged is an alarm, and no longer one when it is.

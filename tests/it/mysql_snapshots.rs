@@ -5,6 +5,7 @@ use crate::support::{
     gateway::{Gateway, Settings},
     mysql::{MySql, Version},
     mysql_shop::{MySqlShop, is_mark, mark, write},
+    proxy::Proxy,
     stream::{self, Event},
 };
 use mysql_async::prelude::Queryable as _;
@@ -452,4 +453,108 @@ async fn a_replica_tells_what_was_there() {
         shop.assert_faithful().await;
         assert_eq!(gateway.terminate(), Some(0));
     }
+}
+
+/// What keeps the first snapshot from going on, and what to do.
+async fn trouble(gateway: &Gateway) -> (String, String) {
+    eventually("the snapshot tells its trouble", Duration::from_secs(30), || async {
+        let all = snapshots(gateway).await;
+        let text = |key: &str| all[0][key].as_str().map(str::to_owned);
+        text("error").zip(text("fix")).ok_or_else(|| format!("{all:?}"))
+    })
+    .await
+}
+
+async fn has_begun(shop: &MySqlShop, table: &str) {
+    eventually("the snapshot has begun", Duration::from_secs(30), || async {
+        let rows = told(&stream::read(&shop.nats, STREAM).await, table).len();
+        if rows > 100 { Ok(()) } else { Err(rows.to_string()) }
+    })
+    .await;
+}
+
+/// A condition names a column that is dropped meanwhile.
+#[tokio::test]
+async fn a_condition_that_fits_no_more_is_told_and_waits() {
+    for version in [Version::MySql97, Version::MariaDb1011] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        archive(&shop.server, 3_000).await;
+        shop.server.execute(&["ALTER TABLE archive ADD extra int"]).await;
+        let settings = shop.settings();
+        let source_lines = format!("{}snapshot_rate = 2000\n", settings.source_lines);
+        let mut gateway = Gateway::start(&Settings { source_lines, ..settings }).await;
+        assert_eq!(ask(&gateway, &["archive", "--where", "extra IS NULL", "--detach"]).0, Some(0));
+        has_begun(&shop, "shop.archive").await;
+        shop.server.execute(&["ALTER TABLE archive DROP extra"]).await;
+        let (error, fix) = trouble(&gateway).await;
+        assert!(error.contains("shop.archive") && error.contains("extra"), "{error}");
+        assert!(fix.contains("condition"), "{fix}");
+        shop.server.execute(&["ALTER TABLE archive ADD extra int"]).await;
+        are_done(&gateway, 1).await;
+        each_once(&stream::read(&shop.nats, STREAM).await, "shop.archive", 3_000);
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
+/// The index of the key that is walked is hidden from queries meanwhile. MySQL lets a session see it all the same.
+#[tokio::test]
+async fn an_index_that_is_hidden_is_walked_or_told() {
+    for version in [Version::MySql97, Version::MariaDb1011] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        archive(&shop.server, 3_000).await;
+        // The key is the first of two by name, and not the one by which the table is kept.
+        shop.server
+            .execute(&[
+                "CREATE TABLE indexed (id int NOT NULL, other int NOT NULL, UNIQUE KEY z (other), UNIQUE KEY a (id))",
+                "INSERT INTO indexed SELECT id, -id FROM archive",
+                "DROP TABLE archive",
+            ])
+            .await;
+        let mut gateway = Gateway::start(&initial(&shop, "snapshot_rate = 2000\n")).await;
+        has_begun(&shop, "shop.indexed").await;
+        let hide = if version == Version::MySql97 { "INVISIBLE" } else { "IGNORED" };
+        shop.server.execute(&[&format!("ALTER TABLE indexed ALTER INDEX a {hide}")]).await;
+        if version != Version::MySql97 {
+            let (error, fix) = trouble(&gateway).await;
+            assert!(error.contains("shop.indexed"), "{error}");
+            shop.server.execute(&[&fix]).await;
+        }
+        are_done(&gateway, 1).await;
+        each_once(&stream::read(&shop.nats, STREAM).await, "shop.indexed", 3_000);
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
+/// Rows that are lost on the way are not waited for; those that take the server long are.
+async fn patience(version: Version) {
+    let Some(shop) = MySqlShop::open(version).await else { return };
+    archive(&shop.server, 400).await;
+    shop.server.execute(&["CREATE TABLE loose (a int)", "INSERT INTO loose SELECT id FROM archive"]).await;
+    let proxy = Proxy::start(shop.server.port()).await;
+    let settings = shop.settings();
+    let source = format!("{}?ssl-mode=disabled", shop.server.url_at(proxy.port()));
+    let source_lines = "heartbeat = \"300ms\"\nconnect_timeout = \"1s\"\n".to_owned();
+    let mut gateway = Gateway::start(&Settings { source, source_lines, ..settings }).await;
+    for (table, column) in [("archive", "id"), ("loose", "a")] {
+        proxy.swallow(&format!("FROM `shop`.`{table}`"));
+        let (code, answer, error) = ask(&gateway, &[table]);
+        assert!(proxy.has_swallowed());
+        assert_eq!((code, &answer["rows"]), (Some(0), &400.into()), "{answer} {error}");
+        // Several times the source's patience, of which MySQL gives a sign only at the end.
+        let condition = format!("{column} > 0 AND SLEEP(0.01) = 0");
+        let (code, answer, error) = ask(&gateway, &[table, "--where", &condition]);
+        assert_eq!((code, &answer["rows"]), (Some(0), &400.into()), "{answer} {error}");
+    }
+    assert!(gateway.log().contains("has nothing more to say"), "{}", gateway.log());
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn rows_that_were_lost_are_not_waited_for_mysql() {
+    patience(Version::MySql97).await;
+}
+
+#[tokio::test]
+async fn rows_that_were_lost_are_not_waited_for_mariadb() {
+    patience(Version::MariaDb118).await;
 }

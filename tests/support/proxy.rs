@@ -6,7 +6,7 @@
 use super::port::Port;
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicU16, AtomicU32, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,6 +45,7 @@ pub(crate) struct Proxy {
     damage: Arc<AtomicU32>,
     stopped: CancellationToken,
     held: Arc<Mutex<Vec<u8>>>,
+    swallowed: Arc<Mutex<Option<String>>>,
 }
 
 impl Proxy {
@@ -56,15 +57,17 @@ impl Proxy {
         let (epoch, epochs) = watch::channel(CancellationToken::new());
         let stopped = CancellationToken::new();
         let (server, damage, held) = (Arc::new(AtomicU16::new(server)), Arc::default(), Arc::default());
+        let swallowed = Arc::default();
         let way = Way {
             server: Arc::clone(&server),
             damage: Arc::clone(&damage),
             held: Arc::clone(&held),
+            swallowed: Arc::clone(&swallowed),
             flow: flow.clone(),
             epochs,
         };
         tokio::spawn(accept(listener, way, stopped.clone()));
-        Self { port, flow, epoch, server, damage, stopped, held }
+        Self { port, flow, epoch, server, damage, stopped, held, swallowed }
     }
 
     /// Its own port.
@@ -86,6 +89,16 @@ impl Proxy {
     /// Changes one byte of what the server says next, as many bytes from now on.
     pub(crate) fn damage(&self, after: u32) {
         self.damage.store(after + 1, Relaxed);
+    }
+
+    /// Loses whatever the server answers to the next request with `words` in it, and after it on the same connection.
+    pub(crate) fn swallow(&self, words: &str) {
+        *self.swallowed.lock().unwrap() = Some(words.to_owned());
+    }
+
+    /// Whether that request has come.
+    pub(crate) fn has_swallowed(&self) -> bool {
+        self.swallowed.lock().unwrap().is_none()
     }
 
     /// What has been held back of the requests so far.
@@ -112,12 +125,14 @@ struct Way {
     /// Bytes until one is damaged, and one more; 0 for none.
     damage: Arc<AtomicU32>,
     held: Arc<Mutex<Vec<u8>>>,
+    /// Words of a request whose answer is lost.
+    swallowed: Arc<Mutex<Option<String>>>,
     flow: watch::Sender<Flow>,
     epochs: watch::Receiver<CancellationToken>,
 }
 
 async fn accept(listener: TcpListener, way: Way, stopped: CancellationToken) {
-    let Way { server, damage, held, flow, epochs } = way;
+    let Way { server, damage, held, swallowed, flow, epochs } = way;
     let connections = TaskTracker::new();
     while let Some(Ok((client, _))) = stopped.run_until_cancelled(listener.accept()).await {
         let epoch = epochs.borrow().clone();
@@ -128,13 +143,24 @@ async fn accept(listener: TcpListener, way: Way, stopped: CancellationToken) {
         // Either side's end is the connection's.
         let connection = epoch.child_token();
         let held = Arc::clone(&held);
+        let (swallowed, lost) = (Arc::clone(&swallowed), Arc::new(AtomicBool::new(false)));
+        let loses = Arc::clone(&lost);
         let keep = move |bytes: &mut [u8], open: bool| {
             if !open {
                 held.lock().unwrap().extend_from_slice(bytes);
             }
+            let mut swallowed = swallowed.lock().unwrap();
+            if swallowed.as_ref().is_some_and(|words| String::from_utf8_lossy(bytes).contains(words)) {
+                *swallowed = None;
+                loses.store(true, Relaxed);
+            }
+            true
         };
         let damage = Arc::clone(&damage);
-        let spoil = move |bytes: &mut [u8], _: bool| spoil(bytes, &damage);
+        let spoil = move |bytes: &mut [u8], _: bool| {
+            spoil(bytes, &damage);
+            !lost.load(Relaxed)
+        };
         let requests =
             carry(from_client, to_server, flow.subscribe(), |flow| flow.requests, keep, connection.clone());
         let answers = carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, spoil, connection);
@@ -148,7 +174,8 @@ async fn carry(
     mut to: OwnedWriteHalf,
     mut flow: watch::Receiver<Flow>,
     open: impl Fn(&Flow) -> bool,
-    tap: impl Fn(&mut [u8], bool),
+    // Whether the bytes go on.
+    tap: impl Fn(&mut [u8], bool) -> bool,
     connection: CancellationToken,
 ) {
     let mut bytes = vec![0; 64 << 10];
@@ -156,7 +183,9 @@ async fn carry(
         loop {
             let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
             let now = open(&flow.borrow());
-            tap(&mut bytes[..count], now);
+            if !tap(&mut bytes[..count], now) {
+                continue;
+            }
             if flow.wait_for(&open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
                 return;
             }

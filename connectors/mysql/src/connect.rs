@@ -1,6 +1,7 @@
 //! From a URL to an authenticated session.
 
 mod packet;
+mod password;
 mod replication;
 mod tls;
 
@@ -8,9 +9,11 @@ pub(crate) use packet::Packets;
 pub(crate) use replication::{OK, REFUSED, Replication, refusal};
 
 use crate::Config;
+use futures_util::FutureExt as _;
 use headgate_sdk::Fault;
 use mysql_async::{ClientIdentity, Conn, DriverError, Error, OptsBuilder, SslOpts};
-use std::{path::PathBuf, time::Duration};
+use password::Withheld;
+use std::{panic::AssertUnwindSafe, path::PathBuf, time::Duration};
 
 /// The largest event that is taken: the protocol's own limit on a packet's content.
 const LARGEST_PACKET: usize = 1 << 30;
@@ -47,7 +50,6 @@ pub(crate) struct Target {
     authority: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
     timeout: Duration,
-    /// How long a session may leave a question unanswered.
     patience: Duration,
 }
 
@@ -97,6 +99,11 @@ impl Target {
                 Err(Fault::transient(what).into())
             }
         }
+    }
+
+    /// How long a session may leave a question unanswered.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn parse(url: &str, timeout: Duration) -> Result<Self, UrlError> {
@@ -235,8 +242,10 @@ impl Target {
         if ssl.is_some() {
             options = options.ssl_opts(ssl);
         }
-        match tokio::time::timeout(self.timeout, Conn::new(options)).await {
-            Ok(opened) => opened,
+        // The driver panics at a key that is none, before it has said anything secret; see `password`.
+        let opened = AssertUnwindSafe(Conn::new(options)).catch_unwind();
+        match tokio::time::timeout(self.timeout, opened).await {
+            Ok(opened) => opened.unwrap_or_else(|_| Err(Error::Other(Withheld::Nonsense.into()))),
             Err(_) => Err(Error::Io(mysql_async::IoError::Io(std::io::Error::new(
                 std::io::ErrorKind::TimedOut,
                 format!("no answer within {:?}", self.timeout),
@@ -264,6 +273,9 @@ impl Target {
                 Fault::definite(format!("{doing}: the server has no TLS"))
                     .with_fix("give the server a certificate (ssl_cert, ssl_key), or, on a network that you trust, set ssl-mode=preferred in the url")
             }
+            Error::Other(error) if error.is::<Withheld>() => Fault::transient(doing)
+                .with_fix("let nobody be in between: ssl-mode=verify_identity in the url; or see that the server has a sound key (caching_sha2_password_public_key_path)")
+                .with_cause(error),
             error => match certificate_error(&error) {
                 // It may be renewed, or another server may come back behind the address: tried again.
                 Some(found) => Fault::transient(format!("{doing}: the server's certificate does not prove who it is"))

@@ -94,15 +94,16 @@ fn version(server: &Server) -> Finding {
     Finding::good("version", server.name())
 }
 
-/// How a setting is changed for good while the server runs.
-fn set(server: &Server, name: &str, value: &str) -> String {
-    match server.flavor {
-        Flavor::MySql => format!("SET PERSIST {name} = {value}"),
-        Flavor::MariaDb => {
-            let plain = value.trim_matches('\'');
-            format!("SET GLOBAL {name} = {value}; and {name} = {plain} in the server's configuration")
-        }
+/// Adds the statement that changes a setting, which MariaDB forgets.
+fn with_setting(finding: Finding, server: &Server, name: &str, value: &str) -> Finding {
+    let mut finding = finding.with_fix(server.set(name, value));
+    if server.flavor == Flavor::MariaDb {
+        let plain = value.trim_matches('\'');
+        finding.why.push_str(&format!(
+            "; the statement lasts until the server restarts, {name} = {plain} in its configuration from then on"
+        ));
     }
+    finding
 }
 
 /// A length of time in words.

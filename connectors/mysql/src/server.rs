@@ -88,6 +88,14 @@ impl Server {
             .map(Duration::from_secs_f64)
     }
 
+    /// The statement that changes a setting while the server runs; MySQL's for good, MariaDB's until it restarts.
+    pub(crate) fn set(&self, name: &str, value: &str) -> String {
+        match self.flavor {
+            Flavor::MySql => format!("SET PERSIST {name} = {value}"),
+            Flavor::MariaDb => format!("SET GLOBAL {name} = {value}"),
+        }
+    }
+
     /// The statement that lists the readers of the log.
     pub(crate) fn list_of_readers(&self) -> &'static str {
         match self.flavor {
@@ -121,7 +129,7 @@ impl Server {
                 "the server logs statements, not rows (binlog_format = {})",
                 self.setting("binlog_format")
             ))
-            .with_fix("SET GLOBAL binlog_format = 'ROW'; and in the server's configuration; sessions that are open keep what they have"));
+            .with_fix(self.set("binlog_format", "'ROW'")));
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ pub async fn tables(config: &Config) -> Result<Vec<TableShape>, Fault> {
     // MariaDB's FULL_NODUP leaves out of the new row what the old one has; the old one is whole.
     let image = server.setting("binlog_row_image").to_ascii_uppercase();
     let whole_before = image.is_empty() || image.starts_with("FULL");
+    let make_before_whole = server.set("binlog_row_image", "'FULL'");
     let mut shapes = Vec::new();
     for (schema, table) in captured(config, &mut session).await? {
         let described = catalog::describe(&mut session, &schema, &table)
@@ -26,13 +27,19 @@ pub async fn tables(config: &Config) -> Result<Vec<TableShape>, Fault> {
             .map_err(|error| sql_fault(error, format!("cannot look up {schema}.{table}")))?;
         // A table that went meanwhile is no table.
         if let Some(description) = described {
-            shapes.push(shape(schema, table, description, whole_before));
+            shapes.push(shape(schema, table, description, whole_before, make_before_whole.clone()));
         }
     }
     Ok(shapes)
 }
 
-fn shape(schema: String, table: String, description: Description, whole_before: bool) -> TableShape {
+fn shape(
+    schema: String,
+    table: String,
+    description: Description,
+    whole_before: bool,
+    make_before_whole: String,
+) -> TableShape {
     // MariaDB adds the end of a system-versioned row to its keys; the events' key is without it.
     let row_end =
         |name: &String| description.columns.iter().any(|column| column.row_end && column.name == *name);
@@ -40,9 +47,7 @@ fn shape(schema: String, table: String, description: Description, whole_before: 
         key: description.key.iter().filter(|name| !row_end(name)).cloned().collect(),
         columns: description.columns.into_iter().map(|column| column.name).collect(),
         whole_before,
-        make_before_whole:
-            "SET GLOBAL binlog_row_image = 'FULL'; and binlog_row_image = FULL in the server's configuration"
-                .to_owned(),
+        make_before_whole,
         schema,
         table,
     }

@@ -14,11 +14,13 @@ mod describe;
 mod layout;
 mod prepare;
 mod snapshot;
+mod versioned;
 
 pub use describe::{DescribedColumn, Description};
 pub(crate) use layout::Layout;
 pub use prepare::Unfit;
 pub use snapshot::SnapshotTable;
+pub(crate) use versioned::Ending;
 
 use crate::{
     event::{Flavor, TableMap},
@@ -43,6 +45,8 @@ pub struct Table {
     relation: Arc<Relation>,
     layouts: Vec<Layout>,
     kinds: Vec<Kind>,
+    /// In a system-versioned table, what ends its rows.
+    ending: Option<Ending>,
     shape: Vec<u8>,
 }
 
@@ -85,6 +89,11 @@ impl Table {
     #[must_use]
     pub fn relation(&self) -> &Arc<Relation> {
         &self.relation
+    }
+
+    /// What ends rows of a system-versioned table.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.ending
     }
 
     /// How each column's values become JSON.

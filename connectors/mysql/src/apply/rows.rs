@@ -87,11 +87,12 @@ impl Apply {
                 .into());
             }
         };
-        let op = match rows.change {
+        let plain = match rows.change {
             RowChange::Write => Op::Created,
             RowChange::Update => Op::Updated,
             RowChange::Delete => Op::Deleted,
         };
+        let ending = table.ending();
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut images = std::mem::take(&mut self.images).recycle();
         let read = 'read: {
@@ -101,12 +102,21 @@ impl Apply {
             };
             loop {
                 match reader.next_row(&mut images) {
-                    Ok(true) => outlet.change(&Change {
-                        relation: table.relation(),
-                        op,
-                        before: (op != Op::Created).then_some(images.before.as_slice()),
-                        after: (op != Op::Deleted).then_some(images.after.as_slice()),
-                    }),
+                    Ok(true) => {
+                        let op = match ending {
+                            None => plain,
+                            Some(ending) => match ending.told(rows.change, &images) {
+                                Some(op) => op,
+                                None => continue,
+                            },
+                        };
+                        outlet.change(&Change {
+                            relation: table.relation(),
+                            op,
+                            before: (op != Op::Created).then_some(images.before.as_slice()),
+                            after: (op != Op::Deleted).then_some(images.after.as_slice()),
+                        });
+                    }
                     Ok(false) => break 'read Ok(()),
                     Err(error) => break 'read Err(error),
                 }

@@ -1,16 +1,15 @@
 //! A connection that a log is dumped on: signed in as the driver does it, and with packets of our own after that.
 //!
 //! The driver does not give its connections away, so signing in is done here for those that carry a log; what is said, and
-//! how a password is hidden, are the driver's own (`mysql_common`). Everything else goes through the driver.
+//! how a password is hashed, are the driver's own (`mysql_common`). Everything else goes through the driver.
 //!
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>
 
-use super::{LARGEST_PACKET, Target, Tls, packet::Packets, tls};
+use super::{LARGEST_PACKET, Target, Tls, packet::Packets, password, tls};
 use bytes::Bytes;
 use headgate_sdk::Fault;
 use mysql_async::{DriverError, Error, ServerError, consts::CapabilityFlags};
 use mysql_common::{
-    crypto,
     io::ParseBuf,
     packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest},
     proto::MySerialize as _,
@@ -229,9 +228,10 @@ impl Login<'_> {
 
     /// The server does not remember the password: it wants all of it, so that nobody else can read it.
     async fn give_password(&mut self) -> Result<(), Error> {
-        let mut password = self.target.password.clone().unwrap_or_default().into_bytes();
-        password.push(0);
-        if !self.private {
+        let password = self.target.password.as_deref().unwrap_or_default();
+        let given = if self.private {
+            [password.as_bytes(), &[0]].concat()
+        } else {
             self.packets.send(&[KEY_WANTED]).await?;
             let packet = self.packets.next().await?;
             let key = match packet.split_first() {
@@ -239,12 +239,9 @@ impl Login<'_> {
                 Some((&REFUSED, _)) => return Err(refusal(&packet)),
                 _ => return Err(unexpected(&packet)),
             };
-            for (byte, nonce) in password.iter_mut().zip(self.nonce.iter().cycle()) {
-                *byte ^= nonce;
-            }
-            password = crypto::encrypt(&password, key);
-        }
-        Ok(self.packets.send(&password).await?)
+            password::encrypt(password, &self.nonce, key).map_err(|error| Error::Other(error.into()))?
+        };
+        Ok(self.packets.send(&given).await?)
     }
 }
 
@@ -296,7 +293,35 @@ pub(crate) fn refusal(packet: &[u8]) -> Error {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use headgate_sdk::FaultKind;
+    use headgate_test_servers::mysql::{MySql, Version};
+
+    /// The server keeps a digest of a password that it was given whole, and forgets it with FLUSH PRIVILEGES. The log's
+    /// connection is not always the one that comes first after that.
+    #[tokio::test]
+    async fn a_password_that_the_server_does_not_remember_is_given_whole() {
+        if !Version::MySql97.is_installed() {
+            return;
+        }
+        let server = MySql::start(Version::MySql97, &[]).await;
+        server.execute(&["CREATE USER fresh IDENTIFIED WITH caching_sha2_password BY 'öffne dich'"]).await;
+        let target = |password: &str, mode: &str| {
+            let url = format!("mysql://fresh:{password}@127.0.0.1:{}/?ssl-mode={mode}", server.port());
+            Target::parse(&url, Duration::from_secs(10)).unwrap()
+        };
+        for mode in ["disabled", "required", "preferred"] {
+            server.execute(&["FLUSH PRIVILEGES"]).await;
+            let refused = target("wrong", mode).replicate().await.err().unwrap();
+            assert_eq!(refused.kind(), FaultKind::Definite, "{refused}");
+            assert!(refused.to_string().contains("Access denied"), "{refused}");
+            for round in ["whole", "by its digest"] {
+                let mut connection = target("%C3%B6ffne%20dich", mode).replicate().await.expect(round);
+                connection.execute("DO 1").await.unwrap();
+            }
+        }
+    }
 
     #[test]
     fn refusals_are_read_with_and_without_a_state() {

@@ -1,6 +1,6 @@
 //! What the log holds, and for how long.
 
-use super::{long, set};
+use super::{long, with_setting};
 use crate::{event::Flavor, server::Server};
 use headgate_sdk::Finding;
 use std::time::Duration;
@@ -13,11 +13,8 @@ pub(super) fn format(server: &Server, findings: &mut Vec<Finding>) {
             Finding::good(name, wanted)
         } else {
             let finding = if error { Finding::error } else { Finding::warning };
-            finding(name.to_owned(), found.to_owned(), why.to_owned()).with_fix(set(
-                server,
-                name,
-                &format!("'{wanted}'"),
-            ))
+            let finding = finding(name.to_owned(), found.to_owned(), why.to_owned());
+            with_setting(finding, server, name, &format!("'{wanted}'"))
         });
     };
     setting(
@@ -54,7 +51,7 @@ pub(super) fn format(server: &Server, findings: &mut Vec<Finding>) {
             "binlog_rows_query_log_events",
             format!(
                 "OFF: events carry no trace from their statement's comment; {} to have it",
-                set(server, "binlog_rows_query_log_events", "ON")
+                server.set("binlog_rows_query_log_events", "ON")
             ),
         ));
     }
@@ -67,12 +64,12 @@ fn partial_documents(server: &Server, findings: &mut Vec<Finding>) {
         return;
     }
     findings.push(if server.setting("binlog_row_image").eq_ignore_ascii_case("MINIMAL") {
-        Finding::warning(
+        let finding = Finding::warning(
             NAME,
             format!("{partial}, with binlog_row_image = MINIMAL"),
             "the log has what changed in a JSON document and not the document: the column is `unavailable`",
-        )
-        .with_fix(set(server, NAME, "''"))
+        );
+        with_setting(finding, server, NAME, "''")
     } else {
         Finding::good(NAME, format!("{partial}: partial updates of JSON are applied"))
     });
@@ -89,11 +86,10 @@ pub(super) fn names(server: &Server, replica: bool, findings: &mut Vec<Finding>)
             Finding::warning(
                 "gtid_mode",
                 server.setting("gtid_mode"),
-                "without GTIDs the source can go on on this very server only: a failover is a gap",
+                "without GTIDs the source can go on on this very server only: a failover is a gap. Where there are replicas, each \
+                 statement is for all servers, before the next one",
             )
-            .with_fix(
-                "SET PERSIST enforce_gtid_consistency = ON; then SET PERSIST gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE and ON, one after the other, each on every server",
-            ),
+            .with_fix(name_transactions(server)),
         );
     }
     let name = if server.setting("log_replica_updates").is_empty() {
@@ -115,39 +111,61 @@ pub(super) fn names(server: &Server, replica: bool, findings: &mut Vec<Finding>)
     });
 }
 
+/// The statements that give transactions names, one step after the other, as the server wants it.
+fn name_transactions(server: &Server) -> String {
+    const MODES: [&str; 4] = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"];
+    let now = server.setting("gtid_mode");
+    let reached = MODES.iter().position(|mode| mode.eq_ignore_ascii_case(now)).unwrap_or(0);
+    let mut statements = Vec::new();
+    if !server.is_on("enforce_gtid_consistency") {
+        statements.push(server.set("enforce_gtid_consistency", "ON"));
+    }
+    statements.extend(MODES.iter().skip(reached + 1).map(|mode| server.set("gtid_mode", mode)));
+    statements.join(";\n")
+}
+
 /// How long an outage the log outlasts.
 pub(super) fn retention(server: &Server, budget: Duration, findings: &mut Vec<Finding>) {
     let ample = budget.as_secs().saturating_mul(2).max(259_200);
-    let fix = if server.setting("binlog_expire_logs_seconds").is_empty() {
-        set(server, "expire_logs_days", &ample.div_ceil(86_400).to_string())
+    let (name, value) = if server.setting("binlog_expire_logs_seconds").is_empty() {
+        ("expire_logs_days", ample.div_ceil(86_400).to_string())
     } else {
-        set(server, "binlog_expire_logs_seconds", &ample.to_string())
+        ("binlog_expire_logs_seconds", ample.to_string())
     };
     findings.push(match server.retention() {
-        None => Finding::warning(
-            "retention",
-            "log files are kept for ever",
-            "the disk fills up, whether they were read or not",
-        )
-        .with_fix(fix),
-        Some(kept) if kept < budget => Finding::warning(
-            "retention",
-            format!("log files are kept for {}", long(kept)),
-            format!("a gateway that is away for longer loses changes; outage_budget is {}", long(budget)),
-        )
-        .with_fix(fix),
+        None => {
+            let finding = Finding::warning(
+                "retention",
+                "log files are kept for ever",
+                "the disk fills up, whether they were read or not",
+            );
+            let mut finding = with_setting(finding, server, name, &value);
+            const PURGE: &str = "binlog_expire_logs_auto_purge";
+            if matches!(server.setting(PURGE), "OFF" | "0")
+                && let Some(fix) = &mut finding.fix
+            {
+                fix.push_str(&format!(";\n{}", server.set(PURGE, "ON")));
+            }
+            finding
+        }
+        Some(kept) if kept < budget => {
+            let finding = Finding::warning(
+                "retention",
+                format!("log files are kept for {}", long(kept)),
+                format!("a gateway that is away for longer loses changes; outage_budget is {}", long(budget)),
+            );
+            with_setting(finding, server, name, &value)
+        }
         Some(kept) => Finding::good("retention", format!("log files are kept for {}", long(kept))),
     });
     // MariaDB from 11.4 on knows it by two names.
     const LIMIT: &str = "max_binlog_total_size";
     if server.setting(LIMIT).parse().is_ok_and(|bytes: u64| bytes > 0) {
-        findings.push(
-            Finding::warning(
-                LIMIT,
-                format!("{} bytes", server.setting(LIMIT)),
-                "log files are purged, however young, when all of them are larger: a gateway that is away while much is written loses changes",
-            )
-            .with_fix(set(server, LIMIT, "0")),
+        let finding = Finding::warning(
+            LIMIT,
+            format!("{} bytes", server.setting(LIMIT)),
+            "log files are purged, however young, when all of them are larger: a gateway that is away while much is written loses changes",
         );
+        findings.push(with_setting(finding, server, LIMIT, "0"));
     }
 }

@@ -91,11 +91,10 @@ pub(super) async fn privileges(server: &Server, session: &mut Conn) -> Result<Ve
 /// Whether the reader's id is its own.
 pub(super) async fn id(server: &Server, server_id: u32, session: &mut Conn, findings: &mut Vec<Finding>) {
     if server.setting("server_id") == "0" {
-        findings.push(
-            Finding::error("server_id", "0", "a server without an id accepts no reader of its log").with_fix(
-                format!("{} -- any number that no other server has", super::set(server, "server_id", "1")),
-            ),
-        );
+        let why =
+            "a server without an id accepts no reader of its log; any number that no other server has is one";
+        let finding = Finding::error("server_id", "0", why);
+        findings.push(super::with_setting(finding, server, "server_id", "1"));
     }
     let ours = server_id.to_string();
     let lock: Option<Option<u64>> =
@@ -144,13 +143,11 @@ pub(super) fn limits(server: &Server, findings: &mut Vec<Finding>) {
         ),
     ));
     if server.setting("max_allowed_packet").parse().is_ok_and(|bytes: u64| bytes < 16 << 20) {
-        findings.push(
-            Finding::warning(
-                "max_allowed_packet",
-                server.setting("max_allowed_packet"),
-                "some servers refuse to send an event of their own log that is larger",
-            )
-            .with_fix(super::set(server, "max_allowed_packet", "1073741824")),
+        let finding = Finding::warning(
+            "max_allowed_packet",
+            server.setting("max_allowed_packet"),
+            "some servers refuse to send an event of their own log that is larger",
         );
+        findings.push(super::with_setting(finding, server, "max_allowed_packet", "1073741824"));
     }
 }

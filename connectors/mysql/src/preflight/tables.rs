@@ -10,6 +10,7 @@ use crate::{
 };
 use headgate_sdk::{Fault, Finding, TableFilter};
 use mysql_async::{Conn, prelude::Queryable as _};
+use std::collections::HashMap;
 
 /// More findings of one kind than this are told as a number.
 const SHOWN: usize = 12;
@@ -114,19 +115,64 @@ async fn left_out(
 async fn keys(ours: &[Table], session: &mut Conn, findings: &mut Vec<Finding>) -> Result<(), Fault> {
     let keyed = keyed(session).await?;
     let keyless: Vec<Table> = ours.iter().filter(|table| !keyed.contains(table)).cloned().collect();
-    each(&keyless, findings, |(schema, table), more| {
-        Finding::warning(
-            format!("key of {schema}.{table}"),
+    let mut fixes = HashMap::new();
+    for table in keyless.iter().take(SHOWN) {
+        let columns: Vec<(String, String)> = session
+            .exec(
+                "SELECT column_name, extra FROM information_schema.columns WHERE table_schema = ? AND table_name = ?",
+                table,
+            )
+            .await
+            .map_err(|error| sql_fault(error, "cannot look up the columns of a table without a key"))?;
+        let kind: Option<(Option<String>, Option<String>)> = session
+            .exec_first(
+                "SELECT table_type, create_options FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
+                table,
+            )
+            .await
+            .map_err(|error| sql_fault(error, "cannot look up a table without a key"))?;
+        let (kind, options) = kind.unwrap_or_default();
+        let has = |text: Option<String>, word: &str| text.is_some_and(|text| text.contains(word));
+        // A partitioned table's key has to hold what it is partitioned by, which only its owner can tell apart.
+        let fix = if has(options, "partitioned") {
+            "give it a primary key, with the columns that it is partitioned by among its own".to_owned()
+        } else {
+            key_statement(table, &columns, has(kind, "SYSTEM VERSIONED"))
+        };
+        fixes.insert(table.clone(), fix);
+    }
+    each(&keyless, findings, |table, more| {
+        let (schema, name) = table;
+        let finding = Finding::warning(
+            format!("key of {schema}.{name}"),
             format!("no primary key{more}"),
             "its rows have no name: their events share one ordering key, and a change of a row cannot be told from another's",
-        )
-        .with_fix(format!(
-            "ALTER TABLE {}.{} ADD COLUMN id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY",
-            identifier(schema),
-            identifier(table)
-        ))
+        );
+        match fixes.get(table) {
+            Some(fix) => finding.with_fix(fix),
+            None => finding,
+        }
     });
     Ok(())
+}
+
+/// The statement that gives a table a primary key. `columns` are their names, and what else is said of them.
+fn key_statement((schema, name): &Table, columns: &[(String, String)], versioned: bool) -> String {
+    let table = format!("{}.{}", identifier(schema), identifier(name));
+    let counted = columns.iter().find(|(_, extra)| extra.to_ascii_lowercase().contains("auto_increment"));
+    let change = match counted {
+        // There can be one such column only.
+        Some((column, _)) => format!("ADD PRIMARY KEY ({})", identifier(column)),
+        None => {
+            let free = |name: &String| !columns.iter().any(|(taken, _)| taken.eq_ignore_ascii_case(name));
+            let names =
+                std::iter::once("id".to_owned()).chain((1..).map(|number| format!("row_id_{number}")));
+            let id = names.into_iter().find(free).unwrap_or_default();
+            format!("ADD COLUMN {} BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY", identifier(&id))
+        }
+    };
+    let history = if versioned { "SET STATEMENT system_versioning_alter_history = KEEP FOR " } else { "" };
+    format!("{history}ALTER TABLE {table} {change}")
 }
 
 /// Rows that the server changes without logging them: InnoDB carries out the actions of foreign keys below the log. MySQL does

@@ -6,6 +6,10 @@
 //! # Order
 //! The shape is looked at behind the rows: from its first row on the transaction keeps the table from being altered.
 //!
+//! # Patience
+//! Rows that a condition seldom wants may take the server hours. What is waited for is waited for as long as the server is
+//! seen to work on it, and not longer: see [`Database::attend`]. Everything else has to be answered soon.
+//!
 //! # Memory
 //! One chunk of [`CHUNK_BYTES`], and the row that is over it. What a server has more to say of a chunk is not waited for: its
 //! session is ended.
@@ -28,11 +32,12 @@ use headgate_sdk::{
     snapshots::{CHUNK_BYTES, Chunk, OwnedChange, Read, Reader, Rows, Unread},
 };
 use mysql_async::{
-    Conn, Error, QueryResult, TextProtocol, Value,
+    Conn, Error, QueryResult, Row, TextProtocol, Value,
     prelude::{Query as _, Queryable as _},
 };
 use std::{
     collections::BTreeSet,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,28 +73,84 @@ impl Database {
             "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         ];
         settings.push(match self.server.flavor {
-            Flavor::MySql => "SET SESSION max_execution_time = 0, information_schema_stats_expiry = 0",
+            // A key is walked by its index, also while somebody tries out what would be slow without it.
+            Flavor::MySql => {
+                "SET SESSION max_execution_time = 0, information_schema_stats_expiry = 0, \
+                 optimizer_switch = 'use_invisible_indexes=on'"
+            }
             Flavor::MariaDb => "SET SESSION max_statement_time = 0",
         });
-        for statement in settings {
-            session
-                .query_drop(statement)
-                .await
-                .map_err(|error| sql_fault(error, "cannot prepare a session to read tables"))?;
-        }
+        let prepared = async {
+            for statement in settings {
+                session
+                    .query_drop(statement)
+                    .await
+                    .map_err(|error| sql_fault(error, "cannot prepare a session to read tables"))?;
+            }
+            Ok::<_, Fault>(())
+        };
+        self.target.answer(prepared).await?;
         Ok(session)
+    }
+
+    /// Waits for what session `id` asks as long as the server works on it. When nothing has come for the source's patience,
+    /// another session asks whether it does. If not, what it said was lost on the way, or will never be whole: once more as
+    /// long is given to what may have been said in between, and then the wait is over. Whoever gives up has to give up the
+    /// session too.
+    async fn attend<T>(&self, id: u32, asked: impl Future<Output = T>) -> Result<T, Fault> {
+        let patience = self.target.patience();
+        let mut asked = pin!(asked);
+        let mut idle = false;
+        loop {
+            if let Ok(answer) = tokio::time::timeout(patience, asked.as_mut()).await {
+                return Ok(answer);
+            }
+            // In a box: it is almost never made, and would be room in each wait for a row.
+            let works = Box::pin(self.target.answer(self.is_at_work(id))).await?;
+            if !works && idle {
+                let address = self.target.address();
+                return Err(Fault::transient(format!(
+                    "{address} has nothing more to say to a session that waits for rows: what it said was lost on the way"
+                )));
+            }
+            idle = !works;
+        }
+    }
+
+    /// Whether the server still does what session `id` has asked for.
+    async fn is_at_work(&self, id: u32) -> Result<bool, Fault> {
+        let mut session = self.target.connect().await?;
+        // An account sees its own sessions, whatever it may.
+        let threads: Vec<Row> = session
+            .query("SHOW PROCESSLIST")
+            .await
+            .map_err(|error| sql_fault(error, "cannot ask whether the server still reads a table"))?;
+        let of = |thread: &Row| thread.get_opt::<u64, _>(0).and_then(Result::ok) == Some(id.into());
+        let doing = threads
+            .iter()
+            .find(|thread| of(thread))
+            .and_then(|thread| thread.get_opt::<Option<String>, _>(4).and_then(Result::ok).flatten());
+        Ok(doing.is_some_and(|doing| doing != "Sleep"))
+    }
+
+    /// What the catalog says of a table.
+    async fn facts(&self, session: &mut Conn, name: &TableName) -> Result<Option<Facts>, Fault> {
+        let asked = async {
+            let facts = Facts::ask(session, name).await;
+            facts.map_err(|error| sql_fault(error, format!("cannot look at table {name}")))
+        };
+        self.target.answer(asked).await
     }
 
     /// Ends a session that is in the middle of an answer: reading that to its end could take hours.
     async fn end_session(&self, id: u32) {
-        let ended = match self.target.connect().await {
-            Ok(mut session) => {
-                session.query_drop(format!("KILL CONNECTION {id}")).await.map_err(|error| error.to_string())
-            }
-            Err(fault) => Err(fault.to_string()),
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error, "could not end a session that reads");
+        let ended = self.target.answer(async {
+            let mut session = self.target.connect().await?;
+            let killed = session.query_drop(format!("KILL CONNECTION {id}")).await;
+            killed.map_err(|error| sql_fault(error, "cannot end a session that reads"))
+        });
+        if let Err(fault) = ended.await {
+            tracing::debug!(%fault, "could not end a session that reads");
         }
     }
 }
@@ -156,22 +217,23 @@ impl Reader for Session {
     }
 
     async fn describe(&mut self, name: &TableName) -> Result<Option<Table>, Fault> {
-        let facts = Facts::ask(self.session().await?, name).await;
-        let facts = facts.map_err(|error| sql_fault(error, format!("cannot look at table {name}")))?;
+        let database = Arc::clone(&self.database);
+        let facts = database.facts(self.session().await?, name).await?;
         facts.map(|facts| Table::new(name, facts)).transpose()
     }
 
     async fn expected(&mut self, tables: &[TableName]) -> Result<Option<u64>, Fault> {
+        let database = Arc::clone(&self.database);
         let session = self.session().await?;
         let mut sum = 0;
         for TableName { schema, table } in tables {
-            let rows: Option<Option<u64>> = session
-                .exec_first(
-                    "SELECT table_rows FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
-                    (schema, table),
-                )
-                .await
-                .map_err(|error| sql_fault(error, "cannot ask how large the tables are"))?;
+            let rows = session.exec_first(
+                "SELECT table_rows FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
+                (schema, table),
+            );
+            let rows =
+                async { rows.await.map_err(|error| sql_fault(error, "cannot ask how large the tables are")) };
+            let rows: Option<Option<u64>> = database.target.answer(rows).await?;
             let Some(rows) = rows.flatten() else { return Ok(None) };
             sum += rows;
         }
@@ -191,10 +253,14 @@ impl Reader for Session {
             }
             error => sql_fault(error, "the condition cannot be asked of the table"),
         };
+        let database = Arc::clone(&self.database);
         let session = self.session().await?;
-        // Prepared, for that takes one statement only: nothing can be smuggled in behind it.
-        let statement = session.prep(table.trial(condition)).await.map_err(failed)?;
-        session.exec_drop(&statement, ()).await.map_err(failed)
+        let tried = async {
+            // Prepared, for that takes one statement only: nothing can be smuggled in behind it.
+            let statement = session.prep(table.trial(condition)).await.map_err(failed)?;
+            session.exec_drop(&statement, ()).await.map_err(failed)
+        };
+        database.target.answer(tried).await
     }
 
     async fn read(
@@ -206,12 +272,13 @@ impl Reader for Session {
         if let Some(open) = self.open.take() {
             return self.go_on(table, open, Instant::now(), Sight::Settled).await;
         }
+        let database = Arc::clone(&self.database);
         let statement = table.statement(rows, condition)?;
-        let (sight, mut moment) = self.begin().await?;
+        let (sight, mut moment) = database.target.answer(self.begin()).await?;
         // The wait for it says nothing of how long rows take.
         let begun = Instant::now();
         if *rows == Rows::All {
-            let open = self.open(table, statement, moment).await?;
+            let open = self.open(table, statement, moment, condition).await?;
             return self.go_on(table, open, begun, sight).await;
         }
         let mut chunk = Chunk::new(Arc::clone(&table.relation));
@@ -219,12 +286,12 @@ impl Reader for Session {
         let id = self.conn.as_ref().ok_or_else(gone)?.id();
         {
             let session = self.conn.as_mut().ok_or_else(gone)?;
-            let mut answer = match session.query_iter(&statement).await {
+            let mut answer = match database.attend(id, session.query_iter(&statement)).await? {
                 Ok(answer) => answer,
-                Err(error) => return Err(self.refused(table, error).await),
+                Err(error) => return Err(self.refused(table, condition, error).await),
             };
             loop {
-                match answer.next().await {
+                match database.attend(id, answer.next()).await? {
                     Ok(Some(row)) => push(&mut chunk, table, &row.unwrap())?,
                     Ok(None) => break,
                     Err(error) => return Err(unread(table, error)),
@@ -239,18 +306,19 @@ impl Reader for Session {
         let mut former = None;
         if cut {
             // More may be coming than there is room for: this session is done with.
-            former = self.conn.replace(self.database.connect().await?);
+            former = self.conn.replace(database.connect().await?);
         }
         let session = self.conn.as_mut().ok_or_else(gone)?;
-        let facts = Facts::ask(session, &name_of(table)).await.map_err(|error| unread(table, error))?;
+        let facts = database.facts(session, &name_of(table)).await?;
         if !table.facts.transactional {
             // Its rows are those of the moments at which they were read.
-            moment.watermark = server::end(session, &self.database.server).await?.place;
+            moment.watermark = database.target.answer(server::end(session, &database.server)).await?.place;
         }
         if former.is_some() {
-            self.database.end_session(id).await;
+            database.end_session(id).await;
         } else {
-            session.query_drop("COMMIT").await.map_err(|error| unread(table, error))?;
+            let ended = async { session.query_drop("COMMIT").await.map_err(|error| unread(table, error)) };
+            database.target.answer(ended).await?;
         }
         if facts.as_ref() != Some(&table.facts) {
             return Err(Unread::Changed);
@@ -333,19 +401,34 @@ impl Session {
         Ok((sight, Moment { watermark, read_at }))
     }
 
+    /// What the catalog says of a table now, on a session of no transaction.
+    async fn look_again(&mut self, table: &Table) -> Result<Option<Facts>, Fault> {
+        let database = Arc::clone(&self.database);
+        database.facts(self.session().await?, &name_of(table)).await
+    }
+
     /// Begins to read a table without a key.
-    async fn open(&mut self, table: &Table, statement: String, moment: Moment) -> Result<Open, Unread> {
+    async fn open(
+        &mut self,
+        table: &Table,
+        statement: String,
+        moment: Moment,
+        condition: Option<&str>,
+    ) -> Result<Open, Unread> {
         let conn = self.conn.take().ok_or_else(gone)?;
         let id = conn.id();
-        let answer = statement.run(conn).await;
-        let open = Open { rows: answer.map_err(|error| unread(table, error))?, moment, id };
+        let rows = match self.database.attend(id, statement.run(conn)).await? {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.refused(table, condition, error).await),
+        };
+        let open = Open { rows, moment, id };
         // The table is held from the first answer on, so another session sees it as it is read.
-        let mut other = self.database.connect().await?;
-        let facts = Facts::ask(&mut other, &name_of(table)).await.map_err(|error| unread(table, error))?;
-        if facts.as_ref() == Some(&table.facts) {
+        let facts = self.look_again(table).await;
+        if facts.as_ref().is_ok_and(|facts| facts.as_ref() == Some(&table.facts)) {
             return Ok(open);
         }
         self.database.end_session(id).await;
+        facts?;
         Err(Unread::Changed)
     }
 
@@ -357,9 +440,10 @@ impl Session {
         begun: Instant,
         sight: Sight,
     ) -> Result<Read<Self>, Unread> {
+        let database = Arc::clone(&self.database);
         let mut chunk = Chunk::new(Arc::clone(&table.relation));
         let complete = loop {
-            match open.rows.next().await {
+            match database.attend(open.id, open.rows.next()).await? {
                 Ok(Some(row)) => push(&mut chunk, table, &row.unwrap())?,
                 Ok(None) => break true,
                 Err(error) => return Err(unread(table, error)),
@@ -370,8 +454,8 @@ impl Session {
         };
         let Moment { mut watermark, read_at } = open.moment;
         if !table.facts.transactional {
-            let mut other = self.database.connect().await?;
-            watermark = server::end(&mut other, &self.database.server).await?.place;
+            let session = self.session().await?;
+            watermark = database.target.answer(server::end(session, &database.server)).await?.place;
         }
         if !complete {
             self.open = Some(open);
@@ -379,17 +463,46 @@ impl Session {
         Ok(Read { chunk, complete, sight, watermark: watermark.0, read_at, took: begun.elapsed() })
     }
 
-    /// The server did not take the statement.
-    async fn refused(&mut self, table: &Table, error: Error) -> Unread {
-        if let Some(session) = &mut self.conn
-            && let Err(error) = session.query_drop("ROLLBACK").await
-        {
-            tracing::debug!(%error, "could not end a transaction that only read");
-            self.conn = None;
+    /// The server did not take the statement. Where it misses something, that is not there any more because the table was
+    /// altered while we looked; or the table is what it was, and would be described anew for ever.
+    async fn refused(&mut self, table: &Table, condition: Option<&str>, error: Error) -> Unread {
+        // Whatever transaction it was in, the next session is in none.
+        self.conn = None;
+        let refusal = match error {
+            Error::Server(refusal) if matches!(refusal.code, NO_COLUMN | NO_TABLE | NO_INDEX) => refusal,
+            error => return unread(table, error),
+        };
+        let name = name_of(table);
+        match self.look_again(table).await {
+            Ok(Some(facts)) if facts == table.facts => {}
+            Ok(_) => {
+                tracing::debug!(table = %name, %refusal, "the table has changed");
+                return Unread::Changed;
+            }
+            Err(fault) => return Unread::Fault(fault),
         }
-        unread(table, error)
+        let fix = match (refusal.code, condition) {
+            (NO_INDEX, _) => table.make_visible(),
+            (_, Some(_)) => Some(format!(
+                "give the tables back what the condition of the snapshot names; it goes on by itself. The table itself is as it was: DESCRIBE {}",
+                table.name()
+            )),
+            _ => None,
+        };
+        let fault = Fault::transient(format!("cannot read table {name}")).with_cause(refusal);
+        Unread::Fault(match fix {
+            Some(fix) => fault.with_fix(fix),
+            None => fault,
+        })
     }
 }
+
+/// Server errors: what a statement names is not there.
+const NO_COLUMN: u16 = 1054;
+const NO_TABLE: u16 = 1146;
+const NO_INDEX: u16 = 1176;
+/// Server error: the table was altered since the transaction began.
+const ALTERED: u16 = 1412;
 
 fn gone() -> Fault {
     Fault::transient("the session that reads is gone")
@@ -421,8 +534,7 @@ fn push(chunk: &mut Chunk, table: &Table, row: &[Value]) -> Result<(), Fault> {
 fn unread(table: &Table, error: Error) -> Unread {
     let name = name_of(table);
     match &error {
-        // A column, an index or the table itself went, or was altered, while we looked.
-        Error::Server(refusal) if matches!(refusal.code, 1054 | 1146 | 1176 | 1412) => {
+        Error::Server(refusal) if refusal.code == ALTERED => {
             tracing::debug!(table = %name, %error, "the table has changed");
             Unread::Changed
         }

@@ -119,6 +119,17 @@ impl Table {
         })
     }
 
+    /// Its name as SQL wants it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The statement that lets MariaDB use the key's index again, where it was told to ignore it.
+    pub(super) fn make_visible(&self) -> Option<String> {
+        let index = self.facts.index.as_ref()?;
+        Some(format!("ALTER TABLE {} ALTER INDEX {} NOT IGNORED", self.name, quoted(index)))
+    }
+
     /// The columns as a query prints them.
     pub(super) fn printed(&self) -> &[Column] {
         &self.printed.columns

@@ -1,7 +1,7 @@
 //! A TABLE_MAP and a catalog's description made into one shape.
 
 use super::{
-    Table,
+    Ending, Table,
     column::{self, Facts, Problem},
     declared::Declared,
     describe::{DescribedColumn, Description},
@@ -31,8 +31,8 @@ impl From<Unfit> for Fault {
 }
 
 /// What makes the log tell names, labels and keys.
-const FULL: &str = "SET PERSIST binlog_row_metadata = 'FULL' (MariaDB: SET GLOBAL, and the configuration file); then the \
-                    rows written from now on can be read, and the older ones by a snapshot";
+const FULL: &str = "SET GLOBAL binlog_row_metadata = 'FULL' -- and in the server's configuration, for its next start; rows \
+                    that are written from then on can be read, and the older ones by a snapshot";
 
 impl Unfit {
     /// A column that cannot be prepared.
@@ -75,7 +75,16 @@ pub(super) fn wants_catalog(map: &TableMap<'_>, flavor: Flavor) -> bool {
             code::STRING => matches!(column.meta, 4 | 16),
             _ => column.is_character(),
         });
-    metadata.names.is_none() || metadata.key.is_none() || labels || hidden
+    // Every key of a system-versioned table has what ends its rows, and something before it.
+    let versioned = flavor == Flavor::MariaDb
+        && metadata.key.as_ref().is_some_and(|key| {
+            let ends = |at: &&u64| {
+                let column = usize::try_from(**at).ok().and_then(|at| map.types.get(at));
+                column.is_some_and(|column| matches!(column.code, code::TIMESTAMP2 | code::LONGLONG))
+            };
+            key.len() > 1 && key.iter().any(|at| ends(&at))
+        });
+    metadata.names.is_none() || metadata.key.is_none() || labels || hidden || versioned
 }
 
 /// The columns of the catalog in the order of the log's: by name, or, where the log has no names, all of them or none.
@@ -151,12 +160,16 @@ pub(super) fn prepare(
         kinds.push(kind);
     }
     let mut key = key(map, description, &columns);
-    if flavor == Flavor::MariaDb {
-        key.retain(|at| !ends_rows(*at, description, &columns, &kinds));
+    let mut ending = None;
+    if flavor == Flavor::MariaDb
+        && let Some(at) = (0..columns.len()).find(|at| ends_rows(*at, description, &columns, &kinds))
+    {
+        key.retain(|part| *part != at);
+        ending = kinds.get(at).map(|kind| Ending::new(at, kind));
     }
     let relation =
         Relation { id: next_id(), schema: map.schema.to_owned(), table: map.table.to_owned(), columns, key };
-    Ok(Table { relation: Arc::new(relation), layouts, kinds, shape: map.shape.to_vec() })
+    Ok(Table { relation: Arc::new(relation), layouts, kinds, ending, shape: map.shape.to_vec() })
 }
 
 /// Whether a column of the catalog can be one of the log.
