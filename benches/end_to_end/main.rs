@@ -47,6 +47,9 @@ async fn main() {
         if only.contains("backlog") {
             mysql::run(version, rows, rounds).await;
         }
+        if only.contains("snapshot") {
+            snapshot::run_mysql(version, rows, rounds).await;
+        }
     }
     for version in setting("HEADGATE_BENCH_POSTGRES", "15,18").split(',') {
         let version = match version {

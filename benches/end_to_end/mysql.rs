@@ -44,7 +44,7 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
             continue;
         }
         let server = MySql::start(version, &["--max-allowed-packet=64M"]).await;
-        server.execute(&[TABLE, PROCEDURE]).await;
+        create_table(&server).await;
         let mut waiting = Vec::new();
         for _ in 0..rounds {
             let nats = Nats::start().await;
@@ -56,7 +56,7 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
         server.execute(&["FLUSH BINARY LOGS"]).await;
         let mut session = server.session().await;
         let first = newest_file(&mut session).await;
-        session.query_drop(format!("CALL fill({}, {size})", rows / size)).await.unwrap();
+        fill(&mut session, rows / size, size).await;
         let raw = copied(version, &server, &first).map(|took| rows as f64 / took);
         let mut ours: Vec<Run> = Vec::new();
         for (nats, gateway) in waiting {
@@ -64,15 +64,27 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
         }
         ours.sort_by(|a, b| a.rate.total_cmp(&b.rate));
         let ours = &ours[rounds / 2];
+        let (raw, ratio) = match raw {
+            Some(raw) => (format!("{:.1} k", raw / 1e3), format!("{:.2}", ours.rate / raw)),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
         println!(
-            "{name:<30} {:>10.1} k {:>10.1} k {:>7.2} {:>11.2} µs {:>6} MiB",
-            raw.unwrap_or(f64::NAN) / 1e3,
+            "{name:<30} {raw:>12} {:>10.1} k {ratio:>7} {:>11.2} µs {:>6} MiB",
             ours.rate / 1e3,
-            raw.map_or(f64::NAN, |raw| ours.rate / raw),
             ours.cpu_micros,
             ours.memory
         );
     }
+}
+
+/// Makes the table, and what fills it.
+pub(crate) async fn create_table(server: &MySql) {
+    server.execute(&[TABLE, PROCEDURE]).await;
+}
+
+/// Writes that many transactions of `size` rows.
+pub(crate) async fn fill(session: &mut mysql_async::Conn, transactions: u64, size: u64) {
+    session.query_drop(format!("CALL fill({transactions}, {size})")).await.unwrap();
 }
 
 async fn newest_file(session: &mut mysql_async::Conn) -> String {
