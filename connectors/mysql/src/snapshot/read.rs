@@ -483,11 +483,11 @@ impl Session {
         }
         let fix = match (refusal.code, condition) {
             (NO_INDEX, _) => table.make_visible(),
-            (_, Some(_)) => Some(format!(
-                "give the tables back what the condition of the snapshot names; it goes on by itself. The table itself is as it was: DESCRIBE {}",
-                table.name()
-            )),
-            _ => None,
+            (_, Some(_)) => Some(
+                "the condition of the snapshot (--where) names what the server does not have any more: give it back, and the snapshot goes on by itself"
+                    .to_owned(),
+            ),
+            (_, None) => None,
         };
         let fault = Fault::transient(format!("cannot read table {name}")).with_cause(refusal);
         Unread::Fault(match fix {

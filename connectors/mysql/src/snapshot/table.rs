@@ -119,11 +119,6 @@ impl Table {
         })
     }
 
-    /// Its name as SQL wants it.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The statement that lets MariaDB use the key's index again, where it was told to ignore it.
     pub(super) fn make_visible(&self) -> Option<String> {
         let index = self.facts.index.as_ref()?;
