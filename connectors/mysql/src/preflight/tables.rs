@@ -136,8 +136,11 @@ async fn keys(ours: &[Table], session: &mut Conn, findings: &mut Vec<Finding>) -
         // A partitioned table's key has to hold what it is partitioned by, which only its owner can tell apart.
         let fix = if has(options, "partitioned") {
             "give it a primary key, with the columns that it is partitioned by among its own".to_owned()
+        } else if has(kind, "SYSTEM VERSIONED") {
+            "give it a primary key of columns that it has: to a table with history the server adds none that it counts itself"
+                .to_owned()
         } else {
-            key_statement(table, &columns, has(kind, "SYSTEM VERSIONED"))
+            key_statement(table, &columns)
         };
         fixes.insert(table.clone(), fix);
     }
@@ -157,7 +160,7 @@ async fn keys(ours: &[Table], session: &mut Conn, findings: &mut Vec<Finding>) -
 }
 
 /// The statement that gives a table a primary key. `columns` are their names, and what else is said of them.
-fn key_statement((schema, name): &Table, columns: &[(String, String)], versioned: bool) -> String {
+fn key_statement((schema, name): &Table, columns: &[(String, String)]) -> String {
     let table = format!("{}.{}", identifier(schema), identifier(name));
     let counted = columns.iter().find(|(_, extra)| extra.to_ascii_lowercase().contains("auto_increment"));
     let change = match counted {
@@ -171,8 +174,7 @@ fn key_statement((schema, name): &Table, columns: &[(String, String)], versioned
             format!("ADD COLUMN {} BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY", identifier(&id))
         }
     };
-    let history = if versioned { "SET STATEMENT system_versioning_alter_history = KEEP FOR " } else { "" };
-    format!("{history}ALTER TABLE {table} {change}")
+    format!("ALTER TABLE {table} {change}")
 }
 
 /// Rows that the server changes without logging them: InnoDB carries out the actions of foreign keys below the log. MySQL does
