@@ -57,6 +57,7 @@ pub(super) async fn look(
     keys(&ours, session, findings).await?;
     cascades(server, &ours, session, findings).await?;
     if server.flavor == Flavor::MariaDb {
+        numbered(&ours, session, findings).await?;
         compressed(&ours, session, findings).await?;
     }
     Ok(())
@@ -223,6 +224,27 @@ fn changes_rows(line: &str) -> bool {
     const RULES: [&str; 3] = ["CASCADE", "SET NULL", "SET DEFAULT"];
     let rule = |on: &str| RULES.iter().any(|rule| line.contains(&format!(" {on} {rule}")));
     line.contains(" FOREIGN KEY (") && (rule("ON DELETE") || rule("ON UPDATE"))
+}
+
+/// System-versioned tables whose history is kept by numbers of transactions.
+async fn numbered(ours: &[Table], session: &mut Conn, findings: &mut Vec<Finding>) -> Result<(), Fault> {
+    let all: Vec<Table> = session
+        .query(
+            "SELECT table_schema, table_name FROM information_schema.columns \
+             WHERE generation_expression = 'ROW END' AND data_type = 'bigint' ORDER BY 1, 2",
+        )
+        .await
+        .map_err(|error| sql_fault(error, "cannot list the tables with history"))?;
+    let numbered: Vec<Table> = all.into_iter().filter(|table| ours.contains(table)).collect();
+    each(&numbered, findings, |(schema, table), more| {
+        Finding::error(
+            format!("history of {schema}.{table}"),
+            format!("is kept by numbers of transactions (BIGINT){more}"),
+            "MariaDB logs the changes of such a table as statements, and not its rows: the first one is a gap",
+        )
+        .with_fix(format!("leave it out (tables = [\"!{schema}.{table}\"]), or keep its history by TIMESTAMP(6)"))
+    });
+    Ok(())
 }
 
 /// Columns that MariaDB compresses.

@@ -165,7 +165,7 @@ pub(super) fn prepare(
         && let Some(at) = (0..columns.len()).find(|at| ends_rows(*at, description, &columns, &kinds))
     {
         key.retain(|part| *part != at);
-        ending = kinds.get(at).map(|kind| Ending::new(at, kind));
+        ending = matches!(kinds.get(at), Some(Kind::Timestamp { .. })).then_some(Ending { column: at });
     }
     let relation =
         Relation { id: next_id(), schema: map.schema.to_owned(), table: map.table.to_owned(), columns, key };

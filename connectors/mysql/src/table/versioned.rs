@@ -3,28 +3,20 @@
 //! An UPDATE writes the former row once more, with the end of its life; a DELETE is an update that sets that end. Both rows
 //! have one key, which is without the end, so that the former row, told as it is logged, would take the place of the present one.
 //!
+//! Tables whose ends are numbers of transactions are not met here: their changes are logged as statements.
+//!
 //! <https://mariadb.com/kb/en/system-versioned-tables/>
 
-use crate::{
-    event::{Images, RowChange},
-    value::Kind,
-};
+use crate::event::{Images, RowChange};
 use headgate_sdk::{Cell, Op};
 
-/// The column that says when a row's life ended.
+/// The column that says when a row's life ended, a TIMESTAMP(6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
-    column: usize,
-    /// Whether it is the number of a transaction, and not a time.
-    numbered: bool,
+    pub(super) column: usize,
 }
 
 impl Ending {
-    /// For a column that ends rows.
-    pub(super) fn new(column: usize, kind: &Kind) -> Self {
-        Self { column, numbered: matches!(kind, Kind::Integer { .. }) }
-    }
-
     /// What a logged row means for the rows of now; `None` for one of history.
     pub(crate) fn told(self, change: RowChange, images: &Images<'_>) -> Option<Op> {
         match change {
@@ -42,13 +34,8 @@ impl Ending {
     /// Whether a row has an end. What a minimal image leaves out has not changed: none.
     fn has_ended(self, image: &[Cell<'_>]) -> bool {
         let Some(Cell::Value(raw)) = image.get(self.column) else { return false };
-        let none = match raw {
-            raw if self.numbered => raw.iter().all(|byte| *byte == 0xff),
-            // The last microsecond that there is: in 2038, from 11.5 on in 2106.
-            [0x7f | 0xff, 0xff, 0xff, 0xff, micros @ ..] => micros == [0x0f, 0x42, 0x3f],
-            _ => false,
-        };
-        !none
+        // None is the last microsecond that there is: in 2038, from 11.5 on in 2106.
+        !matches!(raw, [0x7f | 0xff, 0xff, 0xff, 0xff, 0x0f, 0x42, 0x3f])
     }
 }
 
@@ -62,7 +49,7 @@ mod tests {
 
     #[test]
     fn only_the_rows_of_now_are_told() {
-        let ending = Ending::new(1, &Kind::Timestamp { digits: 6 });
+        let ending = Ending { column: 1 };
         let told = |change, before: &[u8], after: &[u8]| {
             let image = |end| vec![Cell::Null, Cell::Value(end)];
             ending.told(change, &Images { before: image(before), after: image(after) })
@@ -80,19 +67,8 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_numbers_of_transactions_too() {
-        let ending = Ending::new(0, &Kind::Integer { bytes: 8, unsigned: true });
-        let told = |end: &[u8]| {
-            let images = Images { before: Vec::new(), after: vec![Cell::Value(end)] };
-            ending.told(RowChange::Write, &images)
-        };
-        assert_eq!(told(&[0xff; 8]), Some(Op::Created));
-        assert_eq!(told(&[7, 1, 0, 0, 0, 0, 0, 0]), None);
-    }
-
-    #[test]
     fn what_an_image_leaves_out_has_not_ended() {
-        let ending = Ending::new(0, &Kind::Timestamp { digits: 6 });
+        let ending = Ending { column: 0 };
         let images = Images { before: vec![Cell::Value(&NEVER)], after: vec![Cell::Unavailable] };
         assert_eq!(ending.told(RowChange::Update, &images), Some(Op::Updated));
     }
