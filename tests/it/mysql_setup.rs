@@ -302,7 +302,11 @@ async fn check_fixes_what_it_finds_mysql() {
 
 #[tokio::test]
 async fn check_fixes_what_it_finds_mariadb() {
-    let versioned = ["CREATE TABLE versioned (a int) WITH SYSTEM VERSIONING"];
+    let versioned = [
+        "CREATE TABLE versioned (a int) WITH SYSTEM VERSIONING",
+        "CREATE TABLE numbered (id int PRIMARY KEY, s bigint unsigned GENERATED ALWAYS AS ROW START, \
+         e bigint unsigned GENERATED ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
+    ];
     fixes_what_it_finds(
         Version::MariaDb118,
         &["--binlog-expire-logs-seconds=3600", "--max-binlog-total-size=1G", "--binlog-do-db=elsewhere"],
@@ -312,6 +316,7 @@ async fn check_fixes_what_it_finds_mariadb() {
             "binlog_row_image",
             "binlog_row_metadata",
             "foreign keys of shop.child",
+            "history of shop.numbered",
             "key of shop.counted",
             "key of shop.keyless",
             "key of shop.odd `name",
@@ -327,6 +332,7 @@ async fn check_fixes_what_it_finds_mariadb() {
         ],
         &[
             "foreign keys of shop.child",
+            "history of shop.numbered",
             "key of shop.parted",
             "key of shop.versioned",
             "log of shop",
@@ -343,6 +349,7 @@ async fn check_fixes_what_it_finds_mariadb() {
             "binlog_row_image",
             "binlog_row_metadata",
             "foreign keys of shop.child",
+            "history of shop.numbered",
             "key of shop.counted",
             "key of shop.keyless",
             "key of shop.odd `name",
@@ -355,6 +362,7 @@ async fn check_fixes_what_it_finds_mariadb() {
         ],
         &[
             "foreign keys of shop.child",
+            "history of shop.numbered",
             "key of shop.parted",
             "key of shop.versioned",
             "log_slave_updates",
@@ -454,7 +462,7 @@ async fn connections_are_secured_as_they_are_told_mariadb() {
 }
 
 /// Where the server cannot do what the URL or the account wants, it is said, and nothing falls back.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_cannot_do_is_refused() {
     let shop = MySqlShop::with(Version::MariaDb1011, &[]).await.unwrap();
     let source = format!("{}?ssl-mode=required", shop.server.url());

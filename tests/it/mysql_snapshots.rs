@@ -533,15 +533,15 @@ async fn patience(version: Version) {
     let proxy = Proxy::start(shop.server.port()).await;
     let settings = shop.settings();
     let source = format!("{}?ssl-mode=disabled", shop.server.url_at(proxy.port()));
-    let source_lines = "heartbeat = \"300ms\"\nconnect_timeout = \"1s\"\n".to_owned();
+    let source_lines = "heartbeat = \"1s\"\nconnect_timeout = \"1s\"\n".to_owned();
     let mut gateway = Gateway::start(&Settings { source, source_lines, ..settings }).await;
     for (table, column) in [("archive", "id"), ("loose", "a")] {
         proxy.swallow(&format!("FROM `shop`.`{table}`"));
         let (code, answer, error) = ask(&gateway, &[table]);
         assert!(proxy.has_swallowed());
         assert_eq!((code, &answer["rows"]), (Some(0), &400.into()), "{answer} {error}");
-        // Several times the source's patience, of which MySQL gives a sign only at the end.
-        let condition = format!("{column} > 0 AND SLEEP(0.01) = 0");
+        // Longer than the source's patience of three seconds, and the servers say nothing until the end.
+        let condition = format!("{column} > 0 AND SLEEP(0.02) = 0");
         let (code, answer, error) = ask(&gateway, &[table, "--where", &condition]);
         assert_eq!((code, &answer["rows"]), (Some(0), &400.into()), "{answer} {error}");
     }
@@ -549,12 +549,12 @@ async fn patience(version: Version) {
     assert_eq!(gateway.terminate(), Some(0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_lost_are_not_waited_for_mysql() {
     patience(Version::MySql97).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_lost_are_not_waited_for_mariadb() {
     patience(Version::MariaDb118).await;
 }
