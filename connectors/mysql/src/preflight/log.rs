@@ -139,14 +139,17 @@ pub(super) fn retention(server: &Server, budget: Duration, findings: &mut Vec<Fi
                 "log files are kept for ever",
                 "the disk fills up, whether they were read or not",
             );
-            let mut finding = with_setting(finding, server, name, &value);
             const PURGE: &str = "binlog_expire_logs_auto_purge";
-            if matches!(server.setting(PURGE), "OFF" | "0")
-                && let Some(fix) = &mut finding.fix
-            {
-                fix.push_str(&format!(";\n{}", server.set(PURGE, "ON")));
+            if matches!(server.setting(PURGE), "OFF" | "0") {
+                // What was set for when it purges stays as it is, if it is long enough.
+                let short = server.setting(name).parse().is_ok_and(|kept: u64| kept < budget.as_secs());
+                let mut statements = Vec::new();
+                statements.extend(short.then(|| server.set(name, &value)));
+                statements.push(server.set(PURGE, "ON"));
+                finding.with_fix(statements.join(";\n"))
+            } else {
+                with_setting(finding, server, name, &value)
             }
-            finding
         }
         Some(kept) if kept < budget => {
             let finding = Finding::warning(
