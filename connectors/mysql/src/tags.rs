@@ -3,21 +3,17 @@
 //! Only the attributes of a trace are taken, and those by which events say what caused them; the rest of a comment is the
 //! application's own business.
 
-use memchr::memmem::Finder;
 use serde_json::{Map, Value};
-use std::sync::LazyLock;
 
 /// The comment's keys, and the attributes that they become.
 const TAKEN: [&str; 4] = ["traceparent", "tracestate", "correlationid", "causationid"];
 /// A statement is looked at no further than this from its end, and given with events no longer than this.
 const LONGEST: usize = 4096;
 
-/// Most statements have no trace: they are searched by a searcher that is made once.
-static TRACE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("traceparent"));
-
 /// The context that a statement gives the events of its rows, as a JSON object of attributes; `None` where it gives none.
 pub(crate) fn context(statement: &[u8], with_text: bool) -> Option<Vec<u8>> {
-    if !with_text && !statement.ends_with(b"*/") && TRACE.find(statement).is_none() {
+    if !with_text && !statement.ends_with(b"*/") && memchr::memmem::find(statement, b"traceparent").is_none()
+    {
         return None;
     }
     let text = String::from_utf8_lossy(statement);

@@ -16,16 +16,11 @@ use mysql_common::{
 };
 use socket2::{SockRef, TcpKeepalive};
 use std::{io, time::Duration};
-use tokio::{
-    io::BufReader,
-    net::{TcpStream, UnixStream},
-};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 /// Room for what the server sends while we publish, so that it can go on reading its log.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// What is read of a TLS connection at once. By itself TLS asks for 4 KiB at a time: a system call for every few rows.
-const GULP: usize = 256 << 10;
 /// The collation of what we send (`utf8mb4_general_ci`).
 const COLLATION: u8 = 45;
 /// First bytes of answers.
@@ -124,7 +119,6 @@ impl Target {
         let number = packets.number();
         let stream = packets.into_stream().ok_or(DriverError::PacketOutOfOrder)?;
         let connector = TlsConnector::from(tls::client_config(self)?);
-        let stream = BufReader::with_capacity(GULP, stream);
         let stream = connector.connect(tls::server_name(&self.host)?, stream).await?;
         Ok(Packets::new(Box::new(stream)).numbered_like(number))
     }
