@@ -372,6 +372,56 @@ async fn bytes_that_are_not_text_18() {
     bytes_that_are_not_text(Version::Pg18).await;
 }
 
+/// Rows that were there, whose keys are such bytes: the walk goes on behind them, and what is hidden is hidden in dead letters too.
+#[tokio::test]
+async fn bytes_that_are_not_text_in_a_snapshot() {
+    const ROWS: usize = 150;
+    let shop = Shop::with(Version::Pg15, Nats::start().await).await;
+    shop.postgres
+        .execute("CREATE DATABASE raw ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        .await;
+    let lines =
+        "snapshot_rate = 400\n[sources.shop.columns.\"public.words\"]\nmask = { secret = \"redact\" }\n";
+    let settings = Settings {
+        source: shop.postgres.url_of("raw"),
+        snapshot: "initial",
+        source_lines: lines.to_owned(),
+        ..shop.settings()
+    };
+    let client = connect(&settings.source).await.unwrap();
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE words (word text PRIMARY KEY, secret text); \
+             INSERT INTO words SELECT E'\\351''\\\\' || n, 'hush ' || n FROM generate_series(1, {ROWS}) n; \
+             INSERT INTO words SELECT 'w' || n, 'hush ' || n FROM generate_series(1, {ROWS}) n"
+        ))
+        .await
+        .unwrap();
+    let mut gateway = shop.gateway_with(&settings).await;
+    let letters = dead_letters(&shop.nats, ROWS as u64).await;
+    eventually("the snapshot is done", Duration::from_secs(20), || async {
+        let status = gateway.status().await;
+        if status["sources"][0]["snapshots"][0]["state"] == "done" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let keys: std::collections::BTreeSet<String> = letters
+        .iter()
+        .map(|letter| letter["data"]["content"]["after"]["word"]["base64"].to_string())
+        .collect();
+    assert_eq!(keys.len(), ROWS);
+    assert!(letters.iter().all(|letter| letter["data"]["reason"] == "unencodable"), "{}", letters[0]);
+    let events = stream::read(&shop.nats, STREAM).await;
+    let told: std::collections::BTreeSet<&str> =
+        events.iter().map(|event| event.attribute("subject")).collect();
+    assert_eq!((told.len(), events.len()), (ROWS, ROWS));
+    // A change of such a row, by the log.
+    client.batch_execute("UPDATE words SET secret = 'hush again' WHERE word LIKE E'\\351%7'").await.unwrap();
+    let letters = dead_letters(&shop.nats, ROWS as u64 + 15).await;
+    assert_eq!(gateway.terminate(), Some(0));
+    let everything = format!("{letters:?}{events:?}{}", gateway.log());
+    assert!(everything.contains("[redacted]") && !everything.contains("hush"), "a hidden value was told");
+}
+
 /// Names that would split a subject, match others, end a header or break JSON.
 async fn hostile_names(nats_lines: &str) {
     const NAMES: [&str; 9] = [

@@ -22,6 +22,7 @@ mod provider_apis;
 mod schemas;
 mod shaping;
 mod snapshots;
+mod snapshots_through_ddl;
 mod streaming;
 mod support_works;
 mod tls;

@@ -10,7 +10,7 @@ use crate::{
     slot,
     wal_guard::WalGuard,
 };
-use headgate_sdk::{Fault, FaultKind, TableName as CapturedTable, Vitals};
+use headgate_sdk::{CapturedTables, Fault, FaultKind, Vitals};
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -53,7 +53,7 @@ pub(crate) struct Watch {
     /// Watches what the slot keeps.
     pub(crate) wal: WalGuard,
     /// Told of the tables that are captured, whenever that changes.
-    pub(crate) captured: watch::Sender<BTreeSet<CapturedTable>>,
+    pub(crate) captured: watch::Sender<CapturedTables>,
 }
 
 /// The handle of the task.

@@ -10,9 +10,9 @@ use crate::{
     row_filter::{self, RowFilter, RowFilters},
     slot::bounded,
 };
-use headgate_sdk::{Fault, TableFilter};
+use headgate_sdk::{CapturedTables, Fault, TableFilter};
 use postgres_protocol::escape::escape_identifier;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 
 /// A table, by its names.
@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) whole: BTreeSet<TableName>,
     /// Every captured table without a usable identity.
     pub(crate) append: BTreeSet<TableName>,
+    /// The OIDs of both.
+    oids: BTreeMap<TableName, u32>,
     /// Tables that have to be added but are not ours, with their owner.
     pub(crate) foreign: Vec<(TableName, String)>,
     /// Tables that are published whole although they have a row filter.
@@ -87,11 +89,14 @@ struct Member {
 
 impl Plan {
     /// The tables that are captured once the plan is carried out.
-    pub(crate) fn captured(&self) -> BTreeSet<headgate_sdk::TableName> {
+    pub(crate) fn captured(&self) -> CapturedTables {
         let all = self.whole.union(&self.append);
         let ours = all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table));
-        ours.map(|table| headgate_sdk::TableName { schema: table.schema.clone(), table: table.table.clone() })
-            .collect()
+        ours.map(|name| {
+            let table = headgate_sdk::TableName { schema: name.schema.clone(), table: name.table.clone() };
+            (table, self.oids.get(name).copied().unwrap_or_default().into())
+        })
+        .collect()
     }
 }
 
@@ -178,7 +183,8 @@ impl Publications {
             settings.push(found);
         }
         let Kind::Kept { whole, append } = &self.kind else {
-            plan.whole = self.published(client).await?;
+            plan.oids = self.published(client).await?;
+            plan.whole = plan.oids.keys().cloned().collect();
             return Ok(plan);
         };
 
@@ -277,6 +283,7 @@ impl Publications {
                 }
                 let side = if updates { &mut plan.whole } else { &mut plan.append };
                 side.insert(candidate.name.clone());
+                plan.oids.insert(candidate.name.clone(), candidate.oid);
             }
             for Member { publication, oid, name: member, .. } in &members {
                 if publication == name
@@ -340,18 +347,23 @@ impl Publications {
         )
     }
 
-    async fn published(&self, client: &Client) -> Result<BTreeSet<TableName>, Fault> {
+    async fn published(&self, client: &Client) -> Result<BTreeMap<TableName, u32>, Fault> {
         let failed = |error| sql_fault(error, "cannot look at the publication's tables");
         let rows = client
-            .query("SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname::text = ANY($1)", &[&self.names()])
+            .query(
+                "SELECT p.schemaname::text, p.tablename::text, c.oid FROM pg_publication_tables p \
+                 JOIN pg_namespace n ON n.nspname = p.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+                 WHERE p.pubname::text = ANY($1)",
+                &[&self.names()],
+            )
             .await
             .map_err(failed)?;
-        let mut tables = BTreeSet::new();
+        let mut tables = BTreeMap::new();
         for row in &rows {
             let name =
                 TableName { schema: row.try_get(0).map_err(failed)?, table: row.try_get(1).map_err(failed)? };
             if self.filter.matches(&name.schema, &name.table) {
-                tables.insert(name);
+                tables.insert(name, row.try_get(2).map_err(failed)?);
             }
         }
         Ok(tables)

@@ -149,8 +149,10 @@ const TYPES: &[(&str, &str, &str)] = &[
     ("text", "repeat('é', 100000)", ""),
 ];
 
+/// Extensions that not every build of the server has.
+const EXTENSIONS: [&str; 2] = ["hstore", "citext"];
+
 const OWN_TYPES: &str = r#"
-    CREATE EXTENSION hstore; CREATE EXTENSION citext;
     CREATE TYPE mood AS ENUM ('sad', 'so "so"');
     CREATE DOMAIN positive AS integer CHECK (VALUE > 0);
     CREATE DOMAIN more_positive AS positive CHECK (VALUE > 1);
@@ -163,10 +165,20 @@ const OWN_TYPES: &str = r#"
 #[tokio::test]
 async fn every_type() {
     let mut database = Database::with("every_type", "", "").await;
-    database.sql(OWN_TYPES).await;
+    database.sql(OWN_TYPES.trim_start()).await;
+    let there = "SELECT name::text FROM pg_available_extensions WHERE name = ANY($1)";
+    let there = database.client.query(there, &[&EXTENSIONS.as_slice()]).await.unwrap();
+    let there: Vec<&str> = there.iter().map(|row| row.get(0)).collect();
+    for extension in &there {
+        database.sql(&format!("CREATE EXTENSION {extension}")).await;
+    }
+    let lacks = |name: &str| {
+        EXTENSIONS.iter().any(|extension| name.starts_with(extension) && !there.contains(extension))
+    };
+    let types: Vec<_> = TYPES.iter().filter(|(name, ..)| !lacks(name)).collect();
     let columns: Vec<String> =
-        TYPES.iter().enumerate().map(|(at, (name, ..))| format!("c{at} {name}")).collect();
-    let values: Vec<&str> = TYPES.iter().map(|(_, literal, _)| *literal).collect();
+        types.iter().enumerate().map(|(at, (name, ..))| format!("c{at} {name}")).collect();
+    let values: Vec<&str> = types.iter().map(|(_, literal, _)| *literal).collect();
     let notes = database
         .run(&format!(
             "CREATE TABLE t (id integer PRIMARY KEY, {}); INSERT INTO t VALUES (1, {})",
@@ -178,9 +190,9 @@ async fn every_type() {
         panic!("{:?}", notes.lines())
     };
     let row: BTreeMap<String, &RawValue> = serde_json::from_str(after).unwrap();
-    assert_eq!(row.len(), TYPES.len() + 1);
+    assert_eq!(row.len(), types.len() + 1);
     let long = format!("\"{}\"", "é".repeat(100_000));
-    for (at, (name, literal, expected)) in TYPES.iter().enumerate() {
+    for (at, (name, literal, expected)) in types.iter().enumerate() {
         let expected = if expected.is_empty() { &long } else { *expected };
         assert_eq!(row[&format!("c{at}")].get(), expected, "{name} {literal}");
     }

@@ -137,20 +137,26 @@ fn not_logged(matched: &[Table]) -> Vec<Finding> {
     kinds
         .into_iter()
         .filter_map(|(what, is)| {
-            let names: Vec<String> =
-                matched.iter().filter(|table| is(table)).map(|table| table.name.to_string()).collect();
-            (!names.is_empty()).then(|| {
+            let found: Vec<&TableName> =
+                matched.iter().filter(|table| is(table)).map(|table| &table.name).collect();
+            let shown = || found.iter().take(SHOWN);
+            (!found.is_empty()).then(|| {
                 let finding = Finding::warning(
                     what,
-                    format!("not captured: {}", some(names.into_iter())),
+                    format!("not captured: {}", some(found.iter().map(ToString::to_string))),
                     "their changes are not in the log",
                 );
-                match what {
+                let excluded: Vec<String> = shown().map(|name| format!("\"!{name}\"")).collect();
+                let excluded =
+                    format!("exclude them, so that nobody expects them: tables = [{}]", excluded.join(", "));
+                finding.with_fix(match what {
                     "unlogged tables" => {
-                        finding.with_fix("ALTER TABLE … SET LOGGED, or exclude them: tables = [\"!…\"]")
+                        let logged: Vec<String> =
+                            shown().map(|name| format!("ALTER TABLE {} SET LOGGED", name.quoted())).collect();
+                        format!("{}; or {excluded}", logged.join("; "))
                     }
-                    _ => finding.with_fix("exclude them, so that nobody expects them: tables = [\"!…\"]"),
-                }
+                    _ => excluded,
+                })
             })
         })
         .collect()

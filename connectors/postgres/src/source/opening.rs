@@ -19,8 +19,8 @@ use crate::{
     wal_guard::WalGuard,
 };
 use headgate_sdk::{
-    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, TableFilter, TableName,
-    snapshots,
+    CapturedTables, Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart,
+    TableFilter, snapshots,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -123,6 +123,7 @@ impl Postgres {
                 epoch,
                 last: gap.or(resume.last.map(|last| last.position)),
                 passed: 0,
+                after_gap: gap.is_some(),
                 default_schema: "public".to_owned(),
                 max_row: self.config.max_row,
                 captured: is_captured,
@@ -168,7 +169,7 @@ impl Postgres {
         control: &SqlSession,
         server: &Server,
         standby: bool,
-    ) -> Result<(Vec<String>, BTreeSet<TableName>), Fault> {
+    ) -> Result<(Vec<String>, CapturedTables), Fault> {
         let plan = publications.plan(&control.client).await?;
         if !publications.are_kept() {
             return match plan.missing.first() {
@@ -268,7 +269,7 @@ struct Opening<'a> {
     system: &'a System,
     name: &'a str,
     standby: bool,
-    captured: &'a BTreeSet<TableName>,
+    captured: &'a CapturedTables,
     snapshots: SnapshotStart,
     /// The position of the word of a gap, where one was given.
     gap: Option<Position>,

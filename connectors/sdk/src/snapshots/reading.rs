@@ -126,8 +126,12 @@ impl<R: Reader> Snapshots<R> {
                 self.table_told(at, None);
             }
             Found::Table { table: Some(table), expected } => {
+                if !job.place.is_of(&table.order()) {
+                    tracing::info!(source = self.source, job = job.job.id, table = %reading.name, "the table's key is another one: reading it from its beginning");
+                }
                 job.described = Some(table);
                 job.progress.expected = job.progress.expected.or(expected);
+                self.write_places();
             }
             Found::Writers(writers) => {
                 job.writers = Some(match &job.writers {
