@@ -9,8 +9,13 @@ use std::path::Path;
 /// A server with a role for each kind of proof, and TLS with a certificate of its own authority if it can.
 async fn server(authority: &Authority) -> Server {
     let server = Server::start(&[]).await;
+    let mut rules =
+        "local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\n\
+                     host all hashed all md5\nhost all clear all password"
+            .to_owned();
     if server.0.knows_tls().await {
         server.0.speak_tls(authority).await;
+        rules.push_str("\nhostssl all certified all cert");
     }
     server
         .admin()
@@ -21,10 +26,7 @@ async fn server(authority: &Authority) -> Server {
         )
         .await
         .unwrap();
-    server
-        .0
-        .allow("local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\nhost all hashed all md5\nhost all clear all password\nhostssl all certified all cert")
-        .await;
+    server.0.allow(&rules).await;
     server
 }
 
