@@ -153,6 +153,24 @@ async fn another_key_in_the_middle_of_a_table() {
     }
 }
 
+/// A table that is away for a moment is not one that has been read.
+#[tokio::test]
+async fn a_table_that_is_renamed_and_comes_back() {
+    let shop = Shop::open().await;
+    shop.postgres
+        .execute(
+            "CREATE TABLE codes (id integer PRIMARY KEY); INSERT INTO codes SELECT generate_series(1, 3000)",
+        )
+        .await;
+    let mut gateway = shop.gateway_with(&initial(&shop, 1_500)).await;
+    begins(&shop, "public.codes", "id").await;
+    shop.postgres.execute("ALTER TABLE codes RENAME TO gone").await;
+    sleep(Duration::from_millis(700)).await;
+    shop.postgres.execute("ALTER TABLE gone RENAME TO codes").await;
+    are_told(&shop, "public.codes", "id", 3_000).await;
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
 /// Everything at once, and the gateway killed in the middle of it.
 async fn all_kinds_of_ddl(version: Version, seed: u64) {
     let shop = Shop::with(version, Nats::start().await).await;

@@ -121,6 +121,10 @@ impl<R: Reader> Snapshots<R> {
             return;
         }
         match outcome.found {
+            // Renamed, and perhaps back again in a moment: whether it is gone, the next look at the tables says.
+            Found::Table { table: None, .. } if self.captured.borrow().contains_key(&reading.name) => {
+                job.wait = Some(Instant::now() + RETRY / 10);
+            }
             Found::Table { table: None, .. } => {
                 tracing::info!(source = self.source, table = %reading.name, "the table is not there, or not captured, any more");
                 self.table_told(at, None);
