@@ -3,14 +3,13 @@
 
 use crate::support::{
     eventually,
-    gateway::{Gateway, Settings},
+    gateway::Settings,
     nats::Nats,
     postgres::Version,
     shop::{STREAM, Shop},
-    stream,
+    snapshots, stream,
     workload::{self, Load},
 };
-use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
 
@@ -44,16 +43,6 @@ async fn begins(shop: &Shop, table: &str, column: &str) {
     .await;
 }
 
-async fn snapshots_are_done(gateway: &Gateway, count: usize) {
-    eventually("the snapshots are done", IN_TIME, || async {
-        let status = gateway.status().await;
-        let all = status["sources"][0]["snapshots"].as_array().cloned().unwrap_or_default();
-        let done = all.iter().filter(|job| job["state"] == "done").count();
-        if done >= count && done == all.len() { Ok(()) } else { Err(format!("{all:?}")) }
-    })
-    .await;
-}
-
 /// Rows that a table has before it is published are in nobody's log: also where it takes the name of one that was.
 async fn another_table_of_the_same_name(version: Version) {
     let shop = Shop::with(version, Nats::start().await).await;
@@ -65,7 +54,7 @@ async fn another_table_of_the_same_name(version: Version) {
         ..shop.settings()
     };
     let mut gateway = shop.gateway_with(&settings).await;
-    snapshots_are_done(&gateway, 1).await;
+    snapshots::are_done(&gateway, 1).await;
     let anew = |from: u32| {
         format!(
             "DELETE FROM things; \
@@ -93,7 +82,7 @@ async fn another_table_of_the_same_name(version: Version) {
     are_told(&shop, "public.things", "id", 950).await;
     shop.assert_faithful().await;
     // That is all: a restart finds nothing new.
-    snapshots_are_done(&gateway, 1).await;
+    snapshots::are_done(&gateway, 1).await;
     let held = stream::last_sequence(&shop.nats, STREAM).await;
     gateway.kill9();
     gateway.start_again().await;
@@ -142,7 +131,7 @@ async fn another_key_in_the_middle_of_a_table() {
         if killed {
             gateway.start_again().await;
         }
-        snapshots_are_done(&gateway, 1).await;
+        snapshots::are_done(&gateway, 1).await;
         let ids: BTreeSet<String> = told(&shop, "public.codes", "id")
             .await
             .iter()
@@ -199,14 +188,12 @@ async fn all_kinds_of_ddl(version: Version, seed: u64) {
             gateway.start_again().await;
         }
     }
-    snapshots_are_done(&gateway, 1).await;
+    snapshots::are_done(&gateway, 1).await;
     writing.stop().await;
     assert_eq!(told(&shop, "public.archive", "id").await.len(), 3_000);
     // Rows that were told before a column came do not have it: read again, everything is as it is.
-    let answer = gateway.command().args(["snapshot", "--json", "shop"]).output().unwrap();
-    assert!(answer.status.success(), "{answer:?}");
-    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
-    assert_eq!(answer["state"], "done");
+    let (code, answer, said) = snapshots::ask(&gateway, &[]);
+    assert_eq!((code, &answer["state"]), (Some(0), &"done".into()), "{said}");
     shop.assert_faithful().await;
     assert_eq!(gateway.status().await["sources"][0]["errors"], 0);
     assert_eq!(gateway.terminate(), Some(0));
