@@ -155,7 +155,7 @@ impl Table {
         let key = || relation.key.iter().filter_map(|&at| columns.get(at));
         let order = key().map(|column| format!("{},", column.sorted_by)).collect();
         let key = key().map(|column| (escape_identifier(&column.name), column.sql_type.clone())).collect();
-        let quoted = format!("{}.{}", escape_identifier(&name.schema), escape_identifier(&name.table));
+        let quoted = crate::sql_name::quoted(name);
         let list: Vec<String> = columns.iter().map(|column| escape_identifier(&column.name)).collect();
         Ok(Some(Self {
             oid,
