@@ -210,9 +210,7 @@ impl Postgres {
             }
         } else {
             publications.carry_out(&control.client, &plan, user, database).await?;
-            for change in &plan.changes {
-                tracing::info!(source = self.source, change, "publications changed");
-            }
+            plan.tell(&self.source);
         }
         monitor::warn_of_append(&self.source, &plan, &mut BTreeSet::new());
         if plan.whole.is_empty() && plan.append.is_empty() {
