@@ -279,16 +279,9 @@ impl Target {
     }
 }
 
-/// Whether there was no server, or none that says what a MySQL server says first.
+/// Whether the network failed, or what listens there says nothing that a MySQL server says, rather than TLS.
 fn unanswered(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::TimedOut
-            | ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-    )
+    !error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 /// The error without those that only repeat it.

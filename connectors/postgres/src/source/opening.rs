@@ -288,6 +288,14 @@ impl Opening<'_> {
                 self.system.log
             ))),
             Verdict::Continue { epoch, slot } => {
+                if matches!(slot, SlotAction::Keep) && Identity::of(resume).is_none() {
+                    tracing::warn!(
+                        source = self.source.source,
+                        slot = self.name,
+                        at = %stands,
+                        "the slot was there before the stream began: if another broker, or another store of this one, had its events until now, those are not in this stream"
+                    );
+                }
                 let created = match slot {
                     SlotAction::Create => self.create().await?,
                     // The beginning of an epoch stays what it was.
