@@ -1,7 +1,11 @@
 //! The tables: which are captured, as what, and what of them is not in the log.
 
 use super::{Findings, Site, ask};
-use crate::publication::{Plan, Publications, TableName};
+use crate::{
+    publication::{Plan, Publications},
+    sql_name,
+};
+use headgate_sdk::TableName;
 use headgate_sdk::{Fault, Finding, TableFilter};
 use postgres_protocol::escape::escape_identifier;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +91,7 @@ fn identities(plan: &Plan, captured: &[&Table]) -> Vec<Finding> {
                 "none that can be used",
                 "its updates and deletes are not captured, for publishing them would make the application's fail",
             )
-            .with_fix(format!("add a primary key, or: ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted())),
+            .with_fix(format!("add a primary key, or: ALTER TABLE {} REPLICA IDENTITY FULL", sql_name::quoted(table))),
         );
     }
     if plan.append.len() > SHOWN {
@@ -195,7 +199,7 @@ fn unreadable(site: &Site<'_>, captured: &[&Table], partial: &BTreeSet<String>) 
 fn granting(hidden: &[&&Table], partial: &BTreeSet<String>, role: &str) -> String {
     let mut by_schema: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for table in hidden {
-        by_schema.entry(&table.name.schema).or_default().push(table.name.quoted());
+        by_schema.entry(&table.name.schema).or_default().push(sql_name::quoted(&table.name));
     }
     let schemas: Vec<String> = by_schema.keys().map(|schema| escape_identifier(schema)).collect();
     let mut statements = vec![format!("GRANT USAGE ON SCHEMA {} TO {role}", schemas.join(", "))];
