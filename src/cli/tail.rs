@@ -26,7 +26,7 @@ use clap::Args;
 use event::Structured;
 use line::Lines;
 use selection::{From, Selection};
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 use tokio::sync::mpsc;
 
 /// Messages that may wait to be shown.
@@ -82,7 +82,9 @@ impl Tail {
         }
         if let Some(source) = self.pattern.source().filter(|source| !config.sources.contains_key(*source)) {
             let known: Vec<&str> = config.sources.keys().map(String::as_str).collect();
-            eprintln!(
+            // Where even standard error is gone, the events are what counts.
+            let _ = writeln!(
+                std::io::stderr(),
                 "headgate: the configuration has no source {source}; known: {}. Waiting for its events",
                 known.join(", ")
             );

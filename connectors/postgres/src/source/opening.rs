@@ -288,7 +288,8 @@ impl Opening<'_> {
                 self.system.log
             ))),
             Verdict::Continue { epoch, slot } => {
-                if matches!(slot, SlotAction::Keep) && Identity::of(resume).is_none() {
+                let unknown = Identity::of(resume).is_none() && resume.proven().is_none();
+                if unknown && matches!(slot, SlotAction::Keep) {
                     tracing::warn!(
                         source = self.source.source,
                         slot = self.name,
