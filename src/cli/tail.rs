@@ -117,7 +117,8 @@ impl Tail {
                     }
                     Ok(event) => out.extend_from_slice(lines.show(&message, &event).as_bytes()),
                     Err(why) => {
-                        eprintln!("headgate: {}: not a CloudEvent: {why}", line::safe(&message.subject, 200));
+                        let subject = line::safe(&message.subject, 200);
+                        let _ = writeln!(std::io::stderr(), "headgate: {subject}: not a CloudEvent: {why}");
                         continue;
                     }
                 }
