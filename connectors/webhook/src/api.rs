@@ -6,6 +6,9 @@
 //! has. So everything that holds for a delivery holds for it, de-duplication by id included, and nothing is published beside
 //! the gateway.
 //!
+//! Where the API does not tell that id ([`patience`]), what is found has one of its own, made of what it is, and the stream is asked
+//! first: [`Missed::seen`] takes away what arrived. It holds what the provider's own delivery would have told.
+//!
 //! # Order
 //! [`Missed`] gives the oldest first, and its caller posts one after the other.
 //!
@@ -18,6 +21,7 @@ mod airtable;
 mod client;
 mod drive;
 mod github;
+mod hubspot;
 mod shopify;
 mod stripe;
 mod zendesk;
@@ -27,9 +31,11 @@ use crate::{
     json::{Pointer, Value},
 };
 use bytes::Bytes;
+use client::Chain;
 pub use client::{Api, ApiError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Most missed deliveries of one run.
 pub const MISSED: usize = 10_000;
@@ -91,6 +97,10 @@ pub struct Batch {
     pub deliveries: Vec<Redelivery>,
     /// How many the provider itself was asked to deliver again, because it does not tell what was in them.
     pub asked: usize,
+    /// How many the provider neither tells the content of nor delivers again.
+    pub untold: usize,
+    /// How many the provider had dropped from its log before anybody read them.
+    pub dropped: u64,
     /// What has to be remembered when all of them were posted.
     pub bookmark: Option<Bookmark>,
 }
@@ -104,8 +114,31 @@ pub struct Missed<'a> {
 enum Rest {
     Github(github::Missed),
     Stripe(Option<Vec<Bytes>>),
-    Airtable(airtable::Pages),
+    Airtable(airtable::Payloads),
     Drive(drive::Pages),
+    Shopify(shopify::Missed),
+    Zendesk(zendesk::Missed),
+    Hubspot(hubspot::Missed),
+}
+
+/// An event that is in the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its `type`.
+    pub event_type: &'a str,
+    /// Its `data`, which is JSON.
+    pub data: &'a [u8],
+}
+
+/// For how long a provider itself goes on trying to deliver, where its API does not tell under which id: what is younger may still
+/// come by itself, and older events have to be looked for in the stream ([`Missed::seen`]) because no id tells them apart.
+#[must_use]
+pub fn patience(provider: &str) -> Option<Duration> {
+    match provider {
+        "hubspot" => Some(hubspot::PATIENCE),
+        "shopify" => Some(shopify::PATIENCE),
+        _ => None,
+    }
 }
 
 /// The webhook that calls the URL already.
@@ -122,6 +155,7 @@ pub async fn find(
         "airtable" => airtable::find(api, wish).await,
         "github" => github::find(api, wish).await,
         "google-drive" => Ok(drive::find(wish, bookmark)),
+        "hubspot" => hubspot::find(api, wish).await,
         "shopify" => shopify::find(api, wish).await,
         "stripe" => stripe::find(api, wish).await,
         "zendesk" => zendesk::find(api, wish).await,
@@ -144,6 +178,7 @@ pub async fn make(
         "airtable" => airtable::make(api, wish).await,
         "github" => github::make(api, wish, secret).await,
         "google-drive" => drive::make(api, wish, secret, bookmark).await,
+        "hubspot" => hubspot::make(api, wish).await,
         "shopify" => shopify::make(api, wish).await,
         "stripe" => stripe::make(api, wish).await,
         "zendesk" => zendesk::make(api, wish).await,
@@ -189,13 +224,34 @@ impl<'a> Missed<'a> {
         since: i64,
     ) -> Result<Self, ApiError> {
         let rest = match provider {
-            "airtable" => Rest::Airtable(airtable::Pages::new(api, wish, bookmark).await?),
+            "airtable" => Rest::Airtable(airtable::Payloads::new(api, wish, bookmark).await?),
             "github" => Rest::Github(github::Missed::find(api, wish, since).await?),
             "google-drive" => Rest::Drive(drive::Pages::new(wish, bookmark)?),
+            "hubspot" => Rest::Hubspot(hubspot::Missed::find(api, wish, since).await?),
+            "shopify" => Rest::Shopify(shopify::Missed::find(api, wish, since).await?),
             "stripe" => Rest::Stripe(Some(stripe::missed(api, since).await?)),
+            "zendesk" => Rest::Zendesk(zendesk::Missed::find(api, wish, since).await?),
             _ => return Err(ApiError::Unknown),
         };
         Ok(Self { api, rest })
+    }
+
+    /// Leaves out what happened after `until`, in microseconds since 1970-01-01 UTC; where the provider has [`patience`].
+    pub fn settle(&mut self, until: i64) {
+        match &mut self.rest {
+            Rest::Hubspot(missed) => missed.settle(until),
+            Rest::Shopify(missed) => missed.settle(until),
+            _ => {}
+        }
+    }
+
+    /// Leaves out what an event of the stream shows to have arrived; where the provider has [`patience`].
+    pub fn seen(&mut self, event: &Seen<'_>) {
+        match &mut self.rest {
+            Rest::Hubspot(missed) => missed.seen(event),
+            Rest::Shopify(missed) => missed.seen(event),
+            _ => {}
+        }
     }
 
     /// The next batch; `None` when there is nothing more.
@@ -209,8 +265,11 @@ impl<'a> Missed<'a> {
                 deliveries: events.into_iter().map(|body| Redelivery { headers: json(), body }).collect(),
                 ..Batch::default()
             })),
-            Rest::Airtable(pages) => pages.next(self.api).await,
+            Rest::Airtable(payloads) => payloads.next(self.api).await,
             Rest::Drive(pages) => pages.next(self.api).await,
+            Rest::Shopify(missed) => missed.next(self.api).await,
+            Rest::Zendesk(missed) => missed.next(self.api).await,
+            Rest::Hubspot(missed) => Ok(missed.next()),
         }
     }
 }

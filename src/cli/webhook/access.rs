@@ -54,6 +54,7 @@ impl Access {
             ApiError::Target(_) => {
                 Failure::usage(text).with_fix(format!("set --target to {}", service.target))
             }
+            ApiError::Event(_) => Failure::usage(text).with_fix(format!("set --event to {}", service.events)),
             ApiError::Unknown | ApiError::NoEvents(_) | ApiError::Url(_) => Failure::usage(text),
             ApiError::Denied { .. } => {
                 Failure::refused(text).with_fix(format!("HEADGATE_API_TOKEN has to be {}", service.token))

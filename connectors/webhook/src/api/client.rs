@@ -7,11 +7,17 @@
 use crate::{Auth, Secret, Unrandom, json};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::{Bytes, BytesMut};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method, StatusCode, Url,
     header::{self, HeaderValue},
 };
-use std::{error::Error, time::Duration};
+use std::{
+    collections::{HashSet, hash_map::DefaultHasher},
+    error::Error,
+    hash::{Hash as _, Hasher as _},
+    time::Duration,
+};
 
 /// Largest answer that is read, in bytes.
 pub(super) const ANSWER: usize = 32 << 20;
@@ -23,6 +29,9 @@ const TRIES: u32 = 5;
 
 /// Longest wait that an API may ask for between two tries.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most pages of one list.
+const PAGES: usize = 1000;
 
 /// Deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -39,13 +48,17 @@ pub enum ApiError {
     /// Events have to be named; the example is one of them.
     #[error("this provider has no \"all events\": name those you want, --event {0} for instance")]
     NoEvents(&'static str),
+    /// An event that cannot be asked for.
+    #[error("the event \"{0}\" is none that can be looked for")]
+    Event(String),
+    /// There is one URL, and it is another's.
+    #[error("the app calls {0}, and one URL is all it has: delete that there, or take another app")]
+    Taken(String),
     /// The system has no random numbers to give.
     #[error(transparent)]
     Unrandom(#[from] Unrandom),
     /// The token is missing a right, or its time is over.
-    #[error(
-        "the API answered {status}: the token is wrong, has expired or lacks the right to manage webhooks"
-    )]
+    #[error("the API answered {status}: the token is wrong, has expired or lacks a right that this needs")]
     Denied {
         /// 401 or 403.
         status: u16,
@@ -86,6 +99,27 @@ pub struct Api {
     token: Secret,
 }
 
+/// The pages of a list, told by what leads to each: none comes twice, and they come to an end.
+#[derive(Default)]
+pub(super) struct Chain(HashSet<u64>);
+
+impl Chain {
+    /// Goes on to another page.
+    pub(super) fn follow(&mut self, next: &str) -> Result<(), ApiError> {
+        // What leads to a page may be long, and it is the other side that says it.
+        let mut hasher = DefaultHasher::new();
+        next.hash(&mut hasher);
+        if self.0.len() >= PAGES {
+            return Err(ApiError::Strange("more than a thousand pages"));
+        }
+        if self.0.insert(hasher.finish()) {
+            Ok(())
+        } else {
+            Err(ApiError::Strange("a page that leads to itself"))
+        }
+    }
+}
+
 /// A successful answer.
 pub(super) struct Answer {
     pub(super) body: Bytes,
@@ -117,8 +151,31 @@ impl Api {
         body: Option<(&'static str, String)>,
     ) -> Result<Answer, ApiError> {
         let url = self.url(path)?;
+        self.send(&method, &url, body, |request| self.authorize(request)).await
+    }
+
+    /// Calls a path of the API with the token as a parameter of the URL, as some want it.
+    pub(super) async fn call_with_key(
+        &self,
+        method: Method,
+        path: &str,
+        parameter: &str,
+        body: Option<(&'static str, String)>,
+    ) -> Result<Answer, ApiError> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().append_pair(parameter, self.token.expose());
+        self.send(&method, &url, body, |request| request).await
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: Option<(&'static str, String)>,
+        authorize: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<Answer, ApiError> {
         for attempt in 1..=TRIES {
-            let request = self.authorize(self.client.request(method.clone(), url.clone()));
+            let request = authorize(self.client.request(method.clone(), url.clone()));
             let mut request = request.header(header::ACCEPT, "application/json");
             if let Some((content_type, body)) = &body {
                 request = request.header(header::CONTENT_TYPE, *content_type).body(body.clone());
@@ -127,7 +184,7 @@ impl Api {
             let answer = answer.map_err(|error| self.unreachable(error))?;
             let status = answer.status();
             let limited = limited(&answer);
-            let again = limited || (status.is_server_error() && method == Method::GET);
+            let again = limited || (status.is_server_error() && *method == Method::GET);
             if again && attempt < TRIES {
                 tokio::time::sleep(pause(&answer, attempt)).await;
                 continue;
@@ -160,8 +217,12 @@ impl Api {
 
     /// A refusal in the API's own words, without the token, should it have come back in them.
     pub(super) fn refused(&self, status: u16, message: &str) -> ApiError {
-        // The token goes before anything is cut off, for a piece of it is as bad.
-        let message = message.replace(self.token.expose(), "…");
+        // The token goes before anything is cut off, for a piece of it is as bad; in every form that it was sent in.
+        let token = self.token.expose();
+        let encoded = utf8_percent_encode(token, NON_ALPHANUMERIC).to_string();
+        let message = [BASE64_STANDARD.encode(token), encoded, token.to_owned()]
+            .iter()
+            .fold(message.to_owned(), |message, form| message.replace(form, "…"));
         let message = message.chars().filter(|c| !c.is_control()).take(300).collect();
         ApiError::Refused { status, message }
     }
@@ -240,7 +301,7 @@ async fn read(mut answer: reqwest::Response) -> reqwest::Result<Option<Bytes>> {
 /// What an API says about a refusal, in a line.
 fn message(body: &[u8]) -> String {
     let root = json::parse(body).ok();
-    // GitHub; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
+    // GitHub and HubSpot; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
     let places = [
         "/message",
         "/error/message",
