@@ -19,6 +19,7 @@ mod mysql_setup;
 mod mysql_snapshots;
 mod neighbours;
 mod provider_apis;
+mod reconciliation;
 mod schemas;
 mod shaping;
 mod snapshots;
