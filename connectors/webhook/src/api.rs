@@ -15,10 +15,13 @@
 //! are held until the oldest, which comes last, is known.
 
 mod airtable;
+mod arrived;
 mod client;
 mod drive;
 mod github;
+mod salesforce;
 mod shopify;
+mod slack;
 mod stripe;
 mod zendesk;
 
@@ -26,6 +29,7 @@ use crate::{
     Secret,
     json::{Pointer, Value},
 };
+pub use arrived::{Arrived, State};
 use bytes::Bytes;
 pub use client::{Api, ApiError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -44,7 +48,7 @@ pub struct Wish<'a> {
     pub target: &'a str,
     /// The URL that it calls.
     pub url: &'a str,
-    /// The events, in the provider's names, where they have to be named.
+    /// The events, in the provider's names, where they have to be named; for what is missing, the things that are looked through.
     pub events: &'a [String],
 }
 
@@ -99,6 +103,7 @@ pub struct Batch {
 pub struct Missed<'a> {
     api: &'a Api,
     rest: Rest,
+    arrived: Arrived,
 }
 
 enum Rest {
@@ -106,6 +111,8 @@ enum Rest {
     Stripe(Option<Vec<Bytes>>),
     Airtable(airtable::Pages),
     Drive(drive::Pages),
+    Salesforce(salesforce::Objects),
+    Slack(slack::Conversations),
 }
 
 /// The webhook that calls the URL already.
@@ -123,6 +130,7 @@ pub async fn find(
         "github" => github::find(api, wish).await,
         "google-drive" => Ok(drive::find(wish, bookmark)),
         "shopify" => shopify::find(api, wish).await,
+        "slack" => slack::find(api, wish).await,
         "stripe" => stripe::find(api, wish).await,
         "zendesk" => zendesk::find(api, wish).await,
         _ => Err(ApiError::Unknown),
@@ -145,6 +153,7 @@ pub async fn make(
         "github" => github::make(api, wish, secret).await,
         "google-drive" => drive::make(api, wish, secret, bookmark).await,
         "shopify" => shopify::make(api, wish).await,
+        "slack" => slack::make(api, wish).await,
         "stripe" => stripe::make(api, wish).await,
         "zendesk" => zendesk::make(api, wish).await,
         _ => Err(ApiError::Unknown),
@@ -192,10 +201,28 @@ impl<'a> Missed<'a> {
             "airtable" => Rest::Airtable(airtable::Pages::new(api, wish, bookmark).await?),
             "github" => Rest::Github(github::Missed::find(api, wish, since).await?),
             "google-drive" => Rest::Drive(drive::Pages::new(wish, bookmark)?),
+            "salesforce" => Rest::Salesforce(salesforce::Objects::new(wish, bookmark, since, now())?),
+            "slack" => Rest::Slack(slack::Conversations::new(api, wish, since, now()).await?),
             "stripe" => Rest::Stripe(Some(stripe::missed(api, since).await?)),
             _ => return Err(ApiError::Unknown),
         };
-        Ok(Self { api, rest })
+        Ok(Self { api, rest, arrived: Arrived::default() })
+    }
+
+    /// From when on (microseconds since 1970-01-01 UTC) the caller has to say what arrived, by [`state`] and
+    /// [`Missed::leave_out`]; `None` where an id tells that.
+    #[must_use]
+    pub fn overlap(&self) -> Option<i64> {
+        match &self.rest {
+            Rest::Salesforce(objects) => Some(objects.overlap()),
+            Rest::Slack(conversations) => Some(conversations.overlap()),
+            _ => None,
+        }
+    }
+
+    /// Leaves out what arrived.
+    pub fn leave_out(&mut self, arrived: Arrived) {
+        self.arrived = arrived;
     }
 
     /// The next batch; `None` when there is nothing more.
@@ -211,8 +238,26 @@ impl<'a> Missed<'a> {
             })),
             Rest::Airtable(pages) => pages.next(self.api).await,
             Rest::Drive(pages) => pages.next(self.api).await,
+            Rest::Salesforce(objects) => objects.next(self.api, &self.arrived).await,
+            Rest::Slack(conversations) => conversations.next(self.api, &self.arrived).await,
         }
     }
+}
+
+/// The state of a thing that an event's data tells, of providers whose deliveries cannot be told by their id.
+#[must_use]
+pub fn state(provider: &str, data: &[u8]) -> Option<State> {
+    let event = crate::json::parse(data).ok()?;
+    match provider {
+        "salesforce" => salesforce::state(event),
+        "slack" => slack::state(event),
+        _ => None,
+    }
+}
+
+/// Now, in microseconds since 1970-01-01 UTC.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
 }
 
 /// The headers of JSON.

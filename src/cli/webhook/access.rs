@@ -22,6 +22,11 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether there is a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.as_deref().is_some_and(|token| !token.is_empty())
+    }
+
     /// The API of a provider.
     pub(super) fn open(&self, provider: &Provider, service: &Service) -> Result<Api, Failure> {
         let base = match &self.api {
@@ -58,6 +63,9 @@ impl Access {
             ApiError::Denied { .. } => {
                 Failure::refused(text).with_fix(format!("HEADGATE_API_TOKEN has to be {}", service.token))
             }
+            ApiError::Taken(_) => Failure::refused(text)
+                .with_fix("give this source another app, or take the URL out of that one first"),
+            ApiError::Endless(_) => Failure::unavailable(text),
             ApiError::Refused { status: 404, .. } => Failure::refused(text)
                 .with_fix("look at --target; what a token may not see is often answered the same way"),
             _ => Failure::refused(text),

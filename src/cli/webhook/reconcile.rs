@@ -4,7 +4,7 @@
 //! Oldest first, each posted when the one before it is safe. One that the gateway will always refuse is left out, and said.
 //!
 //! # Duplicates
-//! Each has the id that its delivery has, and no more than the window is looked back in which the gateway knows an id again. Where
+//! Each has the id that its delivery has; where the API does not tell that, it is left out if the stream has it. And no more than the window is looked back in which the gateway knows an id again. Where
 //! the provider has a log, the run goes on where the last one ended.
 
 use super::{
@@ -13,14 +13,18 @@ use super::{
     send,
 };
 use crate::{
+    broker::{self, Patience},
     cli::{Failure, failure::print},
     config::{Config, parse_duration},
     normalize::time,
+    webhook,
 };
+use async_nats::jetstream;
 use clap::Args;
+use headgate_sdk::Fault;
 use headgate_webhook::{
     Endpoint,
-    api::{Batch, Missed},
+    api::{self, ApiError, Arrived, Batch, Missed},
 };
 use reqwest::StatusCode;
 use serde::Serialize;
@@ -35,6 +39,9 @@ by a timer.
 
   github, stripe          what never got a 2xx, not longer ago than nine tenths of dedup_window
   airtable, google-drive  what notifications only tell of, from where the last run ended
+  slack                   messages and edits of its conversations that are not in the stream
+  salesforce              records (--event Account,Contact) whose last state or delete is not in the stream, from where
+                          the last run ended
 
 Examples:
   headgate webhook reconcile gh --target octo/shop
@@ -48,6 +55,9 @@ pub(in crate::cli) struct Reconcile {
     /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most
     #[arg(long)]
     since: Option<String>,
+    /// What is looked through, where the provider has many things (Salesforce: objects)
+    #[arg(long = "event", value_name = "THING", value_delimiter = ',')]
+    events: Vec<String>,
     #[command(flatten)]
     access: Access,
     /// Where the gateway is; by default where http.listen is
@@ -91,9 +101,12 @@ impl Reconcile {
         let base = send::base(config, &self.source, self.url.as_deref());
         let place = Place::of(config, &self.source);
         let failed = |error| self.access.failure(service, &error);
-        let wish = self.access.wish(&public_url, &[]);
+        let wish = self.access.wish(&public_url, &self.events);
         let missed = Missed::find(provider.name(), &api, &wish, &place.read()?, since).await;
         let mut missed = missed.map_err(failed)?;
+        if let Some(from) = missed.overlap() {
+            missed.leave_out(self.arrived(config, provider.name(), from).await?);
+        }
         let mut outcome =
             Outcome { source: &self.source, provider: provider.name(), delivered: 0, asked: 0, refused: 0 };
         while let Some(batch) = missed.next().await.map_err(failed)? {
@@ -117,6 +130,21 @@ impl Reconcile {
         Ok(())
     }
 
+    /// What the stream holds of a provider whose deliveries cannot be told by their id.
+    async fn arrived(&self, config: &Config, provider: &str, from: i64) -> Result<Arrived, Failure> {
+        let name = format!("{} reconcile", config.gateway.name);
+        let (client, _) = broker::connect(&config.nats, &name, Patience::Once)
+            .await
+            .map_err(|error| Failure::unavailable(error.to_string()).with_fix(error.fix()))?;
+        let mut arrived = Arrived::default();
+        let context = jetstream::new(client);
+        webhook::arrived(&context, &self.source, from, |data| -> Result<(), Unread> {
+            api::state(provider, data).map_or(Ok(()), |state| Ok(arrived.note(&state)?))
+        })
+        .await?;
+        Ok(arrived)
+    }
+
     /// How far to look back, in microseconds: never to what the gateway no longer knows again when it is posted.
     fn back(&self, window: Duration) -> Result<i64, Failure> {
         let longest = window / 10 * 9;
@@ -133,6 +161,33 @@ impl Reconcile {
             .with_fix("a shorter --since, or a longer dedup_window"));
         }
         Ok(i64::try_from(back.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Why it is not known what arrived.
+enum Unread {
+    Broker(Fault),
+    TooMuch(ApiError),
+}
+
+impl From<Fault> for Unread {
+    fn from(fault: Fault) -> Self {
+        Self::Broker(fault)
+    }
+}
+
+impl From<ApiError> for Unread {
+    fn from(error: ApiError) -> Self {
+        Self::TooMuch(error)
+    }
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Broker(fault) => Self::unavailable(fault.to_string()),
+            Unread::TooMuch(error) => Self::usage(error.to_string()),
+        }
     }
 }
 

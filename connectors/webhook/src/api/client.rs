@@ -11,7 +11,11 @@ use reqwest::{
     Method, StatusCode, Url,
     header::{self, HeaderValue},
 };
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 /// Largest answer that is read, in bytes.
 pub(super) const ANSWER: usize = 32 << 20;
@@ -20,6 +24,9 @@ const ENDLESS: ApiError = ApiError::Strange("an answer without end");
 
 /// How often a call is made before a 429 or 5xx is final.
 const TRIES: u32 = 5;
+
+/// Most calls of one run. An API whose pages have no end must not keep it for ever.
+const CALLS: u32 = 50_000;
 
 /// Longest wait that an API may ask for between two tries.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,12 +50,12 @@ pub enum ApiError {
     #[error(transparent)]
     Unrandom(#[from] Unrandom),
     /// The token is missing a right, or its time is over.
-    #[error(
-        "the API answered {status}: the token is wrong, has expired or lacks the right to manage webhooks"
-    )]
+    #[error("the API answered {status} ({said}): the token is wrong, has expired or lacks a right")]
     Denied {
-        /// 401 or 403.
+        /// 401 or 403; 200 at Slack, which says it in the body.
         status: u16,
+        /// The API's own words, shortened.
+        said: String,
     },
     /// Any other refusal.
     #[error("the API answered {status}: {message}")]
@@ -70,6 +77,12 @@ pub enum ApiError {
     /// An answer that is not what the API's documentation says.
     #[error("the API's answer is not what it documents: {0}")]
     Strange(&'static str),
+    /// What can have one URL only has another one.
+    #[error("its events go to {0} already, and it can have one URL only")]
+    Taken(String),
+    /// More calls than one run makes.
+    #[error("{0} calls were not enough: run it again")]
+    Endless(u32),
     /// No webhook calls this URL.
     #[error("no webhook there calls {0}; headgate webhook register makes one")]
     NoHook(String),
@@ -84,6 +97,8 @@ pub struct Api {
     base: Url,
     auth: Auth,
     token: Secret,
+    /// Calls so far.
+    calls: AtomicU32,
 }
 
 /// A successful answer.
@@ -106,7 +121,7 @@ impl Api {
             .user_agent(concat!("headgate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ApiError::Unreachable(error.to_string()))?;
-        Ok(Self { client, base, auth: auth.clone(), token })
+        Ok(Self { client, base, auth: auth.clone(), token, calls: AtomicU32::new(0) })
     }
 
     /// Calls a path of the API, or a URL that it named itself, which must be on its own host: the token goes nowhere else.
@@ -117,6 +132,9 @@ impl Api {
         body: Option<(&'static str, String)>,
     ) -> Result<Answer, ApiError> {
         let url = self.url(path)?;
+        if self.calls.fetch_add(1, Ordering::Relaxed) >= CALLS {
+            return Err(ApiError::Endless(CALLS));
+        }
         for attempt in 1..=TRIES {
             let request = self.authorize(self.client.request(method.clone(), url.clone()));
             let mut request = request.header(header::ACCEPT, "application/json");
@@ -135,11 +153,15 @@ impl Api {
             if limited {
                 break;
             }
-            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-                return Err(ApiError::Denied { status: status.as_u16() });
-            }
             let next = next(&answer);
             let body = read(answer).await.map_err(|error| self.unreachable(error))?.ok_or(ENDLESS)?;
+            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+                // Salesforce says 403 when a day's calls are spent, and waiting a minute does not help.
+                if code(&body) == "REQUEST_LIMIT_EXCEEDED" {
+                    return Err(ApiError::Busy(attempt));
+                }
+                return Err(self.denied(status.as_u16(), &message(&body)));
+            }
             if !status.is_success() {
                 return Err(self.refused(status.as_u16(), &message(&body)));
             }
@@ -158,12 +180,21 @@ impl Api {
         ApiError::Unreachable(format!("{}: {cause}", self.base.host_str().unwrap_or_default()))
     }
 
-    /// A refusal in the API's own words, without the token, should it have come back in them.
+    /// A refusal in the API's own words.
     pub(super) fn refused(&self, status: u16, message: &str) -> ApiError {
+        ApiError::Refused { status, message: self.clean(message) }
+    }
+
+    /// A refusal that is the token's fault, in the API's own words.
+    pub(super) fn denied(&self, status: u16, message: &str) -> ApiError {
+        ApiError::Denied { status, said: self.clean(message) }
+    }
+
+    /// An API's own words, without the token, should it have come back in them.
+    fn clean(&self, message: &str) -> String {
         // The token goes before anything is cut off, for a piece of it is as bad.
         let message = message.replace(self.token.expose(), "…");
-        let message = message.chars().filter(|c| !c.is_control()).take(300).collect();
-        ApiError::Refused { status, message }
+        message.chars().filter(|c| !c.is_control()).take(300).collect()
     }
 
     fn authorize(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -240,9 +271,10 @@ async fn read(mut answer: reqwest::Response) -> reqwest::Result<Option<Bytes>> {
 /// What an API says about a refusal, in a line.
 fn message(body: &[u8]) -> String {
     let root = json::parse(body).ok();
-    // GitHub; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
+    // GitHub; Salesforce; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
     let places = [
         "/message",
+        "/0/message",
         "/error/message",
         "/error/title",
         "/errors/0/title",
@@ -252,4 +284,9 @@ fn message(body: &[u8]) -> String {
     ];
     let text = places.iter().find_map(|place| super::text(root?, place));
     text.unwrap_or_else(|| "no reason given".to_owned())
+}
+
+/// Salesforce's name of a refusal.
+fn code(body: &[u8]) -> String {
+    json::parse(body).ok().and_then(|root| super::text(root, "/0/errorCode")).unwrap_or_default()
 }

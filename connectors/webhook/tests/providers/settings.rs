@@ -128,7 +128,7 @@ fn every_provider_has_its_section_in_the_docs() {
         });
     for provider in CATALOG.iter() {
         let heading =
-            format!("## {}: `{}`\n\n{}", provider.title(), provider.name(), provider.setup().trim());
+            format!("## {}: `{}`\n\n{}", provider.title(), provider.name(), provider.setup("the endpoint's URL"));
         let found = pages.iter().filter(|page| page.contains(&heading)).count();
         assert_eq!(
             found,
