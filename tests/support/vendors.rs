@@ -460,7 +460,8 @@ fn slack_page(all: &[Value], query: &HashMap<String, String>, name: &str) -> Res
     let page: Vec<&Value> = all.iter().skip(from).take(2).collect();
     let more = from + 2 < all.len();
     let next = if more { format!("{}=", from + 2) } else { String::new() };
-    Json(json!({"ok": true, name: page, "has_more": more, "response_metadata": {"next_cursor": next}})).into_response()
+    Json(json!({"ok": true, name: page, "has_more": more, "response_metadata": {"next_cursor": next}}))
+        .into_response()
 }
 
 async fn slack_who(State(world): State<Shared>, headers: HeaderMap) -> Response {
@@ -558,7 +559,8 @@ fn salesforce_error(message: &str) -> Value {
 async fn salesforce_describe(State(world): State<Shared>, headers: HeaderMap) -> Response {
     refusal(&world, &headers, salesforce_error).unwrap_or_else(|| {
         if world.lock().unwrap().spent {
-            let error = json!([{"message": "TotalRequests Limit exceeded.", "errorCode": "REQUEST_LIMIT_EXCEEDED"}]);
+            let error =
+                json!([{"message": "TotalRequests Limit exceeded.", "errorCode": "REQUEST_LIMIT_EXCEEDED"}]);
             return (StatusCode::FORBIDDEN, Json(error)).into_response();
         }
         let types = [
@@ -595,9 +597,7 @@ async fn salesforce_query(
     let mut found: Vec<Value> = world
         .records
         .iter()
-        .filter(|record| {
-            (at(from)..at(until)).contains(&at(record["SystemModstamp"].as_str().unwrap()))
-        })
+        .filter(|record| (at(from)..at(until)).contains(&at(record["SystemModstamp"].as_str().unwrap())))
         .cloned()
         .collect();
     found.sort_by_key(|record| (record["SystemModstamp"].to_string(), record["Id"].to_string()));
@@ -613,12 +613,17 @@ fn salesforce_page(found: &[Value], from: usize) -> Response {
     let page: Vec<Value> = found.iter().skip(from).take(2).map(row).collect();
     let mut answer = json!({"totalSize": found.len(), "done": from + 2 >= found.len(), "records": page});
     if from + 2 < found.len() {
-        answer["nextRecordsUrl"] = json!(format!("/services/data/v65.0/query/01g000000000001AAA-{}", from + 2));
+        answer["nextRecordsUrl"] =
+            json!(format!("/services/data/v65.0/query/01g000000000001AAA-{}", from + 2));
     }
     Json(answer).into_response()
 }
 
-async fn salesforce_more(State(world): State<Shared>, headers: HeaderMap, Path(at): Path<String>) -> Response {
+async fn salesforce_more(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    Path(at): Path<String>,
+) -> Response {
     refusal(&world, &headers, salesforce_error).unwrap_or_else(|| {
         let (_, from) = at.split_once('-').unwrap();
         salesforce_page(&world.lock().unwrap().found, from.parse().unwrap())

@@ -266,7 +266,9 @@ impl Outcome<'_> {
             }
             (None, Some(absent)) => {
                 let file = absent.path.display();
-                text.push_str(&format!("secret  {about}\n        put it into {file}, which is not there yet\n"));
+                text.push_str(&format!(
+                    "secret  {about}\n        put it into {file}, which is not there yet\n"
+                ));
             }
             (None, None) => text.push_str(&format!("secret  {about}\n")),
         }

@@ -84,6 +84,9 @@ fn page(provider: &Provider, (name, url): &(String, String), paint: Paint) -> St
     if name == "NAME" {
         out.push_str("\nNAME is yours to choose; HOST is what http.public_url says.\n");
     }
-    let _ = write!(out, "\n`headgate webhook register {name}` says or does what has to be done at the provider.\n");
+    let _ = write!(
+        out,
+        "\n`headgate webhook register {name}` says or does what has to be done at the provider.\n"
+    );
     out
 }

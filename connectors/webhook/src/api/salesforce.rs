@@ -8,9 +8,7 @@
 //! # Order
 //! Each object's records by `SystemModstamp`, one object after the other.
 
-use super::{
-    Api, ApiError, Arrived, Batch, Bookmark, Redelivery, State, Wish, list, text,
-};
+use super::{Api, ApiError, Arrived, Batch, Bookmark, Redelivery, State, Wish, list, text};
 use crate::{
     json::{self, Value},
     mapping::time,
@@ -124,7 +122,9 @@ impl Walk {
         }
         let has = |name: &str| fields.iter().any(|field| field == name);
         if !has("SystemModstamp") {
-            return Err(ApiError::Strange("an object without SystemModstamp: it cannot be looked through by time"));
+            return Err(ApiError::Strange(
+                "an object without SystemModstamp: it cannot be looked through by time",
+            ));
         }
         let deleted = if has("IsDeleted") { ", IsDeleted" } else { "" };
         let query = format!(

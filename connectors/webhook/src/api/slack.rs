@@ -6,8 +6,8 @@
 //! API does not tell the event's id. What was deleted is not in a conversation any more, so nothing tells of it.
 
 use super::{
-    Api, ApiError, Arrived, Batch, Hook, MISSED, Redelivery, State, Wish, is_word,
-    json as json_headers, list, text,
+    Api, ApiError, Arrived, Batch, Hook, MISSED, Redelivery, State, Wish, is_word, json as json_headers,
+    list, text,
 };
 use crate::{
     json::{self, Value},
@@ -101,7 +101,11 @@ async fn call(
     }
     let error = text(root, "/error").ok_or(ApiError::Strange("neither ok nor an error"))?;
     match error.as_str() {
-        "token_expired" | "token_revoked" | "invalid_auth" | "not_authed" | "account_inactive"
+        "token_expired"
+        | "token_revoked"
+        | "invalid_auth"
+        | "not_authed"
+        | "account_inactive"
         | "not_allowed_token_type" => Err(api.denied(200, &error)),
         "missing_scope" => {
             let needed = text(root, "/needed").unwrap_or_default();
@@ -160,7 +164,8 @@ impl Conversations {
     /// What is missing of the next conversation.
     pub(super) async fn next(&mut self, api: &Api, arrived: &Arrived) -> Result<Option<Batch>, ApiError> {
         let Some(channel) = self.channels.pop_front() else { return Ok(None) };
-        let mut found = Found { channel: &channel, team: &self.team, missing: Vec::new(), held: 0, threads: Vec::new() };
+        let mut found =
+            Found { channel: &channel, team: &self.team, missing: Vec::new(), held: 0, threads: Vec::new() };
         let range = format!(
             "channel={channel}&oldest={}&latest={}&inclusive=true&limit=200",
             seconds(self.oldest),
