@@ -12,7 +12,6 @@
 //! * **Duplicates**: dropped by the broker, by the delivery's id, within `dedup_window`; so two gateways may serve one address.
 //! * **Shutdown**: the listener first, then the lanes; what is in the spool stays for the next start.
 
-mod arrived;
 mod bus;
 mod dead_letter;
 mod drain;
@@ -22,7 +21,6 @@ mod lane;
 mod message;
 mod stream;
 
-pub(crate) use arrived::arrived;
 pub(crate) use dead_letter::replay;
 pub(crate) use stream::findings;
 

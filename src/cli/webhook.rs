@@ -1,6 +1,7 @@
 //! `headgate webhook`: the providers that are known, a signed test delivery, making a webhook, what was missed, dead letters published again.
 
 mod access;
+mod arrived;
 mod bookmark;
 mod list;
 mod reconcile;

@@ -74,7 +74,7 @@ async fn last_sequence(stream: &Stream) -> Result<u64, async_nats::Error> {
     Ok(u64::from_str_radix(&text, 16).unwrap_or(0))
 }
 
-pub(super) fn is_missing(kind: GetStreamErrorKind) -> bool {
+fn is_missing(kind: GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 

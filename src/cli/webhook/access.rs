@@ -59,13 +59,11 @@ impl Access {
             ApiError::Target(_) => {
                 Failure::usage(text).with_fix(format!("set --target to {}", service.target))
             }
+            ApiError::Event(_) => Failure::usage(text).with_fix(format!("set --event to {}", service.events)),
             ApiError::Unknown | ApiError::NoEvents(_) | ApiError::Url(_) => Failure::usage(text),
             ApiError::Denied { .. } => {
                 Failure::refused(text).with_fix(format!("HEADGATE_API_TOKEN has to be {}", service.token))
             }
-            ApiError::Taken(_) => Failure::refused(text)
-                .with_fix("give this source another app, or take the URL out of that one first"),
-            ApiError::Endless(_) => Failure::unavailable(text),
             ApiError::Refused { status: 404, .. } => Failure::refused(text)
                 .with_fix("look at --target; what a token may not see is often answered the same way"),
             _ => Failure::refused(text),

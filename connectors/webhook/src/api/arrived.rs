@@ -15,7 +15,7 @@ const THINGS: usize = 1_000_000;
 
 /// One state of a thing: a message as it was edited last, a record as it was saved last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub(super) struct State {
     /// What it is, in the provider's terms.
     pub(super) thing: String,
     /// When it came to be so, in microseconds since 1970-01-01 UTC.
@@ -23,31 +23,37 @@ pub struct State {
 }
 
 /// The latest states that came.
-#[derive(Clone, Debug, Default)]
-pub struct Arrived(HashMap<[u8; 16], i64>);
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    latest: HashMap<[u8; 16], i64>,
+    /// There were more than could be noted.
+    over: bool,
+}
 
 impl Arrived {
     /// Notes a state that came.
-    ///
-    /// # Errors
-    /// There are too many things to be noted.
-    pub fn note(&mut self, state: &State) -> Result<(), ApiError> {
-        if self.0.len() == THINGS {
-            return Err(ApiError::TooMany(THINGS));
+    pub(super) fn note(&mut self, state: &State) {
+        if self.latest.len() == THINGS {
+            self.over = true;
+            return;
         }
-        let latest = self.0.entry(key(&state.thing)).or_insert(state.at);
+        let latest = self.latest.entry(key(&state.thing)).or_insert(state.at);
         *latest = state.at.max(*latest);
-        Ok(())
+    }
+
+    /// Refuses to judge where not all that came is known.
+    pub(super) fn whole(&self) -> Result<(), ApiError> {
+        if self.over { Err(ApiError::TooMany(THINGS)) } else { Ok(()) }
     }
 
     /// Whether this state came, or a later one of the same thing.
     pub(super) fn has(&self, state: &State) -> bool {
-        self.0.get(&key(&state.thing)).is_some_and(|latest| *latest >= state.at)
+        self.latest.get(&key(&state.thing)).is_some_and(|latest| *latest >= state.at)
     }
 
     /// Whether any state of a thing came.
     pub(super) fn knows(&self, thing: &str) -> bool {
-        self.0.contains_key(&key(thing))
+        self.latest.contains_key(&key(thing))
     }
 }
 
@@ -68,7 +74,7 @@ mod tests {
         let mut arrived = Arrived::default();
         assert!(!arrived.has(&state(5)) && !arrived.knows("C1:1.2"));
         for at in [5, 3] {
-            arrived.note(&state(at)).unwrap_or_default();
+            arrived.note(&state(at));
         }
         assert!(arrived.has(&state(5)) && arrived.has(&state(4)) && arrived.knows("C1:1.2"));
         assert!(!arrived.has(&state(6)) && !arrived.knows("C1:1.3"));

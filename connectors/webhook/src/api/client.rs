@@ -7,13 +7,15 @@
 use crate::{Auth, Secret, Unrandom, json};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::{Bytes, BytesMut};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method, StatusCode, Url,
     header::{self, HeaderValue},
 };
 use std::{
+    collections::{HashSet, hash_map::DefaultHasher},
     error::Error,
-    sync::atomic::{AtomicU32, Ordering},
+    hash::{Hash as _, Hasher as _},
     time::Duration,
 };
 
@@ -25,11 +27,11 @@ const ENDLESS: ApiError = ApiError::Strange("an answer without end");
 /// How often a call is made before a 429 or 5xx is final.
 const TRIES: u32 = 5;
 
-/// Most calls of one run. An API whose pages have no end must not keep it for ever.
-const CALLS: u32 = 50_000;
-
 /// Longest wait that an API may ask for between two tries.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most pages of one list.
+const PAGES: usize = 1000;
 
 /// Deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -46,6 +48,12 @@ pub enum ApiError {
     /// Events have to be named; the example is one of them.
     #[error("this provider has no \"all events\": name those you want, --event {0} for instance")]
     NoEvents(&'static str),
+    /// An event that cannot be asked for.
+    #[error("the event \"{0}\" is none that can be looked for")]
+    Event(String),
+    /// There is one URL, and it is another's.
+    #[error("the app calls {0}, and one URL is all it has: delete that there, or take another app")]
+    Taken(String),
     /// The system has no random numbers to give.
     #[error(transparent)]
     Unrandom(#[from] Unrandom),
@@ -77,12 +85,6 @@ pub enum ApiError {
     /// An answer that is not what the API's documentation says.
     #[error("the API's answer is not what it documents: {0}")]
     Strange(&'static str),
-    /// What can have one URL only has another one.
-    #[error("its events go to {0} already, and it can have one URL only")]
-    Taken(String),
-    /// More calls than one run makes.
-    #[error("{0} calls were not enough: run it again")]
-    Endless(u32),
     /// No webhook calls this URL.
     #[error("no webhook there calls {0}; headgate webhook register makes one")]
     NoHook(String),
@@ -97,8 +99,27 @@ pub struct Api {
     base: Url,
     auth: Auth,
     token: Secret,
-    /// Calls so far.
-    calls: AtomicU32,
+}
+
+/// The pages of a list, told by what leads to each: none comes twice, and they come to an end.
+#[derive(Default)]
+pub(super) struct Chain(HashSet<u64>);
+
+impl Chain {
+    /// Goes on to another page.
+    pub(super) fn follow(&mut self, next: &str) -> Result<(), ApiError> {
+        // What leads to a page may be long, and it is the other side that says it.
+        let mut hasher = DefaultHasher::new();
+        next.hash(&mut hasher);
+        if self.0.len() >= PAGES {
+            return Err(ApiError::Strange("more than a thousand pages"));
+        }
+        if self.0.insert(hasher.finish()) {
+            Ok(())
+        } else {
+            Err(ApiError::Strange("a page that leads to itself"))
+        }
+    }
 }
 
 /// A successful answer.
@@ -121,7 +142,7 @@ impl Api {
             .user_agent(concat!("headgate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ApiError::Unreachable(error.to_string()))?;
-        Ok(Self { client, base, auth: auth.clone(), token, calls: AtomicU32::new(0) })
+        Ok(Self { client, base, auth: auth.clone(), token })
     }
 
     /// Calls a path of the API, or a URL that it named itself, which must be on its own host: the token goes nowhere else.
@@ -132,11 +153,31 @@ impl Api {
         body: Option<(&'static str, String)>,
     ) -> Result<Answer, ApiError> {
         let url = self.url(path)?;
-        if self.calls.fetch_add(1, Ordering::Relaxed) >= CALLS {
-            return Err(ApiError::Endless(CALLS));
-        }
+        self.send(&method, &url, body, |request| self.authorize(request)).await
+    }
+
+    /// Calls a path of the API with the token as a parameter of the URL, as some want it.
+    pub(super) async fn call_with_key(
+        &self,
+        method: Method,
+        path: &str,
+        parameter: &str,
+        body: Option<(&'static str, String)>,
+    ) -> Result<Answer, ApiError> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().append_pair(parameter, self.token.expose());
+        self.send(&method, &url, body, |request| request).await
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: Option<(&'static str, String)>,
+        authorize: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<Answer, ApiError> {
         for attempt in 1..=TRIES {
-            let request = self.authorize(self.client.request(method.clone(), url.clone()));
+            let request = authorize(self.client.request(method.clone(), url.clone()));
             let mut request = request.header(header::ACCEPT, "application/json");
             if let Some((content_type, body)) = &body {
                 request = request.header(header::CONTENT_TYPE, *content_type).body(body.clone());
@@ -145,7 +186,7 @@ impl Api {
             let answer = answer.map_err(|error| self.unreachable(error))?;
             let status = answer.status();
             let limited = limited(&answer);
-            let again = limited || (status.is_server_error() && method == Method::GET);
+            let again = limited || (status.is_server_error() && *method == Method::GET);
             if again && attempt < TRIES {
                 tokio::time::sleep(pause(&answer, attempt)).await;
                 continue;
@@ -192,8 +233,12 @@ impl Api {
 
     /// An API's own words, without the token, should it have come back in them.
     fn clean(&self, message: &str) -> String {
-        // The token goes before anything is cut off, for a piece of it is as bad.
-        let message = message.replace(self.token.expose(), "…");
+        // The token goes before anything is cut off, for a piece of it is as bad; in every form that it was sent in.
+        let token = self.token.expose();
+        let encoded = utf8_percent_encode(token, NON_ALPHANUMERIC).to_string();
+        let message = [BASE64_STANDARD.encode(token), encoded, token.to_owned()]
+            .iter()
+            .fold(message.to_owned(), |message, form| message.replace(form, "…"));
         message.chars().filter(|c| !c.is_control()).take(300).collect()
     }
 
@@ -271,7 +316,7 @@ async fn read(mut answer: reqwest::Response) -> reqwest::Result<Option<Bytes>> {
 /// What an API says about a refusal, in a line.
 fn message(body: &[u8]) -> String {
     let root = json::parse(body).ok();
-    // GitHub; Salesforce; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
+    // GitHub and HubSpot; Salesforce; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
     let places = [
         "/message",
         "/0/message",

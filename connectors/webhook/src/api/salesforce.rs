@@ -8,7 +8,7 @@
 //! # Order
 //! Each object's records by `SystemModstamp`, one object after the other.
 
-use super::{Api, ApiError, Arrived, Batch, Bookmark, Redelivery, State, Wish, list, text};
+use super::{Api, ApiError, Arrived, Batch, Bookmark, Chain, Redelivery, Seen, State, Wish, list, text};
 use crate::{
     json::{self, Value},
     mapping::time,
@@ -20,13 +20,14 @@ use reqwest::Method;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
+    time::Duration,
 };
 
 const VERSION: &str = "/services/data/v65.0";
 
-/// A transaction may run for ten minutes, and its records show only then, with the times at which they were written: what is younger
-/// than this, in microseconds, is left to the next run.
-const UNDER_WAY: i64 = 15 * 60 * 1_000_000;
+/// A transaction may run for ten minutes, and its records show only then, with the times at which they were written. Salesforce tries
+/// to deliver for a day; what it still delivers after this becomes a second event.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Records whose fields are asked for at once.
 const CHUNK: usize = 200;
@@ -47,6 +48,7 @@ pub(super) struct Objects {
     bookmark: Bookmark,
     since: i64,
     until: i64,
+    arrived: Arrived,
 }
 
 /// One object on its way.
@@ -55,11 +57,12 @@ struct Walk {
     fields: Vec<String>,
     /// The path of the next page.
     page: Option<String>,
+    chain: Chain,
     rows: VecDeque<Row>,
 }
 
 impl Objects {
-    pub(super) fn new(wish: &Wish<'_>, bookmark: &Bookmark, since: i64, now: i64) -> Result<Self, ApiError> {
+    pub(super) fn new(wish: &Wish<'_>, bookmark: &Bookmark, since: i64) -> Result<Self, ApiError> {
         if wish.events.is_empty() {
             return Err(ApiError::NoEvents("Account"));
         }
@@ -71,12 +74,26 @@ impl Objects {
             current: None,
             bookmark: bookmark.clone(),
             since,
-            until: (now - UNDER_WAY) / 1_000_000 * 1_000_000,
+            until: 0,
+            arrived: Arrived::default(),
         })
     }
 
-    /// From when on it matters what arrived.
-    pub(super) fn overlap(&self) -> i64 {
+    /// Leaves out what was saved after a time, in microseconds since 1970-01-01 UTC.
+    pub(super) fn settle(&mut self, until: i64) {
+        // Salesforce counts seconds, and one that is over gets no more.
+        self.until = until / 1_000_000 * 1_000_000;
+    }
+
+    /// Notes a record of the stream.
+    pub(super) fn seen(&mut self, event: &Seen<'_>) {
+        if let Some(state) = json::parse(event.data).ok().and_then(state) {
+            self.arrived.note(&state);
+        }
+    }
+
+    /// From when on records are looked at.
+    pub(super) fn begins(&self) -> i64 {
         self.left.iter().map(|object| self.from(object)).min().unwrap_or(self.since)
     }
 
@@ -86,7 +103,8 @@ impl Objects {
     }
 
     /// Some of the records that are missing.
-    pub(super) async fn next(&mut self, api: &Api, arrived: &Arrived) -> Result<Option<Batch>, ApiError> {
+    pub(super) async fn next(&mut self, api: &Api) -> Result<Option<Batch>, ApiError> {
+        self.arrived.whole()?;
         let mut walk = match self.current.take() {
             Some(walk) => walk,
             None => match self.left.pop_front() {
@@ -104,9 +122,9 @@ impl Objects {
         let mut places = places(&self.bookmark.next);
         places.insert(walk.object.clone(), if done { self.until } else { reached });
         self.bookmark.next = written(&places);
-        let deliveries = walk.missing(api, rows, arrived, self.until).await?;
+        let deliveries = walk.missing(api, rows, &self.arrived, self.until).await?;
         self.current = (!done).then_some(walk);
-        Ok(Some(Batch { deliveries, asked: 0, bookmark: Some(self.bookmark.clone()) }))
+        Ok(Some(Batch { deliveries, bookmark: Some(self.bookmark.clone()), ..Batch::default() }))
     }
 }
 
@@ -135,12 +153,13 @@ impl Walk {
         );
         let query = utf8_percent_encode(&query, NON_ALPHANUMERIC);
         let page = (from < until).then(|| format!("{VERSION}/queryAll?q={query}"));
-        Ok(Self { object, fields, page, rows: VecDeque::new() })
+        Ok(Self { object, fields, page, chain: Chain::default(), rows: VecDeque::new() })
     }
 
     /// Reads the next page.
     async fn turn(&mut self, api: &Api) -> Result<(), ApiError> {
         let Some(path) = self.page.take() else { return Ok(()) };
+        self.chain.follow(&path)?;
         let answer = api.call(Method::GET, &path, None).await?;
         let root = json::parse(&answer.body).map_err(ApiError::Strange)?;
         for record in list(root, "/records", "records are no list")? {
@@ -152,8 +171,8 @@ impl Walk {
         }
         let next = text(root, "/nextRecordsUrl");
         // Only a path is taken, so that the next page is the same API's.
-        if next.as_deref().is_some_and(|next| next == path || !next.starts_with("/services/data/")) {
-            return Err(ApiError::Strange("a page that leads to itself or elsewhere"));
+        if next.as_deref().is_some_and(|next| !next.starts_with("/services/data/")) {
+            return Err(ApiError::Strange("a page that leads elsewhere"));
         }
         if next.is_some() && self.rows.is_empty() {
             return Err(ApiError::Strange("an empty page before the last"));
@@ -230,7 +249,7 @@ impl Walk {
 }
 
 /// The state that an event of an outbound message tells.
-pub(super) fn state(event: Value<'_>) -> Option<State> {
+fn state(event: Value<'_>) -> Option<State> {
     let id = text(event, "/sObject/Id")?;
     let saved = |field| text(event, field).as_deref().and_then(time);
     let (modified, modstamp) = (saved("/sObject/LastModifiedDate"), saved("/sObject/SystemModstamp"));

@@ -6,8 +6,8 @@
 //! API does not tell the event's id. What was deleted is not in a conversation any more, so nothing tells of it.
 
 use super::{
-    Api, ApiError, Arrived, Batch, Hook, MISSED, Redelivery, State, Wish, is_word, json as json_headers,
-    list, text,
+    Api, ApiError, Arrived, Batch, Chain, Hook, MISSED, Redelivery, Seen, State, Wish, is_word,
+    json as json_headers, list, text,
 };
 use crate::{
     json::{self, Value},
@@ -16,10 +16,10 @@ use crate::{
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
-/// Slack delivers a third and last time after five minutes: what is younger than this, in microseconds, may still come.
-const UNDER_WAY: i64 = 10 * 60 * 1_000_000;
+/// Slack delivers for the last time after five minutes; some minutes more for what is under way.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Most bytes of messages that are held, while those of a conversation are brought into their order.
 const HELD: usize = 64 << 20;
@@ -120,7 +120,7 @@ async fn call(
 }
 
 /// The state that an event of a message tells.
-pub(super) fn state(event: Value<'_>) -> Option<State> {
+fn state(event: Value<'_>) -> Option<State> {
     if text(event, "/event/type")? != "message" {
         return None;
     }
@@ -141,10 +141,11 @@ pub(super) struct Conversations {
     channels: VecDeque<String>,
     oldest: i64,
     latest: i64,
+    arrived: Arrived,
 }
 
 impl Conversations {
-    pub(super) async fn new(api: &Api, wish: &Wish<'_>, since: i64, now: i64) -> Result<Self, ApiError> {
+    pub(super) async fn new(api: &Api, wish: &Wish<'_>, since: i64) -> Result<Self, ApiError> {
         let who = call(api, Method::POST, "/auth.test", None).await?;
         let root = json::parse(&who).map_err(ApiError::Strange)?;
         let team = text(root, "/team_id").ok_or(ApiError::Strange("a token of no team"))?;
@@ -153,16 +154,24 @@ impl Conversations {
             named if named.split(',').all(is_word) => named.split(',').map(str::to_owned).collect(),
             other => return Err(ApiError::Target(other.to_owned())),
         };
-        Ok(Self { team, channels, oldest: since, latest: now.saturating_sub(UNDER_WAY) })
+        Ok(Self { team, channels, oldest: since, latest: i64::MAX, arrived: Arrived::default() })
     }
 
-    /// From when on it matters what arrived: an edit or a reply stands with the message that it belongs to.
-    pub(super) fn overlap(&self) -> i64 {
-        self.oldest
+    /// Leaves out what was written after a time, in microseconds since 1970-01-01 UTC.
+    pub(super) fn settle(&mut self, until: i64) {
+        self.latest = until;
+    }
+
+    /// Notes a message of the stream.
+    pub(super) fn seen(&mut self, event: &Seen<'_>) {
+        if let Some(state) = json::parse(event.data).ok().and_then(state) {
+            self.arrived.note(&state);
+        }
     }
 
     /// What is missing of the next conversation.
-    pub(super) async fn next(&mut self, api: &Api, arrived: &Arrived) -> Result<Option<Batch>, ApiError> {
+    pub(super) async fn next(&mut self, api: &Api) -> Result<Option<Batch>, ApiError> {
+        self.arrived.whole()?;
         let Some(channel) = self.channels.pop_front() else { return Ok(None) };
         let mut found =
             Found { channel: &channel, team: &self.team, missing: Vec::new(), held: 0, threads: Vec::new() };
@@ -171,10 +180,10 @@ impl Conversations {
             seconds(self.oldest),
             seconds(self.latest)
         );
-        self.read(api, &format!("/conversations.history?{range}"), arrived, &mut found).await?;
+        self.read(api, &format!("/conversations.history?{range}"), &mut found).await?;
         for thread in std::mem::take(&mut found.threads) {
             let path = format!("/conversations.replies?{range}&ts={}", encoded(&thread));
-            self.read(api, &path, arrived, &mut found).await?;
+            self.read(api, &path, &mut found).await?;
         }
         let mut missing = found.missing;
         missing.sort_unstable_by(|one, other| one.0.cmp(&other.0));
@@ -185,21 +194,17 @@ impl Conversations {
     }
 
     /// Reads one list to its end.
-    async fn read(
-        &self,
-        api: &Api,
-        path: &str,
-        arrived: &Arrived,
-        found: &mut Found<'_>,
-    ) -> Result<(), ApiError> {
+    async fn read(&self, api: &Api, path: &str, found: &mut Found<'_>) -> Result<(), ApiError> {
         let mut cursor = String::new();
+        let mut chain = Chain::default();
         loop {
+            chain.follow(&cursor)?;
             let page = call(api, Method::GET, &format!("{path}{cursor}"), None).await?;
             let root = json::parse(&page).map_err(ApiError::Strange)?;
             for message in list(root, "/messages", "messages are no list")? {
-                found.take(message, arrived, self.oldest..=self.latest)?;
+                found.take(message, &self.arrived, self.oldest..=self.latest)?;
             }
-            match following(root, &cursor)? {
+            match following(root) {
                 Some(next) => cursor = next,
                 None => return Ok(()),
             }
@@ -293,14 +298,16 @@ async fn joined(api: &Api) -> Result<VecDeque<String>, ApiError> {
     let path = "/users.conversations?types=public_channel,private_channel&exclude_archived=true&limit=200";
     let mut found = VecDeque::new();
     let mut cursor = String::new();
+    let mut chain = Chain::default();
     loop {
+        chain.follow(&cursor)?;
         let page = call(api, Method::GET, &format!("{path}{cursor}"), None).await?;
         let root = json::parse(&page).map_err(ApiError::Strange)?;
         for channel in list(root, "/channels", "conversations are no list")? {
             let id = text(channel, "/id").filter(|id| is_word(id));
             found.push_back(id.ok_or(ApiError::Strange("a conversation without an id"))?);
         }
-        match following(root, &cursor)? {
+        match following(root) {
             Some(next) => cursor = next,
             None => return Ok(found),
         }
@@ -308,17 +315,14 @@ async fn joined(api: &Api) -> Result<VecDeque<String>, ApiError> {
 }
 
 /// The parameter that asks for the page after this one.
-fn following(root: Value<'_>, now: &str) -> Result<Option<String>, ApiError> {
+fn following(root: Value<'_>) -> Option<String> {
     let next = text(root, "/response_metadata/next_cursor").filter(|next| !next.is_empty());
-    let next = next.map(|next| format!("&cursor={}", encoded(&next)));
-    if next.as_deref() == Some(now) {
-        return Err(ApiError::Strange("a page that leads to itself"));
-    }
-    Ok(next)
+    next.map(|next| format!("&cursor={}", encoded(&next)))
 }
 
 /// A time as Slack writes it: seconds, with six digits behind the point.
 fn seconds(micros: i64) -> String {
+    let micros = micros.max(0);
     format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
 }
 
