@@ -18,11 +18,14 @@
 //! are held until the oldest, which comes last, is known.
 
 mod airtable;
+mod arrived;
 mod client;
 mod drive;
 mod github;
 mod hubspot;
+mod salesforce;
 mod shopify;
+mod slack;
 mod stripe;
 mod zendesk;
 
@@ -30,6 +33,7 @@ use crate::{
     Secret,
     json::{Pointer, Value},
 };
+use arrived::{Arrived, State};
 use bytes::Bytes;
 use client::Chain;
 pub use client::{Api, ApiError};
@@ -50,7 +54,7 @@ pub struct Wish<'a> {
     pub target: &'a str,
     /// The URL that it calls.
     pub url: &'a str,
-    /// The events, in the provider's names, where they have to be named.
+    /// The events, in the provider's names, where they have to be named; for what is missing, the things that are looked through.
     pub events: &'a [String],
 }
 
@@ -116,6 +120,8 @@ enum Rest {
     Stripe(Option<Vec<Bytes>>),
     Airtable(airtable::Payloads),
     Drive(drive::Pages),
+    Salesforce(salesforce::Objects),
+    Slack(slack::Conversations),
     Shopify(shopify::Missed),
     Zendesk(zendesk::Missed),
     Hubspot(hubspot::Missed),
@@ -136,7 +142,9 @@ pub struct Seen<'a> {
 pub fn patience(provider: &str) -> Option<Duration> {
     match provider {
         "hubspot" => Some(hubspot::PATIENCE),
+        "salesforce" => Some(salesforce::PATIENCE),
         "shopify" => Some(shopify::PATIENCE),
+        "slack" => Some(slack::PATIENCE),
         _ => None,
     }
 }
@@ -157,6 +165,7 @@ pub async fn find(
         "google-drive" => Ok(drive::find(wish, bookmark)),
         "hubspot" => hubspot::find(api, wish).await,
         "shopify" => shopify::find(api, wish).await,
+        "slack" => slack::find(api, wish).await,
         "stripe" => stripe::find(api, wish).await,
         "zendesk" => zendesk::find(api, wish).await,
         _ => Err(ApiError::Unknown),
@@ -180,6 +189,7 @@ pub async fn make(
         "google-drive" => drive::make(api, wish, secret, bookmark).await,
         "hubspot" => hubspot::make(api, wish).await,
         "shopify" => shopify::make(api, wish).await,
+        "slack" => slack::make(api, wish).await,
         "stripe" => stripe::make(api, wish).await,
         "zendesk" => zendesk::make(api, wish).await,
         _ => Err(ApiError::Unknown),
@@ -227,6 +237,8 @@ impl<'a> Missed<'a> {
             "airtable" => Rest::Airtable(airtable::Payloads::new(api, wish, bookmark).await?),
             "github" => Rest::Github(github::Missed::find(api, wish, since).await?),
             "google-drive" => Rest::Drive(drive::Pages::new(wish, bookmark)?),
+            "salesforce" => Rest::Salesforce(salesforce::Objects::new(wish, bookmark, since)?),
+            "slack" => Rest::Slack(slack::Conversations::new(api, wish, since).await?),
             "hubspot" => Rest::Hubspot(hubspot::Missed::find(api, wish, since).await?),
             "shopify" => Rest::Shopify(shopify::Missed::find(api, wish, since).await?),
             "stripe" => Rest::Stripe(Some(stripe::missed(api, since).await?)),
@@ -236,11 +248,22 @@ impl<'a> Missed<'a> {
         Ok(Self { api, rest })
     }
 
+    /// From when on things are looked at, in microseconds since 1970-01-01 UTC, where a bookmark says that; it may be long ago.
+    #[must_use]
+    pub fn begins(&self) -> Option<i64> {
+        match &self.rest {
+            Rest::Salesforce(objects) => Some(objects.begins()),
+            _ => None,
+        }
+    }
+
     /// Leaves out what happened after `until`, in microseconds since 1970-01-01 UTC; where the provider has [`patience`].
     pub fn settle(&mut self, until: i64) {
         match &mut self.rest {
             Rest::Hubspot(missed) => missed.settle(until),
+            Rest::Salesforce(objects) => objects.settle(until),
             Rest::Shopify(missed) => missed.settle(until),
+            Rest::Slack(conversations) => conversations.settle(until),
             _ => {}
         }
     }
@@ -249,7 +272,9 @@ impl<'a> Missed<'a> {
     pub fn seen(&mut self, event: &Seen<'_>) {
         match &mut self.rest {
             Rest::Hubspot(missed) => missed.seen(event),
+            Rest::Salesforce(objects) => objects.seen(event),
             Rest::Shopify(missed) => missed.seen(event),
+            Rest::Slack(conversations) => conversations.seen(event),
             _ => {}
         }
     }
@@ -267,6 +292,8 @@ impl<'a> Missed<'a> {
             })),
             Rest::Airtable(payloads) => payloads.next(self.api).await,
             Rest::Drive(pages) => pages.next(self.api).await,
+            Rest::Salesforce(objects) => objects.next(self.api).await,
+            Rest::Slack(conversations) => conversations.next(self.api).await,
             Rest::Shopify(missed) => missed.next(self.api).await,
             Rest::Zendesk(missed) => missed.next(self.api).await,
             Rest::Hubspot(missed) => Ok(missed.next()),

@@ -22,6 +22,11 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether there is a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.as_deref().is_some_and(|token| !token.is_empty())
+    }
+
     /// The API of a provider.
     pub(super) fn open(&self, provider: &Provider, service: &Service) -> Result<Api, Failure> {
         let base = match &self.api {

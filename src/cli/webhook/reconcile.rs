@@ -39,7 +39,8 @@ by a timer.
 
   github, stripe, zendesk  what never got a 2xx, not longer ago than nine tenths of dedup_window
   airtable, google-drive   what notifications only tell of, from where the last run ended
-  shopify, hubspot         what happened there and is not in the stream, when the provider itself has given up
+  shopify, hubspot, slack  what happened there and is not in the stream, when the provider itself has given up
+  salesforce               the same, of the objects that --event names, from where the last run ended
 
 Examples:
   headgate webhook reconcile gh --target octo/shop
@@ -50,15 +51,16 @@ Exit codes: 0 done, 64 no such source or no API for it, 69 the API or the gatewa
 pub(in crate::cli) struct Reconcile {
     /// The source, as in [sources.NAME]
     source: String,
-    /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most, but a day and what --until is at
-    /// shopify and hubspot
+    /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most, but a day and what --until is where
+    /// the stream is looked through
     #[arg(long)]
     since: Option<String>,
-    /// shopify, hubspot: leave out what is younger; as long as the provider itself tries again by default (4h, 24h), since what comes
-    /// both ways becomes two events
+    /// shopify, hubspot, slack, salesforce: leave out what is younger; as long as the provider itself tries again by default (4h,
+    /// 24h, 10m, 15m), since what comes both ways becomes two events
     #[arg(long)]
     until: Option<String>,
-    /// shopify, hubspot: the events to look for, in the provider's names; by default at shopify those that the webhook has
+    /// shopify, hubspot: the events to look for, in the provider's names; by default at shopify those that the webhook has.
+    /// salesforce: the objects
     #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
     events: Vec<String>,
     #[command(flatten)]
@@ -122,7 +124,8 @@ impl Reconcile {
         let mut missed = missed.map_err(failed)?;
         if api::patience(provider.name()).is_some() {
             missed.settle(before(now, span.until));
-            arrived::strike(config, &self.source, span.since, &mut missed).await?;
+            let back = missed.begins().map_or(span.since, |from| since(now, from).max(span.since));
+            arrived::strike(config, &self.source, back, &mut missed).await?;
         }
         let mut outcome = Outcome {
             source: &self.source,
@@ -175,7 +178,9 @@ impl Reconcile {
             let longest = window / 10 * 9;
             let since = age("--since", &self.since, longest)?;
             if self.until.is_some() || !self.events.is_empty() {
-                return Err(Failure::usage("--until and --event are for shopify and hubspot"));
+                return Err(Failure::usage(
+                    "--until and --event are for shopify, hubspot, slack and salesforce",
+                ));
             }
             if since > longest {
                 return Err(Failure::usage(
@@ -200,6 +205,11 @@ impl Reconcile {
 /// The time that is so long before another, in microseconds since 1970-01-01 UTC.
 fn before(now: i64, age: Duration) -> i64 {
     now.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// How long a time in microseconds since 1970-01-01 UTC is ago.
+fn since(now: i64, then: i64) -> Duration {
+    Duration::from_micros(now.saturating_sub(then).try_into().unwrap_or(0))
 }
 
 async fn deliver(

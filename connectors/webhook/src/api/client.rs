@@ -58,10 +58,12 @@ pub enum ApiError {
     #[error(transparent)]
     Unrandom(#[from] Unrandom),
     /// The token is missing a right, or its time is over.
-    #[error("the API answered {status}: the token is wrong, has expired or lacks a right that this needs")]
+    #[error("the API answered {status} ({said}): the token is wrong, has expired or lacks a right")]
     Denied {
-        /// 401 or 403.
+        /// 401 or 403; 200 at Slack, which says it in the body.
         status: u16,
+        /// The API's own words, shortened.
+        said: String,
     },
     /// Any other refusal.
     #[error("the API answered {status}: {message}")]
@@ -192,11 +194,15 @@ impl Api {
             if limited {
                 break;
             }
-            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-                return Err(ApiError::Denied { status: status.as_u16() });
-            }
             let next = next(&answer);
             let body = read(answer).await.map_err(|error| self.unreachable(error))?.ok_or(ENDLESS)?;
+            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+                // Salesforce says 403 when a day's calls are spent, and waiting a minute does not help.
+                if code(&body) == "REQUEST_LIMIT_EXCEEDED" {
+                    return Err(ApiError::Busy(attempt));
+                }
+                return Err(self.denied(status.as_u16(), &message(&body)));
+            }
             if !status.is_success() {
                 return Err(self.refused(status.as_u16(), &message(&body)));
             }
@@ -215,16 +221,25 @@ impl Api {
         ApiError::Unreachable(format!("{}: {cause}", self.base.host_str().unwrap_or_default()))
     }
 
-    /// A refusal in the API's own words, without the token, should it have come back in them.
+    /// A refusal in the API's own words.
     pub(super) fn refused(&self, status: u16, message: &str) -> ApiError {
+        ApiError::Refused { status, message: self.clean(message) }
+    }
+
+    /// A refusal that is the token's fault, in the API's own words.
+    pub(super) fn denied(&self, status: u16, message: &str) -> ApiError {
+        ApiError::Denied { status, said: self.clean(message) }
+    }
+
+    /// An API's own words, without the token, should it have come back in them.
+    fn clean(&self, message: &str) -> String {
         // The token goes before anything is cut off, for a piece of it is as bad; in every form that it was sent in.
         let token = self.token.expose();
         let encoded = utf8_percent_encode(token, NON_ALPHANUMERIC).to_string();
         let message = [BASE64_STANDARD.encode(token), encoded, token.to_owned()]
             .iter()
             .fold(message.to_owned(), |message, form| message.replace(form, "…"));
-        let message = message.chars().filter(|c| !c.is_control()).take(300).collect();
-        ApiError::Refused { status, message }
+        message.chars().filter(|c| !c.is_control()).take(300).collect()
     }
 
     fn authorize(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -301,9 +316,10 @@ async fn read(mut answer: reqwest::Response) -> reqwest::Result<Option<Bytes>> {
 /// What an API says about a refusal, in a line.
 fn message(body: &[u8]) -> String {
     let root = json::parse(body).ok();
-    // GitHub and HubSpot; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
+    // GitHub and HubSpot; Salesforce; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
     let places = [
         "/message",
+        "/0/message",
         "/error/message",
         "/error/title",
         "/errors/0/title",
@@ -313,4 +329,9 @@ fn message(body: &[u8]) -> String {
     ];
     let text = places.iter().find_map(|place| super::text(root?, place));
     text.unwrap_or_else(|| "no reason given".to_owned())
+}
+
+/// Salesforce's name of a refusal.
+fn code(body: &[u8]) -> String {
+    json::parse(body).ok().and_then(|root| super::text(root, "/0/errorCode")).unwrap_or_default()
 }

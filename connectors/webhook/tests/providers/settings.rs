@@ -127,8 +127,12 @@ fn every_provider_has_its_section_in_the_docs() {
             std::fs::read_to_string(path).unwrap()
         });
     for provider in CATALOG.iter() {
-        let heading =
-            format!("## {}: `{}`\n\n{}", provider.title(), provider.name(), provider.setup().trim());
+        let heading = format!(
+            "## {}: `{}`\n\n{}",
+            provider.title(),
+            provider.name(),
+            provider.setup("the endpoint's URL")
+        );
         let found = pages.iter().filter(|page| page.contains(&heading)).count();
         assert_eq!(
             found,
