@@ -20,6 +20,7 @@ mod mysql_snapshots;
 mod neighbours;
 mod provider_apis;
 mod provider_states;
+mod reconciliation;
 mod schemas;
 mod shaping;
 mod snapshots;

@@ -2,6 +2,7 @@
 //!
 //! The servers that connectors are tested with too come from `tests/servers`; see there.
 
+pub(crate) mod crm;
 pub(crate) mod database;
 pub(crate) mod gateway;
 pub(crate) mod hooks;
@@ -11,6 +12,7 @@ pub(crate) mod oracle;
 pub(crate) mod proxy;
 pub(crate) mod sender;
 pub(crate) mod shop;
+pub(crate) mod snapshots;
 pub(crate) mod stream;
 pub(crate) mod vendors;
 pub(crate) mod workload;

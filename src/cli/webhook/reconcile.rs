@@ -243,6 +243,7 @@ async fn deliver(
 impl Outcome<'_> {
     fn text(&self, title: &str) -> String {
         match (self.delivered, self.asked) {
+            (0, 0) if self.untold > 0 || self.dropped > 0 => format!("delivered nothing of {title}\n"),
             (0, 0) => format!("nothing of {title} is missing\n"),
             (delivered, 0) => format!("delivered {delivered} of {title}\n"),
             (delivered, asked) => {

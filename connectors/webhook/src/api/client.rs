@@ -7,7 +7,6 @@
 use crate::{Auth, Secret, Unrandom, json};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::{Bytes, BytesMut};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method, StatusCode, Url,
     header::{self, HeaderValue},
@@ -235,7 +234,10 @@ impl Api {
     fn clean(&self, message: &str) -> String {
         // The token goes before anything is cut off, for a piece of it is as bad; in every form that it was sent in.
         let token = self.token.expose();
-        let encoded = utf8_percent_encode(token, NON_ALPHANUMERIC).to_string();
+        let mut url = self.base.clone();
+        url.set_query(None);
+        url.query_pairs_mut().append_key_only(token);
+        let encoded = url.query().unwrap_or(token).to_owned();
         let message = [BASE64_STANDARD.encode(token), encoded, token.to_owned()]
             .iter()
             .fold(message.to_owned(), |message, form| message.replace(form, "…"));

@@ -103,14 +103,15 @@ impl Pages {
             drive if is_word(drive) => format!("&driveId={drive}"),
             other => return Err(ApiError::Target(other.to_owned())),
         };
-        Ok(Self { bookmark: bookmark.clone(), drive, chain: Chain::default(), done: false })
+        let mut chain = Chain::default();
+        chain.follow(&bookmark.next)?;
+        Ok(Self { bookmark: bookmark.clone(), drive, chain, done: false })
     }
 
     pub(super) async fn next(&mut self, api: &Api) -> Result<Option<Batch>, ApiError> {
         if self.done {
             return Ok(None);
         }
-        self.chain.follow(&self.bookmark.next)?;
         let token = encoded(&self.bookmark.next);
         let path = format!("/drive/v3/changes?pageToken={token}&pageSize=100&fields=*&{SCOPE}{}", self.drive);
         let answer = api.call(Method::GET, &path, None).await?;
@@ -119,6 +120,9 @@ impl Pages {
         let (more, last) = (text(root, "/nextPageToken"), text(root, "/newStartPageToken"));
         self.done = more.is_none();
         let next = more.or(last).ok_or(ApiError::Strange("changes without the token of a next page"))?;
+        if !self.done {
+            self.chain.follow(&next)?;
+        }
         self.bookmark.next = next;
         let deliveries = changes.iter().map(|change| {
             let mut headers = json_headers();

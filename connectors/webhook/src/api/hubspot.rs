@@ -7,8 +7,8 @@
 //!
 //! # Duplicates
 //! A delivery's `eventId` cannot be known. What is found has one that is made of what happened, under subscription 0, and is left
-//! out where the stream shows that it arrived: the same happened to the same object, a minute earlier or later at most. Each event
-//! answers for one only.
+//! out where the stream shows that it arrived: that the object was made, that it was deleted no earlier, or that the property took
+//! that value a minute earlier or later at most. Each event answers for one change only.
 
 use super::{
     Api, ApiError, Batch, Chain, Hook, MISSED, Redelivery, Seen, Wish, json as json_headers, list, text,
@@ -28,6 +28,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(24 * 3600 + 600);
 
 /// How far the CRM's time of something and a delivery's may be apart, in microseconds.
 const APART: i64 = 60_000_000;
+
+/// Most bytes of values that are held at a time.
+const HELD: usize = 64 << 20;
 
 /// Most objects of one read with their history.
 const READ: usize = 50;
@@ -241,6 +244,7 @@ impl Missed {
         Self { portal, arrived: vec![false; due.len()], due, by_object, next: 0 }
     }
 
+    /// Before anything was [`seen`](Self::seen).
     pub(super) fn settle(&mut self, until: i64) {
         let due = std::mem::take(&mut self.due).into_iter().filter(|due| due.at <= until).collect();
         *self = Self::of(self.portal, due);
@@ -253,14 +257,13 @@ impl Missed {
         let change = text(told, "/propertyName")
             .map(|property| (property, text(told, "/propertyValue").unwrap_or_default()));
         let due = &self.due;
+        let arrived = &self.arrived;
         let same = self.by_object.get(&object).into_iter().flatten().copied().filter_map(|index| {
             let due = due.get(index).filter(|due| due.event == name && due.change == change)?;
             Some((due.at.abs_diff(at), index))
+                .filter(|_| due.told_at(at) && arrived.get(index) == Some(&false))
         });
-        let arrived = &self.arrived;
-        let nearest = same
-            .filter(|(apart, index)| *apart <= APART.unsigned_abs() && arrived.get(*index) == Some(&false))
-            .min();
+        let nearest = same.min();
         if let Some(arrived) = nearest.and_then(|(_, index)| self.arrived.get_mut(index)) {
             *arrived = true;
         }
@@ -279,6 +282,19 @@ impl Missed {
 }
 
 impl Due {
+    /// Whether an event that tells of this, and says that it happened at a time, may be about this very time.
+    fn told_at(&self, at: i64) -> bool {
+        if self.change.is_some() {
+            self.at.abs_diff(at) <= APART.unsigned_abs()
+        } else if self.event.ends_with(".deletion") {
+            // It may have been deleted and restored before.
+            at >= self.at.saturating_sub(APART)
+        } else {
+            // An object is made once, and the CRM lets its users say when.
+            true
+        }
+    }
+
     /// A delivery of it alone.
     fn redelivery(&self, portal: u64) -> Redelivery {
         let mut event = object!({
@@ -382,7 +398,8 @@ async fn changes(
             }
         }
     }
-    if due.len() > MISSED { Err(ApiError::TooMany(MISSED)) } else { Ok(()) }
+    let held: usize = due.iter().filter_map(|due| due.change.as_ref()).map(|(_, value)| value.len()).sum();
+    if due.len() > MISSED || held > HELD { Err(ApiError::TooMany(due.len().min(MISSED))) } else { Ok(()) }
 }
 
 /// The objects that were deleted: all that are archived have to be looked through, as they are listed by id.
