@@ -33,7 +33,7 @@ async fn endless(uri: Uri) -> String {
     let length = uri.query().unwrap_or_default().len();
     format!(
         r#"{{"ok":true,"channels":[],"response_metadata":{{"next_cursor":"{}"}}}}"#,
-        "x".repeat(length % 2000)
+        "x".repeat(length % 2000 + 1)
     )
 }
 

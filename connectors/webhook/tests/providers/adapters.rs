@@ -65,6 +65,7 @@ fn source(rule: &str) -> String {
 #[test]
 fn every_row_of_the_adapters() {
     let mut rows = 0;
+    let mut wrong = Vec::new();
     for line in include_str!("adapters.txt").lines().filter(|line| !line.starts_with("//")) {
         let parts: Vec<&str> = line.split(" | ").collect();
         let [provider, event, from, kind, subject, time] = parts[..] else { panic!("{line}") };
@@ -110,15 +111,19 @@ fn every_row_of_the_adapters() {
             put(&mut body, path, json!(format!("2026-11-2{number}T10:00:00Z")));
         }
         let delivery = deliver(provider, event, &body);
-        assert_eq!(delivery.event_type, expected, "{line}");
-        assert_eq!(delivery.source.as_deref(), Some(source(from).as_str()), "{line}");
-        assert_eq!(delivery.subject.as_deref(), (subject != "-").then_some("4711"), "{line}");
         // 2026-11-20T10:00:00Z, and days later.
-        let day = |number: i64| 1_795_168_800_000_000 + number * 86_400_000_000;
-        assert_eq!(delivery.time, (!times.is_empty()).then(|| day(0)), "{line}");
+        let day = |number: i64| Some(1_795_168_800_000_000 + number * 86_400_000_000);
+        let at = if times.is_empty() { None } else { day(0) };
+        let found = (delivery.event_type, delivery.source, delivery.subject, delivery.time);
+        let wanted = (expected, Some(source(from)), (subject != "-").then(|| "4711".to_owned()), at);
+        if found != wanted {
+            wrong.push(format!("{line}\n  is {found:?}\n  not {wanted:?}"));
+        }
         if let [first, _] = times[..] {
             put(&mut body, first, Value::Null);
-            assert_eq!(deliver(provider, event, &body).time, Some(day(1)), "{line}: without {first}");
+            if deliver(provider, event, &body).time != day(1) {
+                wrong.push(format!("{line}: without {first}"));
+            }
         }
         assert_eq!(delivery.id, "d1", "{line}");
         let integrity = if provider == "gitlab" { Integrity::None } else { Integrity::Body };
@@ -127,5 +132,6 @@ fn every_row_of_the_adapters() {
         assert!(delivery.headers.iter().all(|(name, _)| listed(name)), "{:?}", delivery.headers);
         assert!(delivery.headers.iter().all(|(name, _)| name != "x-gitlab-token"), "{:?}", delivery.headers);
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(rows > 80, "{rows} rows");
 }
