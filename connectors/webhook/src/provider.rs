@@ -76,6 +76,12 @@ impl Provider {
         self.definition.setup.trim().replace("{url}", url)
     }
 
+    /// Whether there is a secret at all; some providers sign with a key of their own.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        !self.definition.secret.about.starts_with("none:")
+    }
+
     /// Whether the secret is the user's to choose.
     #[must_use]
     pub fn takes_any_secret(&self) -> bool {

@@ -8,7 +8,7 @@ use axum::{
     body::Bytes,
     http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use headgate_webhook::{
     Auth, Registration, Secret,
@@ -16,6 +16,26 @@ use headgate_webhook::{
 };
 
 const URL: &str = "https://hooks.example.com/webhooks/gh";
+
+/// A field whose name would be an element of its own, and one whose name would be a condition.
+const DESCRIPTION: &str = r#"{"fields":[{"name":"Id","type":"id"},{"name":"SystemModstamp","type":"datetime"},
+    {"name":"a></sObject><x","type":"string"},{"name":"Name FROM User --","type":"string"},{"name":"Name","type":"string"}]}"#;
+
+/// The next page is somebody else's.
+const RECORDS: &str = r#"{"done":false,"nextRecordsUrl":"//evil.example/services/data/x","records":[
+    {"Id":"001000000000001AAA","SystemModstamp":"2026-11-22T10:00:00.000+0000"}]}"#;
+
+const FOUND: &str =
+    r#"[{"Id":"001000000000001AAA","SystemModstamp":"2026-11-22T10:00:00.000+0000","Name":"x"}]"#;
+
+/// Always one more page.
+async fn endless(uri: Uri) -> String {
+    let length = uri.query().unwrap_or_default().len();
+    format!(
+        r#"{{"ok":true,"channels":[],"response_metadata":{{"next_cursor":"{}"}}}}"#,
+        "x".repeat(length % 2000 + 1)
+    )
+}
 
 /// Starts the server on a free port; it ends with the test's runtime.
 async fn serve() -> String {
@@ -33,6 +53,12 @@ async fn serve() -> String {
             "/repos/octo/moved/hooks",
             get(async || (StatusCode::FOUND, [(header::LOCATION, "https://evil.example/")])),
         )
+        .route("/auth.test", post(async || r#"{"ok":true,"team_id":"T1"}"#))
+        .route("/users.conversations", get(endless))
+        .route("/conversations.history", get(async || "<html>Service Unavailable</html>"))
+        .route("/services/data/v65.0/sobjects/Account/describe", get(async || DESCRIPTION))
+        .route("/services/data/v65.0/queryAll", get(async || RECORDS))
+        .route("/services/data/v65.0/composite/sobjects/Account", post(async || FOUND))
         .route("/drive/v3/changes", get(async || r#"{"changes":[],"nextPageToken":"t0"}"#));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -139,6 +165,31 @@ async fn a_page_that_leads_to_itself_ends_the_run() {
     let bookmark = Bookmark { next: "t0".to_owned(), ..Bookmark::default() };
     let mut missed = Missed::find("google-drive", &api, &wish(""), &bookmark, 0).await.unwrap();
     assert!(matches!(missed.next().await, Err(ApiError::Strange(_))));
+}
+
+#[tokio::test]
+async fn answers_that_are_none_lead_nowhere() {
+    let api = api(&serve().await);
+    let slack = async |target| Missed::find("slack", &api, &wish(target), &Bookmark::default(), 0).await;
+    assert!(matches!(slack("").await, Err(ApiError::Strange(_))), "an endless list of conversations");
+    for target in ["C1,", "C1&cursor=x", "../x"] {
+        assert!(matches!(slack(target).await, Err(ApiError::Target(_))), "{target}");
+    }
+    let mut missed = slack("C1").await.unwrap();
+    missed.settle(1_000_000);
+    assert!(matches!(missed.next().await, Err(ApiError::Strange(_))), "a page for people");
+    let names = ["Account".to_owned()];
+    let wish = Wish { target: "octo", url: URL, events: &names };
+    let mut missed = Missed::find("salesforce", &api, &wish, &Bookmark::default(), 0).await.unwrap();
+    missed.settle(i64::MAX / 2);
+    let error = missed.next().await.unwrap_err();
+    assert!(matches!(error, ApiError::Strange("a page that leads elsewhere")), "{error:?}");
+    for name in ["Account WHERE", "a/b", ""] {
+        let names = [name.to_owned()];
+        let wish = Wish { target: "octo", url: URL, events: &names };
+        let missed = Missed::find("salesforce", &api, &wish, &Bookmark::default(), 0).await;
+        assert!(matches!(missed, Err(ApiError::Target(_))), "{name}");
+    }
 }
 
 /// Every `[api]` of a provider's file is spoken, and says what the commands ask of it.

@@ -65,11 +65,10 @@ fn page(provider: &Provider, (name, url): &(String, String), paint: Paint) -> St
         row("  missed", &service.reconcile);
         row("  see", &service.documentation.join(" "));
     }
-    let _ = write!(
-        out,
-        "\n[sources.{name}]\nconnector = \"webhook\"\nprovider = \"{}\"\nsecret = {{ file = \"{name}.secret\" }}\n",
-        provider.name(),
-    );
+    let _ = write!(out, "\n[sources.{name}]\nconnector = \"webhook\"\nprovider = \"{}\"\n", provider.name());
+    if provider.has_secret() {
+        let _ = writeln!(out, "secret = {{ file = \"{name}.secret\" }}");
+    }
     let parameters = provider.parameters();
     if !parameters.is_empty() {
         let _ = write!(out, "\n[sources.{name}.parameters]\n");

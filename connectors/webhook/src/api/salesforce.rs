@@ -30,7 +30,7 @@ const VERSION: &str = "/services/data/v65.0";
 pub(super) const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Records whose fields are asked for at once.
-const CHUNK: usize = 200;
+const CHUNK: usize = 100;
 
 /// A record that was found.
 struct Row {
@@ -117,10 +117,12 @@ impl Objects {
         }
         let rows: Vec<Row> = walk.rows.drain(..walk.rows.len().min(CHUNK)).collect();
         let done = walk.rows.is_empty() && walk.page.is_none();
-        // Records of one second may be on two pages, so the last one's second is read again.
-        let reached = rows.last().map_or(self.until, |row| row.at);
+        // Records of one second may be on two pages, so the last one's second is read again. No answer moves the place beyond what
+        // was asked for, and a shorter run does not move it back.
+        let reached = rows.last().filter(|_| !done).map_or(self.until, |row| row.at.min(self.until));
+        let reached = reached.max(self.from(&walk.object));
         let mut places = places(&self.bookmark.next);
-        places.insert(walk.object.clone(), if done { self.until } else { reached });
+        places.insert(walk.object.clone(), reached);
         self.bookmark.next = written(&places);
         let deliveries = walk.missing(api, rows, &self.arrived, self.until).await?;
         self.current = (!done).then_some(walk);
