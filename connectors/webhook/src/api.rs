@@ -15,7 +15,8 @@
 //! # Memory
 //! A page is at most `client::ANSWER` bytes. What is missing is named by up to [`MISSED`] ids, and more than that is said to
 //! be too much, instead of being cut; contents are fetched one by one, or page by page. Only Stripe lists whole events: those
-//! are held until the oldest, which comes last, is known.
+//! are held until the oldest, which comes last, is known. What is compared with the stream is held by name and time, and by value
+//! where a provider's delivery holds nothing else.
 
 mod airtable;
 mod arrived;

@@ -88,7 +88,7 @@ pub enum ApiError {
     #[error("no webhook there calls {0}; headgate webhook register makes one")]
     NoHook(String),
     /// More than one run takes.
-    #[error("more than {0} deliveries are missing: take a later --since")]
+    #[error("more than {0} deliveries may be missing: take a later --since")]
     TooMany(usize),
 }
 

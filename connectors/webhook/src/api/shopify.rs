@@ -8,8 +8,8 @@
 //! arrived: a creation or a deletion by an event of that topic, a change by any event of that thing that is as new.
 
 use super::{
-    Api, ApiError, Batch, Chain, Hook, MISSED, Redelivery, Seen, Wish, insert, is_word, json as json_headers,
-    list, text,
+    Api, ApiError, Batch, Chain, Hook, Redelivery, Seen, Wish, insert, is_word, json as json_headers, list,
+    text,
 };
 use crate::{
     json::{self, Pointer, Value},
@@ -22,6 +22,9 @@ use std::{collections::HashMap, time::Duration, vec};
 
 /// Shopify tries eight times in four hours; some minutes more for what is under way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4 * 3600 + 600);
+
+/// Most things that are looked at, of which only some will be missing.
+const THINGS: usize = 100_000;
 
 /// The version in the provider's file, which a delivery says too.
 const VERSION: &str = "2026-01";
@@ -270,8 +273,8 @@ impl Missed {
             for element in list(root, &format!("/{name}"), "no list where one was asked for")? {
                 take(self, element).ok_or(ApiError::Strange("a thing without its id or times"))?;
             }
-            if self.due.len() > MISSED {
-                return Err(ApiError::TooMany(MISSED));
+            if self.due.len() > THINGS {
+                return Err(ApiError::TooMany(THINGS));
             }
             page = answer.next;
         }
