@@ -164,6 +164,9 @@ async fn what_happened_at_shopify_and_is_not_in_the_stream_is_delivered_once() {
     assert!(code == Some(78) && text.contains("401") && text.contains("read_orders"), "{text}");
     let (code, text) = run_at(&gateway, &server.base, TOKEN, &["reconcile", "in"]).await;
     assert!(code == Some(64) && text.contains("--target"), "{text}");
+    let other = [&reconcile[..], &["--event", "orders/create,orders/paid"]].concat();
+    let (code, text) = run_at(&gateway, &server.base, TOKEN, &other).await;
+    assert!(code == Some(64) && text.contains("ORDERS_PAID"), "{text}");
     server.crm().busy = 2;
     let (code, text) = run_at(&gateway, &server.base, TOKEN, &reconcile).await;
     assert!(code == Some(0) && text.contains("delivered 4 of Shopify"), "{text}");

@@ -182,6 +182,15 @@ impl Kind {
     }
 }
 
+/// Whether what a topic tells of can be asked for.
+fn can_be_asked(topic: &str) -> bool {
+    let verbs = [Verb::Create, Verb::Change, Verb::Delete];
+    KINDS.iter().any(|kind| {
+        let told = |verb: &Verb| *verb != Verb::Delete || kind.log.is_some();
+        verbs.iter().filter(|verb| told(verb)).any(|verb| spelled(&kind.topic(*verb)) == topic)
+    })
+}
+
 impl Missed {
     pub(super) async fn find(api: &Api, wish: &Wish<'_>, since: i64) -> Result<Self, ApiError> {
         if !is_word(wish.target) {
@@ -195,6 +204,12 @@ impl Missed {
         };
         if wanted.is_empty() {
             return Err(ApiError::NoHook(wish.url.to_owned()));
+        }
+        // A webhook may well have others beside them; who names one wants that one.
+        let (known, other): (Vec<&String>, Vec<&String>) =
+            wanted.iter().partition(|topic| can_be_asked(topic));
+        if let Some(other) = other.first().filter(|_| known.is_empty() || !wish.events.is_empty()) {
+            return Err(ApiError::Event((*other).clone()));
         }
         let mut missed =
             Self { shop: format!("{}.myshopify.com", wish.target), due: HashMap::new(), steps: None };
