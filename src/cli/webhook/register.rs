@@ -275,10 +275,12 @@ impl Outcome<'_> {
         if let Some(service) = provider.service().filter(|service| service.register == Registration::Either) {
             text.push_str(&format!("\nWith HEADGATE_API_TOKEN this is done by API: {}\n", service.token));
         }
-        text.push_str(&format!(
-            "\nThen `headgate check` and `headgate run`; `headgate webhook send {}` tries it from this side.\n",
-            self.source
-        ));
+        text.push_str("\nThen `headgate check` and `headgate run`");
+        // Who signs with a key of his own cannot be played here.
+        if provider.has_secret() {
+            text.push_str(&format!("; `headgate webhook send {}` tries it from this side", self.source));
+        }
+        text.push_str(".\n");
         text
     }
 

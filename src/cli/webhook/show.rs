@@ -28,6 +28,9 @@ impl Show {
     }
 }
 
+/// What stands for http.public_url where there is none yet.
+const HOST: &str = "https://HOST";
+
 /// A source of this provider and its URL: one of the configuration, else what stands for them.
 fn endpoint(provider: &Provider, config: Option<&Config>) -> (String, String) {
     let sources = config.iter().flat_map(|config| &config.sources);
@@ -39,7 +42,7 @@ fn endpoint(provider: &Provider, config: Option<&Config>) -> (String, String) {
     });
     named.next().unwrap_or_else(|| {
         let base = config.and_then(|config| config.http.public_url.as_deref());
-        let base = base.unwrap_or("https://HOST").trim_end_matches('/');
+        let base = base.unwrap_or(HOST).trim_end_matches('/');
         ("NAME".to_owned(), format!("{base}/webhooks/NAME"))
     })
 }
@@ -81,7 +84,12 @@ fn page(provider: &Provider, (name, url): &(String, String), paint: Paint) -> St
         }
     }
     if name == "NAME" {
-        out.push_str("\nNAME is yours to choose; HOST is what http.public_url says.\n");
+        out.push_str("\nNAME is yours to choose");
+        out.push_str(if url.starts_with(HOST) {
+            "; HOST is what http.public_url will say.\n"
+        } else {
+            ".\n"
+        });
     }
     let _ = write!(
         out,
