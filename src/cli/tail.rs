@@ -7,7 +7,7 @@
 //! Each message is shown once, also across restarts of the broker. When the reader of standard output goes away
 //! (`| head`), the command ends with success.
 
-mod event;
+pub(super) mod event;
 mod follow;
 mod line;
 mod selection;

@@ -258,7 +258,7 @@ impl<'r, 't> Section<'r, 't> {
         match (self.reader.files)(&self.name(key), &file) {
             Ok(secret) => Some(secret),
             Err(what) => {
-                let hint = "put the secret there; `headgate webhook register` does, where it knows the provider's API";
+                let hint = "put the secret there; `headgate webhook register` does where it can, and says what belongs there where not";
                 self.problem(key, format!("the file {what}"), (key == "secret").then(|| hint.to_owned()));
                 None
             }
