@@ -23,6 +23,8 @@ test: tools ## every test, against real servers, and a minute of each fuzz targe
 	cargo build --workspace --locked --examples
 	cargo test --workspace --locked --doc
 	cargo nextest run --workspace --locked --profile $(PROFILE)
+	HEADGATE_POSTGRES_BIN=$(HEADGATE_SERVERS)/postgres-18/bin cargo nextest run --workspace --locked --profile $(PROFILE) \
+	    -E 'package(headgate-postgres) and (binary(wire) or binary(values))'
 	@if [ -x fuzz/run.sh ]; then \
 	    for target in fuzz/fuzz_targets/*.rs; do fuzz/run.sh "$$(basename "$$target" .rs)" $(FUZZ_SECONDS); done; \
 	fi

@@ -3,8 +3,12 @@
 use super::{Failure, failure::print, paint::Paint};
 use crate::{
     broker::{self, Patience},
-    config::{Config, Server, without_credentials},
-    schema::{Shape, Stored, asyncapi, by_uri, compare, stored, validate},
+    config::{Config, Connector, Server, without_credentials},
+    schema::{
+        Shape, Stored,
+        asyncapi::{self, LogSource},
+        by_uri, compare, stored, validate,
+    },
 };
 use async_nats::jetstream;
 use clap::Subcommand;
@@ -78,7 +82,19 @@ impl Schema {
                     Server::Remote(urls) => urls.iter().map(|url| without_credentials(url)).collect(),
                     Server::Embedded(embedded) => vec![format!("nats://{}", embedded.listen)],
                 };
-                print_json(&asyncapi::document(&config.gateway.name, &servers, &versions))
+                let sources: Vec<LogSource<'_>> = config
+                    .sources
+                    .iter()
+                    .filter_map(|(name, source)| match source.connector {
+                        Connector::Postgres(_) => {
+                            Some(LogSource { name, messages: !source.shaping.messages.is_empty() })
+                        }
+                        Connector::MySql(_) => Some(LogSource { name, messages: false }),
+                        Connector::Webhook(_) => None,
+                    })
+                    .collect();
+                let Config { gateway, nats, .. } = &config;
+                print_json(&asyncapi::document(&gateway.name, &servers, &nats.subject, &sources, &versions))
             }
         }
     }

@@ -64,6 +64,8 @@ pub struct Encoder {
     resume: Option<Position>,
     /// The last event that got a position, here or in the stream.
     last: Option<Position>,
+    /// The last one of them that is in the stream, or on its way: not a dead letter.
+    streamed: Option<Position>,
     /// Where rows of a snapshot are being told.
     snapshot: Option<SnapshotPoint>,
     /// How far the snapshots are with the next event.
@@ -104,6 +106,7 @@ impl Encoder {
             epoch: resume.map_or(0, |position| position.epoch),
             resume,
             last,
+            streamed: last,
             snapshot: None,
             places: Bytes::new(),
             places_before: Bytes::new(),

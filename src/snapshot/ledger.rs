@@ -21,8 +21,12 @@ type Name = (String, String);
 struct Record {
     next: u64,
     jobs: Vec<JobRecord>,
-    known: Vec<Name>,
+    known: Vec<KnownRecord>,
 }
+
+/// Schema, table, and which table of that name: see [`headgate_sdk::CapturedTables`].
+#[derive(Debug, Serialize, Deserialize)]
+struct KnownRecord(String, String, #[serde(default)] u64);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct JobRecord {
@@ -129,7 +133,11 @@ impl From<&SnapshotLedger> for Record {
         Self {
             next: ledger.next,
             jobs: ledger.jobs.iter().map(job).collect(),
-            known: ledger.known.iter().map(name).collect(),
+            known: ledger
+                .known
+                .iter()
+                .map(|(name, made)| KnownRecord(name.schema.clone(), name.table.clone(), *made))
+                .collect(),
         }
     }
 }
@@ -149,7 +157,11 @@ impl Record {
         Some(SnapshotLedger {
             next: self.next,
             jobs: self.jobs.into_iter().map(job).collect::<Option<_>>()?,
-            known: self.known.into_iter().map(name).collect(),
+            known: self
+                .known
+                .into_iter()
+                .map(|KnownRecord(schema, table, made)| (TableName { schema, table }, made))
+                .collect(),
         })
     }
 }
@@ -186,10 +198,13 @@ mod tests {
         let ledger = SnapshotLedger {
             next: 9,
             jobs: vec![job(8, None), job(9, Some("a = 'x'"))],
-            known: [table.clone()].into(),
+            known: [(table.clone(), 16_399)].into(),
         };
         let json = serde_json::to_string(&Record::from(&ledger)).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&json).unwrap().ledger(), Some(ledger));
+        // As it was written before tables were told apart from their namesakes.
+        let former = serde_json::from_str::<Record>(&json.replace(",16399", "")).unwrap().ledger().unwrap();
+        assert_eq!(former.known, [(table, 0)].into());
         let strange = json.replace("asked", "dreamt");
         assert_eq!(serde_json::from_str::<Record>(&strange).unwrap().ledger(), None);
     }

@@ -203,8 +203,7 @@ async fn table_altered_and_dropped_under_load() {
 }
 
 /// Larger than the broker takes: the data goes to the object store, and the event says where it is and what it is.
-async fn too_large_for_the_broker(nats_lines: &str) {
-    let shop = Shop::open().await;
+async fn too_large_for_the_broker(shop: Shop, nats_lines: &str) {
     let mut gateway = shop.gateway_with(&shop.settings_with(nats_lines)).await;
     let id = "7d444840-9dc0-11d1-b245-5ffdce74fad2";
     let insert = format!(
@@ -242,17 +241,24 @@ async fn too_large_for_the_broker(nats_lines: &str) {
 
 #[tokio::test]
 async fn row_too_large_for_the_broker() {
-    too_large_for_the_broker("").await;
+    too_large_for_the_broker(Shop::open().await, "").await;
 }
 
 #[tokio::test]
 async fn row_too_large_for_the_broker_in_binary_mode() {
-    too_large_for_the_broker("mode = \"binary\"\n").await;
+    too_large_for_the_broker(Shop::open().await, "mode = \"binary\"\n").await;
 }
 
 #[tokio::test]
 async fn row_too_large_for_the_broker_in_atomic_mode() {
-    too_large_for_the_broker("publish = \"atomic\"\n").await;
+    too_large_for_the_broker(Shop::open().await, "publish = \"atomic\"\n").await;
+}
+
+/// One that takes less than an object's usual chunk.
+#[tokio::test]
+async fn row_too_large_for_a_broker_that_takes_little() {
+    let nats = Nats::with("max_payload: 65536").await;
+    too_large_for_the_broker(Shop::with(Version::Pg15, nats).await, "").await;
 }
 
 /// Larger than all the memory that a source may take, behind smaller ones of its transaction, which hold some of it.
@@ -370,6 +376,56 @@ async fn bytes_that_are_not_text_15() {
 #[tokio::test]
 async fn bytes_that_are_not_text_18() {
     bytes_that_are_not_text(Version::Pg18).await;
+}
+
+/// Rows that were there, whose keys are such bytes: the walk goes on behind them, and what is hidden is hidden in dead letters too.
+#[tokio::test]
+async fn bytes_that_are_not_text_in_a_snapshot() {
+    const ROWS: usize = 150;
+    let shop = Shop::with(Version::Pg15, Nats::start().await).await;
+    shop.postgres
+        .execute("CREATE DATABASE raw ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        .await;
+    let lines =
+        "snapshot_rate = 400\n[sources.shop.columns.\"public.words\"]\nmask = { secret = \"redact\" }\n";
+    let settings = Settings {
+        source: shop.postgres.url_of("raw"),
+        snapshot: "initial",
+        source_lines: lines.to_owned(),
+        ..shop.settings()
+    };
+    let client = connect(&settings.source).await.unwrap();
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE words (word text PRIMARY KEY, secret text); \
+             INSERT INTO words SELECT E'\\351''\\\\' || n, 'hush ' || n FROM generate_series(1, {ROWS}) n; \
+             INSERT INTO words SELECT 'w' || n, 'hush ' || n FROM generate_series(1, {ROWS}) n"
+        ))
+        .await
+        .unwrap();
+    let mut gateway = shop.gateway_with(&settings).await;
+    let letters = dead_letters(&shop.nats, ROWS as u64).await;
+    eventually("the snapshot is done", Duration::from_secs(20), || async {
+        let status = gateway.status().await;
+        if status["sources"][0]["snapshots"][0]["state"] == "done" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let keys: std::collections::BTreeSet<String> = letters
+        .iter()
+        .map(|letter| letter["data"]["content"]["after"]["word"]["base64"].to_string())
+        .collect();
+    assert_eq!(keys.len(), ROWS);
+    assert!(letters.iter().all(|letter| letter["data"]["reason"] == "unencodable"), "{}", letters[0]);
+    let events = stream::read(&shop.nats, STREAM).await;
+    let told: std::collections::BTreeSet<&str> =
+        events.iter().map(|event| event.attribute("subject")).collect();
+    assert_eq!((told.len(), events.len()), (ROWS, ROWS));
+    // A change of such a row, by the log.
+    client.batch_execute("UPDATE words SET secret = 'hush again' WHERE word LIKE E'\\351%7'").await.unwrap();
+    let letters = dead_letters(&shop.nats, ROWS as u64 + 15).await;
+    assert_eq!(gateway.terminate(), Some(0));
+    let everything = format!("{letters:?}{events:?}{}", gateway.log());
+    assert!(everything.contains("[redacted]") && !everything.contains("hush"), "a hidden value was told");
 }
 
 /// Names that would split a subject, match others, end a header or break JSON.

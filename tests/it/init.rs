@@ -8,7 +8,16 @@ use crate::support::{
     shop::STREAM,
     stream,
 };
-use std::{path::Path, process::Command, time::Duration};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{Read as _, Write as _},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 fn init(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headgate"));
@@ -86,6 +95,86 @@ async fn the_role_that_it_proposes_can_run_what_it_writes() {
         .await;
         drop(gateway);
     }
+}
+
+/// `init` on a terminal, where somebody answers: each text that is waited for, and what is typed then. What the terminal showed.
+fn talk(directory: &Path, url: &str, answers: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut controller: File = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap().into();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let terminal =
+        File::options().read(true).write(true).open(Path::new(OsStr::from_bytes(name.as_bytes()))).unwrap();
+    let mut child = {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headgate"));
+        command.current_dir(directory).env_remove("HEADGATE_CONFIG").env_remove("PGPASSWORD");
+        command
+            .args(["init", url])
+            .stdin(terminal.try_clone().unwrap())
+            .stdout(terminal.try_clone().unwrap());
+        command.stderr(terminal).spawn().unwrap()
+    };
+    let (mut shown, mut heard) = (String::new(), 0);
+    let mut answers = answers.iter();
+    let mut next = answers.next();
+    let mut bytes = [0; 4096];
+    // Once the program has ended, reading fails.
+    while let Ok(read @ 1..) = controller.read(&mut bytes) {
+        shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        if let Some((_, answer)) = next.filter(|(question, _)| shown[heard..].contains(question)) {
+            heard = shown.len();
+            controller.write_all(answer.as_bytes()).unwrap();
+            next = answers.next();
+        }
+    }
+    let code = child.wait().unwrap().code();
+    assert!(next.is_none(), "it did not ask {next:?}: {shown}");
+    (code, shown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_interviews_whoever_sits_at_the_terminal() {
+    let postgres = Postgres::start(Version::Pg18, &[]).await;
+    postgres
+        .execute(
+            "CREATE TABLE orders (id int PRIMARY KEY, status text); INSERT INTO orders SELECT generate_series(1, 500); \
+             CREATE SCHEMA secret; CREATE TABLE secret.keys (id int PRIMARY KEY); ANALYZE",
+        )
+        .await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let url = postgres.url().replace(&format!(":{PASSWORD}"), "");
+    let password = format!("{PASSWORD}\n");
+    let (code, shown) =
+        talk(directory.path(), &url, &[("Password: ", &password), ("Name of the source", "\u{4}")]);
+    assert_eq!(code, Some(78), "{shown}");
+    assert!(shown.contains("nobody answers") && !file.exists(), "{shown}");
+
+    let answers = [
+        ("Password: ", password.as_str()),
+        ("Name of the source [postgres]: ", "Shop!\n"),
+        ("a-z, 0-9, - and _, please", "shop\n"),
+        ("Tables, as globs on schema.table", "orders\n"),
+        ("schema and table, please", "public.* !public.old_*\n"),
+        ("NATS, its URL or embedded [embedded]: ", "\n"),
+        ("Role of the gateway [headgate]: ", "least\n"),
+        ("How long may the gateway be away [8h]: ", "soon\n"),
+        ("a duration, please", "2d\n"),
+    ];
+    let (code, shown) = talk(directory.path(), &url, &answers);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains(PASSWORD), "the password was shown: {shown}");
+    assert!(shown.contains("public.orders") && shown.contains("500"), "tables and their sizes: {shown}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for line in [
+        "[sources.shop]",
+        "url = \"postgres://least:${SHOP_PASSWORD}@",
+        "tables = [\"public.*\", \"!public.old_*\"]",
+        "outage_budget = \"2d\"",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    assert!(!text.contains(PASSWORD) && !text.contains("secret.keys"), "{text}");
 }
 
 #[test]

@@ -10,10 +10,9 @@ use crate::{
     preflight::captured,
     server::{self, Server},
 };
-use headgate_sdk::{Fault, TableName, Vitals};
+use headgate_sdk::{CapturedTables, Fault, TableName, Vitals};
 use mysql_async::Conn;
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::Relaxed},
@@ -37,13 +36,13 @@ pub(crate) struct Watch {
     pub(crate) confirmed_at: Arc<AtomicI64>,
     pub(crate) config: Config,
     /// Told of the tables that are captured, whenever that changes.
-    pub(crate) captured: watch::Sender<BTreeSet<TableName>>,
+    pub(crate) captured: watch::Sender<CapturedTables>,
 }
 
-/// The tables that are there and captured.
-pub(crate) async fn tables(config: &Config, session: &mut Conn) -> Result<BTreeSet<TableName>, Fault> {
+/// The tables that are there and captured. The log tells a table that is made anew under a former one's name from its first row on.
+pub(crate) async fn tables(config: &Config, session: &mut Conn) -> Result<CapturedTables, Fault> {
     let all = captured(config, session).await?;
-    Ok(all.into_iter().map(|(schema, table)| TableName { schema, table }).collect())
+    Ok(all.into_iter().map(|(schema, table)| (TableName { schema, table }, 0)).collect())
 }
 
 /// A running monitor. Ends, and gives the lock back, when dropped.

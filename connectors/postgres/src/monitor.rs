@@ -10,7 +10,7 @@ use crate::{
     slot, sql_name,
     wal_guard::WalGuard,
 };
-use headgate_sdk::{Fault, FaultKind, TableName, Vitals};
+use headgate_sdk::{CapturedTables, Fault, FaultKind, TableName, Vitals};
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -53,7 +53,7 @@ pub(crate) struct Watch {
     /// Watches what the slot keeps.
     pub(crate) wal: WalGuard,
     /// Told of the tables that are captured, whenever that changes.
-    pub(crate) captured: watch::Sender<BTreeSet<TableName>>,
+    pub(crate) captured: watch::Sender<CapturedTables>,
 }
 
 /// The handle of the task.
@@ -211,9 +211,7 @@ impl Watch {
         }
         match self.publications.carry_out(client, &plan, &self.user, &self.database).await {
             Ok(()) => {
-                for change in &plan.changes {
-                    tracing::info!(source = self.source, change, "publications changed");
-                }
+                plan.tell(&self.source);
                 self.tell_captured(&plan);
                 Ok(None)
             }

@@ -11,9 +11,9 @@ use crate::{
     slot::bounded,
     sql_name,
 };
-use headgate_sdk::{Fault, TableFilter, TableName};
+use headgate_sdk::{CapturedTables, Fault, TableFilter, TableName};
 use postgres_protocol::escape::escape_identifier;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 
 /// The publications of one source.
@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) whole: BTreeSet<TableName>,
     /// Every captured table without a usable identity.
     pub(crate) append: BTreeSet<TableName>,
+    /// The OIDs of both.
+    oids: BTreeMap<TableName, u32>,
     /// Tables that have to be added but are not ours, with their owner.
     pub(crate) foreign: Vec<(TableName, String)>,
     /// Tables that are published whole although they have a row filter.
@@ -55,6 +57,23 @@ pub(crate) struct Plan {
     pub(crate) uncovered: Vec<(TableName, Vec<String>)>,
     /// Row filters of tables that are not captured.
     pub(crate) orphans: Vec<String>,
+}
+
+impl Plan {
+    /// Logs what was changed; of many tables the first ones and a number.
+    pub(crate) fn tell(&self, source: &str) {
+        const TOLD: usize = 12;
+        for change in self.changes.iter().take(TOLD) {
+            tracing::info!(source, change, "publications changed");
+        }
+        if let Some(more) = self.changes.len().checked_sub(TOLD).filter(|more| *more > 0) {
+            tracing::info!(
+                source,
+                changes = self.changes.len(),
+                "publications changed, and {more} times more"
+            );
+        }
+    }
 }
 
 /// A table in one of the publications.
@@ -68,9 +87,11 @@ struct Member {
 
 impl Plan {
     /// The tables that are captured once the plan is carried out.
-    pub(crate) fn captured(&self) -> BTreeSet<TableName> {
+    pub(crate) fn captured(&self) -> CapturedTables {
         let all = self.whole.union(&self.append);
-        all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table)).cloned().collect()
+        all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table))
+            .map(|table| (table.clone(), self.oids.get(table).copied().unwrap_or_default().into()))
+            .collect()
     }
 }
 
@@ -157,7 +178,8 @@ impl Publications {
             settings.push(found);
         }
         let Kind::Kept { whole, append } = &self.kind else {
-            plan.whole = self.published(client).await?;
+            plan.oids = self.published(client).await?;
+            plan.whole = plan.oids.keys().cloned().collect();
             return Ok(plan);
         };
 
@@ -256,6 +278,7 @@ impl Publications {
                 }
                 let side = if updates { &mut plan.whole } else { &mut plan.append };
                 side.insert(candidate.name.clone());
+                plan.oids.insert(candidate.name.clone(), candidate.oid);
             }
             for Member { publication, oid, name: member, .. } in &members {
                 if publication == name
@@ -307,9 +330,13 @@ impl Publications {
     /// The fault of a run that cannot publish tables it should.
     pub(crate) fn foreign_fault(plan: &Plan, user: &str) -> Option<Fault> {
         let (table, owner) = plan.foreign.first()?;
-        let names: Vec<String> = plan.foreign.iter().take(10).map(|(table, _)| table.to_string()).collect();
+        let mut names: Vec<String> =
+            plan.foreign.iter().take(10).map(|(table, _)| table.to_string()).collect();
+        if plan.foreign.len() > names.len() {
+            names.push(format!("and {} more", plan.foreign.len() - names.len()));
+        }
         Some(
-            Fault::definite(format!("{user} does not own {} and so may not publish {}", names.join(", "), if plan.foreign.len() == 1 { "it" } else { "them" }))
+            Fault::definite(format!("{user} does not own {}, and so may not publish {}", names.join(", "), if plan.foreign.len() == 1 { "it" } else { "them" }))
                 .with_fix(format!(
                     "GRANT {} TO {} (or ALTER TABLE {} OWNER TO a role that both share), exclude the table (tables = [\"!{table}\"]), or name a publication that its owner keeps (publication = \"…\")",
                     escape_identifier(owner),
@@ -319,18 +346,23 @@ impl Publications {
         )
     }
 
-    async fn published(&self, client: &Client) -> Result<BTreeSet<TableName>, Fault> {
+    async fn published(&self, client: &Client) -> Result<BTreeMap<TableName, u32>, Fault> {
         let failed = |error| sql_fault(error, "cannot look at the publication's tables");
         let rows = client
-            .query("SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname::text = ANY($1)", &[&self.names()])
+            .query(
+                "SELECT p.schemaname::text, p.tablename::text, c.oid FROM pg_publication_tables p \
+                 JOIN pg_namespace n ON n.nspname = p.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+                 WHERE p.pubname::text = ANY($1)",
+                &[&self.names()],
+            )
             .await
             .map_err(failed)?;
-        let mut tables = BTreeSet::new();
+        let mut tables = BTreeMap::new();
         for row in &rows {
             let name =
                 TableName { schema: row.try_get(0).map_err(failed)?, table: row.try_get(1).map_err(failed)? };
             if self.filter.matches(&name.schema, &name.table) {
-                tables.insert(name);
+                tables.insert(name, row.try_get(2).map_err(failed)?);
             }
         }
         Ok(tables)

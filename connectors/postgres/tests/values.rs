@@ -164,9 +164,12 @@ const OWN_TYPES: &str = r#"
 async fn every_type() {
     let mut database = Database::with("every_type", "", "").await;
     database.sql(OWN_TYPES).await;
+    // Not every build of the server knows it.
+    let knows_xml = database.client.simple_query("SELECT xml '<a/>'").await.is_ok();
+    let types: Vec<_> = TYPES.iter().filter(|(name, ..)| *name != "xml" || knows_xml).collect();
     let columns: Vec<String> =
-        TYPES.iter().enumerate().map(|(at, (name, ..))| format!("c{at} {name}")).collect();
-    let values: Vec<&str> = TYPES.iter().map(|(_, literal, _)| *literal).collect();
+        types.iter().enumerate().map(|(at, (name, ..))| format!("c{at} {name}")).collect();
+    let values: Vec<&str> = types.iter().map(|(_, literal, _)| *literal).collect();
     let notes = database
         .run(&format!(
             "CREATE TABLE t (id integer PRIMARY KEY, {}); INSERT INTO t VALUES (1, {})",
@@ -178,9 +181,9 @@ async fn every_type() {
         panic!("{:?}", notes.lines())
     };
     let row: BTreeMap<String, &RawValue> = serde_json::from_str(after).unwrap();
-    assert_eq!(row.len(), TYPES.len() + 1);
+    assert_eq!(row.len(), types.len() + 1);
     let long = format!("\"{}\"", "é".repeat(100_000));
-    for (at, (name, literal, expected)) in TYPES.iter().enumerate() {
+    for (at, (name, literal, expected)) in types.iter().enumerate() {
         let expected = if expected.is_empty() { &long } else { *expected };
         assert_eq!(row[&format!("c{at}")].get(), expected, "{name} {literal}");
     }

@@ -1,6 +1,6 @@
 //! The source against real servers: connections, slots, gaps, feedback, shutdown.
 //!
-//! `HEADGATE_POSTGRES_BIN` names the server's programs; without it, PostgreSQL 15 from `scripts/servers`.
+//! `HEADGATE_POSTGRES_BIN` names the server's programs; without it, PostgreSQL 15 from `scripts/servers`. `make test` runs them on 18 too.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 

@@ -47,7 +47,8 @@ pub use position::{ParsePositionError, Position, Progress};
 pub use relation::{Column, Relation, Unwritable, WriteValue};
 pub use shape::TableShape;
 pub use snapshot::{
-    ParseReasonError, SnapshotDesk, SnapshotJob, SnapshotLedger, SnapshotPlace, SnapshotPoint,
-    SnapshotProgress, SnapshotReason, SnapshotRequest, SnapshotSettings, SnapshotStart, TableName,
+    CapturedTables, ParseReasonError, SnapshotDesk, SnapshotJob, SnapshotLedger, SnapshotPlace,
+    SnapshotPoint, SnapshotProgress, SnapshotReason, SnapshotRequest, SnapshotSettings, SnapshotStart,
+    TableName,
 };
 pub use source::{Checkpoint, Context, LastEvent, Resume, Source, Vitals};

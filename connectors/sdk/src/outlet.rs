@@ -112,7 +112,7 @@ pub trait Outlet: Send {
     /// Begins to tell rows that a snapshot read: changes with [`Op::Snapshot`](crate::Op::Snapshot), and rejected rows.
     fn begin_snapshot(&mut self, point: SnapshotPoint);
 
-    /// Ends that. Gives the position of the last event that was told, of whatever kind.
+    /// Ends that. Gives the position of the last event that was told, of whatever kind, and is no dead letter.
     fn end_snapshot(&mut self) -> Option<Position>;
 
     /// How far all unfinished snapshot jobs are, from the next event on: every event carries it until this is called again. Empty:

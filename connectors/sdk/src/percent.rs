@@ -25,6 +25,11 @@ pub fn encode(text: &[u8], out: &mut Vec<u8>) {
 
 /// The text that was percent-encoded, whatever was left as it is; `None` where it is not such an encoding, or not UTF-8.
 pub fn decode(text: &str) -> Option<String> {
+    String::from_utf8(decode_bytes(text)?).ok()
+}
+
+/// The same, of text in whatever encoding.
+pub fn decode_bytes(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -36,7 +41,7 @@ pub fn decode(text: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 
 use crate::{Fault, Position};
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -45,12 +45,16 @@ impl fmt::Display for TableName {
     }
 }
 
+/// Tables, each with what tells it from another that has its name later on (PostgreSQL: its OID). Zero where that does not matter, for
+/// the log tells a table that is made anew from its first row on, or where it is not known.
+pub type CapturedTables = BTreeMap<TableName, u64>;
+
 /// Why a snapshot is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SnapshotReason {
     /// The source is new.
     Initial,
-    /// Tables joined a source that was there before.
+    /// Tables joined a source that was there before, or were made anew under the name of a former one.
     Joined,
     /// History was lost, and the policy is to read everything again.
     Gap,
@@ -107,7 +111,7 @@ pub struct SnapshotLedger {
     /// Jobs that are not done, in the order of their beginning.
     pub jobs: Vec<SnapshotJob>,
     /// Tables that need no snapshot because they are new to the source: they have one, or a job that makes it.
-    pub known: BTreeSet<TableName>,
+    pub known: CapturedTables,
 }
 
 /// How far a job is. Its text is `job:table:place`; several are joined by blanks.

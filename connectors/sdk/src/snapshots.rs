@@ -49,11 +49,11 @@ use self::{
     request::Asked,
 };
 use crate::{
-    Fault, Outlet, Position, Progress, SnapshotDesk, SnapshotJob, SnapshotLedger, SnapshotPlace,
-    SnapshotRequest, SnapshotSettings, SnapshotStart, TableName,
+    CapturedTables, Fault, Outlet, Position, Progress, SnapshotDesk, SnapshotJob, SnapshotLedger,
+    SnapshotPlace, SnapshotRequest, SnapshotSettings, SnapshotStart, TableName,
 };
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -85,12 +85,14 @@ pub struct Beginning<D> {
     pub last: Option<Position>,
     /// Everything before this position of the log has been told by earlier runs; zero where that is not known.
     pub passed: u64,
+    /// Whether lost history was accepted in this run.
+    pub after_gap: bool,
     /// The schema whose tables people name by their name alone.
     pub default_schema: String,
     /// A row with more bytes goes to the dead letters.
     pub max_row: u64,
     /// The tables that are captured, whenever that changes.
-    pub captured: watch::Receiver<BTreeSet<TableName>>,
+    pub captured: watch::Receiver<CapturedTables>,
     /// See [`Context::released`](crate::Context::released).
     pub released: watch::Receiver<Progress>,
 }
@@ -106,7 +108,7 @@ pub struct Snapshots<R: Reader> {
     /// One for each job of the ledger, in the same order.
     jobs: Vec<Job<R>>,
     places: Vec<SnapshotPlace>,
-    captured: watch::Receiver<BTreeSet<TableName>>,
+    captured: watch::Receiver<CapturedTables>,
     released: watch::Receiver<Progress>,
     session: Option<R>,
     reading: Option<Reading<R>>,
@@ -125,6 +127,8 @@ pub struct Snapshots<R: Reader> {
     in_transaction: bool,
     /// Whether the captured tables were not compared with the known ones yet.
     unsorted: bool,
+    /// See [`Beginning::after_gap`].
+    after_gap: bool,
 }
 
 /// A chunk that waits to be told.
@@ -176,8 +180,18 @@ impl<R: Reader> fmt::Debug for Snapshots<R> {
 impl<R: Reader> Snapshots<R> {
     /// Goes on with what is kept in `start`.
     pub fn new(start: SnapshotStart, beginning: Beginning<R::Database>) -> Self {
-        let Beginning { source, database, epoch, last, passed, default_schema, max_row, captured, released } =
-            beginning;
+        let Beginning {
+            source,
+            database,
+            epoch,
+            last,
+            passed,
+            after_gap,
+            default_schema,
+            max_row,
+            captured,
+            released,
+        } = beginning;
         let SnapshotStart { settings, ledger, places, desk } = start;
         let at = now();
         let place = |job: &SnapshotJob| places.iter().find(|place| place.job == job.id);
@@ -214,6 +228,7 @@ impl<R: Reader> Snapshots<R> {
             max_row,
             in_transaction: false,
             unsorted: true,
+            after_gap,
         };
         snapshots.write_places();
         snapshots
@@ -279,7 +294,7 @@ impl<R: Reader> Snapshots<R> {
         match event.0 {
             Happened::Read(outcome) => self.read_ended(*outcome),
             Happened::Asked(request) => {
-                let captured = self.captured.borrow().clone();
+                let captured = self.captured.borrow().keys().cloned().collect();
                 self.asked =
                     Asked::new::<R>(request, &captured, &self.default_schema, Arc::clone(&self.database));
             }

@@ -171,6 +171,7 @@ impl Encoder {
             Some(_) => (&self.places_before, 0),
             None => (&self.places, self.transaction.committed_at),
         };
+        self.streamed = Some(position);
         self.held = Some(Held {
             start,
             data_start,

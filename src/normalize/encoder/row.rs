@@ -131,6 +131,7 @@ impl Encoder {
                 // A row that was only read has no commit whose delay could be told.
                 let committed_at = if self.snapshot.is_none() { self.transaction.committed_at } else { 0 };
                 let places = self.places.clone();
+                self.streamed = Some(position);
                 let event = Held { start, data_start, data_end, subject, position, committed_at, places };
                 if let Some(held) = self.held.replace(event) {
                     self.items.push(Pending::Event { held, end: start, transaction_end: None, last: false });

@@ -22,10 +22,10 @@ impl Encoder {
         self.snapshot = Some(point);
     }
 
-    /// Ends that; gives the last event's position.
+    /// Ends that; gives the position of the last event that the stream will hold.
     pub fn end_snapshot(&mut self) -> Option<Position> {
         self.snapshot = None;
-        self.last
+        self.streamed
     }
 
     /// How far the snapshots are, with the next event.

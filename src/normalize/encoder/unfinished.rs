@@ -82,6 +82,7 @@ impl Encoder {
         self.transaction.events += 1;
         let committed_at = self.transaction.committed_at;
         let places = self.places.clone();
+        self.streamed = Some(position);
         let event = Held { start, data_start, data_end, subject, position, committed_at, places };
         if let Some(held) = self.held.replace(event) {
             self.items.push(Pending::Event { held, end: start, transaction_end: None, last: false });

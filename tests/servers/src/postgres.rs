@@ -152,6 +152,11 @@ impl Postgres {
         Self { bin, dir, port: Port::free(), settings, process: None }
     }
 
+    /// Leaves a setting to the server's own files, where `ALTER SYSTEM` writes it, from the next start on.
+    pub fn leave(&mut self, setting: &str) {
+        self.settings.retain(|(name, _)| name != setting);
+    }
+
     fn take_data(&self, from: &Path) {
         let copied = Command::new("cp").arg("-a").arg(from).arg(self.data()).status().unwrap();
         assert!(copied.success(), "cannot copy {}", from.display());

@@ -65,6 +65,12 @@ impl Default for Authority {
 }
 
 impl Postgres {
+    /// Whether the running server was built with TLS.
+    pub async fn knows_tls(&self) -> bool {
+        let library = self.client().await.query_one("SHOW ssl_library", &[]).await.unwrap();
+        !library.get::<_, &str>(0).is_empty()
+    }
+
     /// Lets the running server speak TLS as `localhost`, and ask clients for certificates of this authority.
     ///
     /// # Panics

@@ -98,6 +98,11 @@ impl snapshots::Table for Table {
     fn has_key(&self) -> bool {
         !self.key.is_empty()
     }
+
+    fn order(&self) -> String {
+        let key = self.printed.key.iter().filter_map(|&at| self.printed.columns.get(at));
+        key.map(|column| format!("{} {},", column.name, column.type_name)).collect()
+    }
 }
 
 impl Table {
@@ -194,7 +199,11 @@ impl Table {
     fn values(&self, key: &str) -> Result<Vec<String>, Fault> {
         let values = snapshots::columns(key, self.key.len());
         let values: Option<Vec<String>> = values.and_then(|values| {
-            self.key.iter().zip(&values).map(|((_, kind), json)| literal(kind, json)).collect()
+            self.key
+                .iter()
+                .zip(&values)
+                .map(|((_, kind), json)| literal(kind, std::str::from_utf8(json).ok()?))
+                .collect()
         });
         values.ok_or_else(|| {
             Fault::transient(format!(

@@ -16,14 +16,11 @@ use crate::{
     tables::Captured,
 };
 use headgate_sdk::{
-    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, TableName, snapshots,
+    CapturedTables, Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, snapshots,
 };
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering::Relaxed},
 };
 use tokio::sync::watch;
 
@@ -97,6 +94,7 @@ impl MySql {
                 epoch,
                 last: gap.or(resume.last.map(|last| last.position)),
                 passed: apply.done().0,
+                after_gap: gap.is_some(),
                 default_schema: target.database.clone().unwrap_or_default(),
                 max_row: u64::MAX,
                 captured: is_captured,
@@ -271,5 +269,5 @@ struct Begun {
 /// What has to be read again where history is lost, and that is the policy.
 struct Again<'a> {
     start: &'a mut SnapshotStart,
-    captured: &'a BTreeSet<TableName>,
+    captured: &'a CapturedTables,
 }

@@ -82,7 +82,9 @@ fn judge(site: &Site<'_>, options: &Options) -> Vec<Finding> {
                 format!("{name} is FOR ALL TABLES"),
                 "every table that is ever made without a primary key is one whose UPDATE and DELETE fail",
             )
-            .with_fix(format!("DROP PUBLICATION {quoted}; CREATE PUBLICATION {quoted} FOR TABLE …")),
+            .with_fix(format!(
+                "DROP PUBLICATION {quoted}; CREATE PUBLICATION {quoted} FOR TABLE …; -- before the first run: later ones find a gap there"
+            )),
         );
     }
     if options.via_root != site.config.partition_root {
@@ -125,7 +127,10 @@ fn judge_member(options: &Options, member: &Member) -> Vec<Finding> {
                 format!("without {}, which its replica identity needs", member.needed.join(", ")),
                 FAILS,
             )
-            .with_fix(format!("add them to the table's column list in {publication}, or take the list away")),
+            .with_fix(format!(
+                "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {quoted}; ALTER PUBLICATION {publication} ADD TABLE {quoted}{}; COMMIT",
+                member.filter.as_ref().map_or_else(String::new, |filter| format!(" WHERE {filter}"))
+            )),
         );
     } else if !member.left_out.is_empty() {
         findings.push(Finding::warning(

@@ -30,13 +30,35 @@ pub(crate) struct Table {
     filter: Option<String>,
     /// Name and type of each key column, as SQL wants them, in key order.
     key: Vec<(String, String)>,
+    /// Number, type and collation of each key column: one that is renamed stays what it was.
+    order: String,
+}
+
+/// A column, as the catalog has it.
+struct Described {
+    name: String,
+    type_oid: u32,
+    sql_type: String,
+    sorted_by: String,
+}
+
+/// A text in SQL. What is not UTF-8 is not in any statement of ours, so its bytes are spelled; only a database without an encoding
+/// (SQL_ASCII) has such texts, and takes them as they are.
+fn text_literal(text: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(text) {
+        return escape_literal(text).trim().to_owned();
+    }
+    let spelled: String = text.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    format!("E'{spelled}'")
 }
 
 /// The table's shape as one text; `oid` is a number or an SQL expression.
 fn fingerprint(oid: &str) -> String {
     format!(
         "(SELECT concat_ws(' ', f.relnamespace, f.relname, f.relreplident, \
-            string_agg(concat_ws(' ', g.attnum, g.attname, g.atttypid, g.attgenerated), ',' ORDER BY g.attnum)) \
+            string_agg(concat_ws(' ', g.attnum, g.attname, g.atttypid, g.attcollation, g.attgenerated), ',' ORDER BY g.attnum), \
+            (SELECT string_agg(i.indkey::text, ',' ORDER BY i.indexrelid) FROM pg_index i \
+             WHERE i.indrelid = f.oid AND (i.indisprimary OR i.indisreplident))) \
          FROM pg_class f JOIN pg_attribute g ON g.attrelid = f.oid AND g.attnum > 0 AND NOT g.attisdropped \
          WHERE f.oid = {oid} GROUP BY f.oid, f.relnamespace, f.relname, f.relreplident)"
     )
@@ -45,6 +67,10 @@ fn fingerprint(oid: &str) -> String {
 impl snapshots::Table for Table {
     fn has_key(&self) -> bool {
         !self.key.is_empty()
+    }
+
+    fn order(&self) -> String {
+        self.order.clone()
     }
 }
 
@@ -89,14 +115,19 @@ impl Table {
 
         let generated = if version >= 180_000 { "('', 's')" } else { "('')" };
         let statement = format!(
-            "SELECT attname::text, atttypid, format_type(atttypid, -1) FROM pg_attribute \
+            "SELECT attname::text, atttypid, format_type(atttypid, -1), concat_ws(' ', attnum, atttypid, attcollation) FROM pg_attribute \
              WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated IN {generated} ORDER BY attnum"
         );
-        let mut columns: Vec<(String, u32, String)> = Vec::new();
+        let mut columns: Vec<Described> = Vec::new();
         for row in client.query(&statement, &[&oid]).await.map_err(failed)? {
             let name: String = row.try_get(0).map_err(failed)?;
             if published.as_ref().is_none_or(|published| published.contains(&name)) {
-                columns.push((name, row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?));
+                columns.push(Described {
+                    name,
+                    type_oid: row.try_get(1).map_err(failed)?,
+                    sql_type: row.try_get(2).map_err(failed)?,
+                    sorted_by: row.try_get(3).map_err(failed)?,
+                });
             }
         }
         let flagged = match identity {
@@ -112,19 +143,20 @@ impl Table {
             identity,
             columns: columns
                 .iter()
-                .map(|(name, type_oid, _)| pgoutput::Column {
-                    identity: identity == ReplicaIdentity::Full || flagged.contains(name),
-                    name,
-                    type_oid: *type_oid,
+                .map(|column| pgoutput::Column {
+                    identity: identity == ReplicaIdentity::Full || flagged.contains(&column.name),
+                    name: &column.name,
+                    type_oid: column.type_oid,
                     modifier: -1,
                 })
                 .collect(),
         };
         let relation = Known::new(Shape::resolve(&message, catalog).await?).relation;
-        let key = relation.key.iter().filter_map(|&at| columns.get(at));
-        let key = key.map(|(name, _, kind)| (escape_identifier(name), kind.clone())).collect();
+        let key = || relation.key.iter().filter_map(|&at| columns.get(at));
+        let order = key().map(|column| format!("{},", column.sorted_by)).collect();
+        let key = key().map(|column| (escape_identifier(&column.name), column.sql_type.clone())).collect();
         let quoted = crate::sql_name::quoted(name);
-        let list: Vec<String> = columns.iter().map(|(name, ..)| escape_identifier(name)).collect();
+        let list: Vec<String> = columns.iter().map(|column| escape_identifier(&column.name)).collect();
         Ok(Some(Self {
             oid,
             relation,
@@ -134,6 +166,7 @@ impl Table {
             columns: list.join(", "),
             filter,
             key,
+            order,
         }))
     }
 
@@ -190,7 +223,7 @@ impl Table {
         })?;
         let values = values.iter().zip(&self.key);
         let values: Vec<String> =
-            values.map(|(value, (_, kind))| format!("{}::{kind}", escape_literal(value).trim())).collect();
+            values.map(|(value, (_, kind))| format!("{}::{kind}", text_literal(value))).collect();
         Ok(format!("({})", values.join(", ")))
     }
 }

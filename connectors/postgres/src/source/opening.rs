@@ -19,8 +19,8 @@ use crate::{
     wal_guard::WalGuard,
 };
 use headgate_sdk::{
-    Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, TableFilter, TableName,
-    snapshots,
+    CapturedTables, Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart,
+    TableFilter, snapshots,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -123,6 +123,7 @@ impl Postgres {
                 epoch,
                 last: gap.or(resume.last.map(|last| last.position)),
                 passed: 0,
+                after_gap: gap.is_some(),
                 default_schema: "public".to_owned(),
                 max_row: self.config.max_row,
                 captured: is_captured,
@@ -168,7 +169,7 @@ impl Postgres {
         control: &SqlSession,
         server: &Server,
         standby: bool,
-    ) -> Result<(Vec<String>, BTreeSet<TableName>), Fault> {
+    ) -> Result<(Vec<String>, CapturedTables), Fault> {
         let plan = publications.plan(&control.client).await?;
         if !publications.are_kept() {
             return match plan.missing.first() {
@@ -210,9 +211,7 @@ impl Postgres {
             }
         } else {
             publications.carry_out(&control.client, &plan, user, database).await?;
-            for change in &plan.changes {
-                tracing::info!(source = self.source, change, "publications changed");
-            }
+            plan.tell(&self.source);
         }
         monitor::warn_of_append(&self.source, &plan, &mut BTreeSet::new());
         if plan.whole.is_empty() && plan.append.is_empty() {
@@ -268,7 +267,7 @@ struct Opening<'a> {
     system: &'a System,
     name: &'a str,
     standby: bool,
-    captured: &'a BTreeSet<TableName>,
+    captured: &'a CapturedTables,
     snapshots: SnapshotStart,
     /// The position of the word of a gap, where one was given.
     gap: Option<Position>,
@@ -290,6 +289,15 @@ impl Opening<'_> {
                 self.system.log
             ))),
             Verdict::Continue { epoch, slot } => {
+                let unknown = Identity::of(resume).is_none() && resume.proven().is_none();
+                if unknown && matches!(slot, SlotAction::Keep) {
+                    tracing::warn!(
+                        source = self.source.source,
+                        slot = self.name,
+                        at = %stands,
+                        "the slot was there before the stream began: if another broker, or another store of this one, had its events until now, those are not in this stream"
+                    );
+                }
                 let created = match slot {
                     SlotAction::Create => self.create().await?,
                     // The beginning of an epoch stays what it was.

@@ -6,10 +6,17 @@ use headgate_sdk::{Fault, FaultKind, Resume};
 use headgate_test_servers::tls::Authority;
 use std::path::Path;
 
-/// A server with a role for each kind of proof, and TLS with a certificate of its own authority.
+/// A server with a role for each kind of proof, and TLS with a certificate of its own authority if it can.
 async fn server(authority: &Authority) -> Server {
     let server = Server::start(&[]).await;
-    server.0.speak_tls(authority).await;
+    let mut rules =
+        "local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\n\
+                     host all hashed all md5\nhost all clear all password"
+            .to_owned();
+    if server.0.knows_tls().await {
+        server.0.speak_tls(authority).await;
+        rules.push_str("\nhostssl all certified all cert");
+    }
     server
         .admin()
         .await
@@ -19,10 +26,7 @@ async fn server(authority: &Authority) -> Server {
         )
         .await
         .unwrap();
-    server
-        .0
-        .allow("local all clear password\nhost all scram all scram-sha-256\nhost all plain all scram-sha-256\nhost all hashed all md5\nhost all clear all password\nhostssl all certified all cert")
-        .await;
+    server.0.allow(&rules).await;
     server
 }
 
@@ -48,22 +52,36 @@ async fn every_supported_way_in_works_and_others_are_refused() {
         |host: &str, rest: &str| format!("postgres://scram:p%3Aa%40s%2Fs@{host}:{port}/postgres?{rest}");
 
     goes(scram("127.0.0.1", "sslmode=disable")).await;
-    goes(scram("127.0.0.1", "sslmode=prefer&channel_binding=require")).await;
-    goes(scram("127.0.0.1", "sslmode=require")).await;
-    goes(scram("127.0.0.1", &format!("sslmode=verify-ca&sslrootcert={ca}&channel_binding=require"))).await;
-    goes(scram("localhost", &format!("sslmode=verify-full&sslrootcert={ca}"))).await;
     goes(format!("postgres://hashed:pass@127.0.0.1:{port}/postgres")).await;
-    goes(format!("postgres://clear:pass@127.0.0.1:{port}/postgres?sslmode=require")).await;
     goes(format!("host={} port={port} user=clear password=pass dbname=postgres", server.0.dir().display()))
         .await;
     goes(format!(
         "postgres://scram:p%3Aa%40s%2Fs@127.0.0.1:1,127.0.0.1:{port}/postgres?target_session_attrs=read-write"
     ))
     .await;
+    let verified = |host: &str| scram(host, &format!("sslmode=verify-full&sslrootcert={ca}"));
+    if server.0.knows_tls().await {
+        goes(scram("127.0.0.1", "sslmode=prefer&channel_binding=require")).await;
+        goes(scram("127.0.0.1", "sslmode=require")).await;
+        goes(scram("127.0.0.1", &format!("sslmode=verify-ca&sslrootcert={ca}&channel_binding=require")))
+            .await;
+        goes(verified("localhost")).await;
+        goes(format!("postgres://clear:pass@127.0.0.1:{port}/postgres?sslmode=require")).await;
+    } else {
+        // Nothing goes out in the clear where TLS was asked for.
+        for url in [
+            scram("127.0.0.1", "sslmode=require"),
+            scram("127.0.0.1", "channel_binding=require"),
+            verified("localhost"),
+        ] {
+            let fault = fails(url).await;
+            assert_eq!(fault.kind(), FaultKind::Definite, "{fault}");
+        }
+    }
 
     let fault = fails(format!("postgres://clear:pass@127.0.0.1:{port}/postgres?sslmode=disable")).await;
     assert!(fault.kind() == FaultKind::Definite && fault.message().contains("clear text"), "{fault}");
-    let fault = fails(scram("127.0.0.1", &format!("sslmode=verify-full&sslrootcert={ca}"))).await;
+    let fault = fails(verified("127.0.0.1")).await;
     assert!(fault.kind() == FaultKind::Definite && fault.message().contains("TLS"), "{fault}");
     let fault = fails(scram("localhost", "sslmode=verify-full&sslrootcert=system")).await;
     assert_eq!(fault.kind(), FaultKind::Definite, "{fault}");
@@ -89,6 +107,9 @@ async fn every_supported_way_in_works_and_others_are_refused() {
 async fn a_client_certificate_opens_what_asks_for_one() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = server(&authority).await;
+    if !server.0.knows_tls().await {
+        return;
+    }
     let by = |identity: &str| {
         format!(
             "postgres://certified@localhost:{}/postgres?sslmode=verify-full&sslrootcert={}{identity}",
@@ -114,7 +135,7 @@ async fn a_client_certificate_opens_what_asks_for_one() {
     assert_eq!(fault.kind(), FaultKind::Definite, "a key of another certificate: {fault}");
 }
 
-/// TLS from the first byte, which PostgreSQL knows since 17.
+/// TLS from the first byte, which PostgreSQL knows since 17, if it knows TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_from_the_first_byte_where_the_server_knows_it() {
     let authority = Authority::new();
@@ -126,7 +147,7 @@ async fn tls_from_the_first_byte_where_the_server_knows_it() {
     );
     let sql = "SELECT current_setting('server_version_num')::int";
     let version: i32 = server.admin().await.query_one(sql, &[]).await.unwrap().get(0);
-    if version >= 170_000 {
+    if version >= 170_000 && server.0.knows_tls().await {
         goes(url).await;
     } else {
         let fault = fails(url).await;

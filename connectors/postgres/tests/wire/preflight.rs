@@ -3,6 +3,7 @@
 use crate::server::Server;
 use headgate_postgres::{Config, check};
 use headgate_sdk::{Finding, Severity};
+use headgate_test_servers::postgres::Stop;
 
 fn found<'a>(findings: &'a [Finding], subject: &str) -> &'a Finding {
     findings
@@ -64,11 +65,18 @@ async fn an_unfit_database_is_told_why() {
     assert_eq!(found(&findings, "connection").severity, Severity::Error);
 }
 
-/// Carries out what a finding says fixes it.
+/// Carries out what a finding says fixes it: the first statement or statements that it names.
 async fn fix(server: &Server, finding: &Finding) {
-    let fix = finding.fix.as_deref().unwrap();
-    let statement = fix.split(" -- ").next().unwrap().split("; on Amazon").next().unwrap();
-    let statement = statement.split("; or ").next().unwrap();
+    let fix = finding.fix.as_deref().unwrap_or_else(|| panic!("no fix: {finding:#?}"));
+    let begins =
+        ["ALTER ", "GRANT ", "SELECT ", "BEGIN", "DROP "].iter().filter_map(|verb| fix.find(verb)).min();
+    let mut statement = &fix[begins.unwrap_or_else(|| panic!("no statement: {finding:#?}"))..];
+    for end in [" -- ", "; on Amazon", "; or ", ", or ", "; then restart"] {
+        statement = statement.split(end).next().unwrap();
+    }
+    if let Some(block) = statement.strip_prefix("BEGIN; ") {
+        return server.admin().await.batch_execute(&format!("BEGIN; {block}")).await.unwrap();
+    }
     // ALTER SYSTEM stands alone: several statements at once are one transaction.
     for part in statement.split("; ") {
         server.admin().await.batch_execute(part).await.unwrap_or_else(|error| panic!("{part}: {error:?}"));
@@ -158,8 +166,82 @@ async fn a_publication_that_makes_writes_fail_is_found_out() {
     let told: Vec<&str> = findings.iter().filter(|f| f.subject == "publication").map(|f| &*f.what).collect();
     assert!(told.contains(&"mine does not publish truncate"), "{told:?}");
     assert!(told.contains(&"publish_via_partition_root is false"), "{told:?}");
-    let missing = Config { publication: Some("none".to_owned()), ..config };
+    let missing = Config { publication: Some("none".to_owned()), ..config.clone() };
     assert_eq!(found(&check("shop", &missing).await, "publication").severity, Severity::Error);
+
+    // What it names is gone after what it says.
+    let meant = ["column list of public.good", "row filter of public.good"];
+    let open = |findings: &[Finding]| -> Vec<Finding> {
+        let about = |f: &&Finding| {
+            ["publication", "replica", "column", "row"].iter().any(|word| f.subject.starts_with(word))
+        };
+        let open = |f: &&Finding| f.severity > Severity::Good && !meant.contains(&&*f.subject);
+        findings.iter().filter(about).filter(open).cloned().collect()
+    };
+    assert_eq!(open(&findings).len(), 4, "{findings:#?}");
+    for finding in open(&findings) {
+        fix(&server, &finding).await;
+    }
+    let findings = check("shop", &config).await;
+    assert!(open(&findings).is_empty(), "{findings:#?}");
+    for write in ["UPDATE bare SET id = 2", "UPDATE listed SET a = 2", "DELETE FROM listed"] {
+        admin.batch_execute(write).await.unwrap();
+    }
+}
+
+/// Settings of the server, of which some need a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_that_it_names_make_a_server_fit() {
+    let mut server = Server::prepare(&[]);
+    for setting in ["wal_level", "max_wal_senders", "max_replication_slots"] {
+        server.0.leave(setting);
+    }
+    let unfit =
+        "wal_level = replica\nmax_wal_senders = 0\nmax_replication_slots = 0\nwal_sender_timeout = 0\n";
+    server.0.write("postgresql.auto.conf", unfit);
+    server.up().await;
+    let admin = server.admin().await;
+    let version: i32 =
+        admin.query_one("SELECT current_setting('server_version_num')::int", &[]).await.unwrap().get(0);
+    let mut subjects = vec![
+        "wal_level",
+        "max_wal_senders",
+        "max_replication_slots",
+        "wal_sender_timeout",
+        "connection limit",
+    ];
+    if version >= 180_000 {
+        admin.batch_execute("ALTER SYSTEM SET idle_replication_slot_timeout = '1min'").await.unwrap();
+        admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        subjects.push("idle_replication_slot_timeout");
+    }
+    admin
+        .batch_execute(
+            "CREATE ROLE cdc LOGIN REPLICATION CONNECTION LIMIT 2 PASSWORD 'cdc'; CREATE TABLE t (id int PRIMARY KEY); \
+             ALTER TABLE t OWNER TO cdc; GRANT CREATE ON DATABASE postgres TO cdc; GRANT pg_read_all_stats TO cdc; \
+             CREATE UNLOGGED TABLE cache (id int PRIMARY KEY); ALTER TABLE cache OWNER TO cdc",
+        )
+        .await
+        .unwrap();
+    subjects.push("unlogged tables");
+    let config = Config::new(format!("postgres://cdc:cdc@127.0.0.1:{}/postgres", server.port()));
+    server.0.allow("host all,replication cdc all scram-sha-256").await;
+    let findings = check("shop", &config).await;
+    for subject in &subjects {
+        let finding = found(&findings, subject);
+        assert!(finding.severity > Severity::Good && !finding.why.is_empty(), "{finding:#?}");
+        fix(&server, finding).await;
+    }
+    drop(admin);
+    server.stop(Stop::Fast).await;
+    server.up().await;
+    let findings = check("shop", &config).await;
+    let open: Vec<&Finding> = findings
+        .iter()
+        .filter(|f| f.severity > Severity::Good && f.subject != "max_slot_wal_keep_size")
+        .collect();
+    assert!(open.is_empty(), "{open:#?}");
+    assert_eq!(found(&findings, "tables").what, "2 captured: public.cache, public.t");
 }
 
 #[tokio::test(flavor = "multi_thread")]

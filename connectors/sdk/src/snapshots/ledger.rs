@@ -1,7 +1,9 @@
 //! Which jobs there are: made, kept in the ledger, and closed once the broker holds their last event for good.
 
 use super::{Reader, Snapshots, job::Job, now};
-use crate::{Fault, Outlet, Progress, SnapshotJob, SnapshotLedger, SnapshotReason, TableName};
+use crate::{
+    CapturedTables, Fault, Outlet, Progress, SnapshotJob, SnapshotLedger, SnapshotReason, TableName,
+};
 use std::collections::BTreeSet;
 
 /// Makes one job of reading all captured tables, after lost history. To be kept before the word of the gap: whoever dies in between
@@ -11,7 +13,7 @@ use std::collections::BTreeSet;
 /// It could not be kept.
 pub async fn read_again<O: Outlet>(
     ledger: &mut SnapshotLedger,
-    captured: &BTreeSet<TableName>,
+    captured: &CapturedTables,
     outlet: &mut O,
 ) -> Result<(), Fault> {
     if captured.is_empty() {
@@ -22,7 +24,7 @@ pub async fn read_again<O: Outlet>(
     ledger.jobs = vec![SnapshotJob {
         id: ledger.next,
         reason: SnapshotReason::Gap,
-        tables: captured.iter().cloned().collect(),
+        tables: captured.keys().cloned().collect(),
         condition: None,
     }];
     ledger.known.clone_from(captured);
@@ -46,11 +48,21 @@ impl<R: Reader> Snapshots<R> {
     pub(super) async fn sort_captured<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
         self.unsorted = false;
         let captured = self.captured.borrow_and_update().clone();
-        let joined: Vec<TableName> = captured.difference(&self.ledger.known).cloned().collect();
-        let left = self.ledger.known.iter().any(|known| !captured.contains(known));
-        if !self.settings.initial || (joined.is_empty() && !left) {
+        let after_gap = std::mem::take(&mut self.after_gap);
+        if !self.settings.initial || captured == self.ledger.known {
             return Ok(());
         }
+        // A table that took the place of another is as new as one of a new name: rows that it had before it was captured are in
+        // nobody's log. After a gap everything may be another table, and somebody has accepted that.
+        let is_known = |name: &TableName, made: u64| {
+            let known = self.ledger.known.get(name);
+            known.is_some_and(|&known| known == made || known == 0 || made == 0 || after_gap)
+        };
+        let joined: Vec<TableName> = captured
+            .iter()
+            .filter(|(name, made)| !is_known(name, **made))
+            .map(|(name, _)| name.clone())
+            .collect();
         let reason = if self.ledger.next == 0 { SnapshotReason::Initial } else { SnapshotReason::Joined };
         self.ledger.known = captured;
         self.add_job(reason, joined, None, outlet).await.map(drop)

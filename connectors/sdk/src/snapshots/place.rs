@@ -4,9 +4,11 @@
 //! -              nothing is told yet
 //! +42,a%20b      everything up to this key is told
 //! +42!7;9        the same, but the rows 7 and 9 have to be told again
+//! +42@89ab12cd   the same in a table whose keys have that order
 //! ```
 
 use crate::{Cell, Relation, percent};
+use std::fmt::Write as _;
 
 /// Rows that may wait to be told again; a table that would have more of them is read from its beginning.
 const MOST_AGAIN: usize = 32;
@@ -28,16 +30,20 @@ pub(super) struct Place {
     /// Rows that moved to another key while the table was read. Their events could not carry every column, and whether anybody
     /// had been told those before is not known.
     pub(super) again: Vec<Key>,
+    /// A hash of what the keys are ordered by; `None` where that is not known yet.
+    pub(super) order: Option<u32>,
 }
 
 impl Place {
     /// Reads the text back. What is not such a text is the beginning.
     pub(super) fn parse(text: &str) -> Self {
         let Some(text) = text.strip_prefix('+') else { return Self::default() };
+        let (text, order) = text.split_once('@').unwrap_or((text, ""));
         let (after, again) = text.split_once('!').unwrap_or((text, ""));
         Self {
             after: (!after.is_empty()).then(|| after.to_owned()),
             again: again.split(';').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            order: u32::from_str_radix(order, 16).ok(),
         }
     }
 
@@ -54,6 +60,20 @@ impl Place {
             out.push(if nth == 0 { '!' } else { ';' });
             out.push_str(key);
         }
+        if let Some(order) = self.order {
+            let _ = write!(out, "@{order:08x}");
+        }
+    }
+
+    /// Takes note of what the keys are ordered by; `false` where the place means nothing in that order.
+    pub(super) fn is_of(&mut self, order: &str) -> bool {
+        let order = fnv1a(order.as_bytes());
+        let same = self.order.is_none_or(|known| known == order);
+        if !same {
+            *self = Self::default();
+        }
+        self.order = Some(order);
+        same
     }
 
     /// Notes a row that has to be told again; `false` where there are too many of them.
@@ -91,10 +111,16 @@ fn encode(raw: &[u8], out: &mut Vec<u8>) {
     percent::encode(raw, out);
 }
 
-/// The texts of a key's columns, as [`Rows`](super::Rows) has it; `None` where it is not a key of `columns` columns, or not UTF-8.
-pub fn columns(key: &str, columns: usize) -> Option<Vec<String>> {
-    let decode = |part: &str| if part == EMPTY { Some(String::new()) } else { percent::decode(part) };
-    let parts: Vec<String> = key.split(',').map(decode).collect::<Option<_>>()?;
+/// The 32-bit FNV-1a hash, which is the same in every run.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// The texts of a key's columns, as [`Rows`](super::Rows) has it, in whatever encoding they were read; `None` where it is not a key of
+/// `columns` columns.
+pub fn columns(key: &str, columns: usize) -> Option<Vec<Vec<u8>>> {
+    let decode = |part: &str| if part == EMPTY { Some(Vec::new()) } else { percent::decode_bytes(part) };
+    let parts: Vec<Vec<u8>> = key.split(',').map(decode).collect::<Option<_>>()?;
     (parts.len() == columns).then_some(parts)
 }
 
@@ -126,16 +152,23 @@ mod tests {
         assert_eq!(Place::parse(&text(&place)), place);
         place.after = None;
         assert_eq!(Place::parse(&text(&place)), place);
-        assert_eq!(columns("4%2C2%20%21%3B%E2%98%83,x", 2).unwrap(), ["4,2 !;\u{2603}", "x"]);
-        let empty = Place { after: Some(key("")), again: vec![key("")] };
+        assert!(place.is_of("id int4,") && place.is_of("id int4,"));
+        assert_eq!(Place::parse(&text(&place)), place);
+        assert!(!place.is_of("code text,") && place.is_of("code text,"));
+        assert_eq!((text(&place).as_str(), place.order), ("-", Some(fnv1a(b"code text,"))));
+        assert_eq!(
+            columns("4%2C2%20%21%3B%E2%98%83,x%FF", 2).unwrap(),
+            ["4,2 !;\u{2603}".as_bytes(), b"x\xff"]
+        );
+        let empty = Place { after: Some(key("")), again: vec![key("")], order: None };
         assert_eq!(Place::parse(&text(&empty)), empty);
-        assert_eq!(columns(&key(""), 1).unwrap(), [""]);
-        assert_eq!(columns(&format!("{},{}", key(""), key("")), 2).unwrap(), ["", ""]);
+        assert_eq!(columns(&key(""), 1).unwrap(), [b""]);
+        assert_eq!(columns(&format!("{},{}", key(""), key("")), 2).unwrap(), [b"", b""]);
     }
 
     #[test]
     fn hostile_text_is_refused() {
-        for text in ["", "%", "%4", "%-%-", "%zz,1", "%C0%A0,1", "1,2,3"] {
+        for text in ["", "%", "%4", "%-%-", "%zz,1", "1,2,3"] {
             assert_eq!(columns(text, 2), None, "{text}");
         }
         for text in ["", "x", "42"] {

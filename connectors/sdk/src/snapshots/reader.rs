@@ -66,6 +66,10 @@ pub trait Reader: Sized + Send + 'static {
 pub trait Table: Send + Sync + 'static {
     /// Whether a row has a name, so that it can be found again.
     fn has_key(&self) -> bool;
+
+    /// What the order of its keys follows from: columns, types, collations. A table whose order is another one meanwhile is
+    /// read from its beginning, for a key says no longer what lies before it.
+    fn order(&self) -> String;
 }
 
 /// Remembers which transactions were told: servers send them to the readers of their log before every new read sees them.

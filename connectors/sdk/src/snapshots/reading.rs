@@ -121,13 +121,21 @@ impl<R: Reader> Snapshots<R> {
             return;
         }
         match outcome.found {
+            // Renamed, and perhaps back again in a moment: whether it is gone, the next look at the tables says.
+            Found::Table { table: None, .. } if self.captured.borrow().contains_key(&reading.name) => {
+                job.wait = Some(Instant::now() + RETRY / 10);
+            }
             Found::Table { table: None, .. } => {
                 tracing::info!(source = self.source, table = %reading.name, "the table is not there, or not captured, any more");
                 self.table_told(at, None);
             }
             Found::Table { table: Some(table), expected } => {
+                if !job.place.is_of(&table.order()) {
+                    tracing::info!(source = self.source, job = job.job.id, table = %reading.name, "the table's key is another one: reading it from its beginning");
+                }
                 job.described = Some(table);
                 job.progress.expected = job.progress.expected.or(expected);
+                self.write_places();
             }
             Found::Writers(writers) => {
                 job.writers = Some(match &job.writers {
