@@ -25,4 +25,6 @@ mod snapshots;
 mod streaming;
 mod support_works;
 mod tls;
+mod webhook_attacks;
+mod webhook_faults;
 mod webhooks;
