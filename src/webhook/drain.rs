@@ -62,8 +62,8 @@ pub(super) struct Drain {
     pub(super) server: Arc<AtomicUsize>,
 }
 
-/// An empty spool, and what was found on the way there. It takes several round trips to find, and until all of it is there
-/// the spool fills again: a drain that begins with what the last one found is done before that.
+/// What a drain found on its way to the stream. It takes several round trips to find, in which the spool fills again: a
+/// drain that begins with it is done sooner.
 #[derive(Debug)]
 pub(super) struct Emptied {
     /// For what comes next.
@@ -74,8 +74,9 @@ pub(super) struct Emptied {
 }
 
 impl Drain {
-    /// Returns when the broker is there, the stream is fit, and the spool held nothing more of this source for a moment.
-    /// `last` is what the drain right before this one returned.
+    /// Returns when the broker is there, the stream is fit, and what the spool held of this source then is in it. What has
+    /// come meanwhile is for another drain, which begins with what this one returns: more comes all the time, and is
+    /// held back only between two of them.
     pub(super) async fn run(mut self, mut last: Option<Emptied>) -> Emptied {
         let mut attempt = 0;
         loop {
@@ -127,11 +128,13 @@ impl Drain {
         wire
     }
 
-    /// Publishes what the spool holds until that is nothing.
+    /// Publishes as much as the spool holds now.
     async fn empty(&self, bus: &Bus, footing: &mut Footing) -> Result<(), Fault> {
-        loop {
+        let mut left = self.spool.held(&self.source).records;
+        while left > 0 {
             let records = self.spool.oldest(&self.source, GULP).await.map_err(|error| spool_fault(&error))?;
-            let Some(newest) = records.last().map(|record| record.sequence) else { return Ok(()) };
+            let Some(newest) = records.last().map(|record| record.sequence) else { break };
+            left = left.saturating_sub(records.len() as u64);
             let mut done = None;
             let outcome = self.publish(bus, records, footing, &mut done).await;
             if let Some(through) = done {
@@ -143,6 +146,7 @@ impl Drain {
             outcome?;
             debug_assert_eq!(done, Some(newest));
         }
+        Ok(())
     }
 
     async fn connected(&mut self) -> Result<Bus, Fault> {

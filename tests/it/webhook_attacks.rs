@@ -62,7 +62,7 @@ async fn a_thousand_half_open_clients_keep_nobody_out() {
         let answer = rest(&mut connection).await;
         assert!(number % 3 != 2 || answer.starts_with("HTTP/1.1 408"), "{number}: {answer}");
     }
-    assert!(good.exchange().await < 300, "who sends is not cut off");
+    assert!(Signed::issue("after", 1).status(port).await < 300);
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn bodies_that_are_too_large_are_refused_and_not_kept() {
     assert_eq!(stream::read(&nats, STREAM).await.len(), 1);
 }
 
-/// Half a gigabyte in a few hundred kilobytes.
+/// 128 MiB in as many kilobytes.
 #[tokio::test]
 async fn zip_bombs_cost_no_more_than_a_large_body() {
     let nats = Nats::start().await;
@@ -216,7 +216,7 @@ async fn zip_bombs_cost_no_more_than_a_large_body() {
     let zeros = vec![0; 8 * MIB];
     let mut gzip = write::GzEncoder::new(Vec::new(), Compression::best());
     let mut deflate = write::ZlibEncoder::new(Vec::new(), Compression::best());
-    for _ in 0..64 {
+    for _ in 0..16 {
         gzip.write_all(&zeros).unwrap();
         deflate.write_all(&zeros).unwrap();
     }

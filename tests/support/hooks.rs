@@ -222,6 +222,7 @@ pub(crate) async fn assert_faithful(nats: &Nats, answered: &[Vec<String>]) -> Ve
 /// Waits until deliveries go to the broker and not to the spool, while they come.
 pub(crate) async fn goes_direct(gateway: &Gateway, load: &Load) {
     let labels = r#"{source="gh"}"#;
+    gateway.status().await;
     eventually("the lane leaves the spool", Duration::from_secs(60), || async {
         let spooled = gateway.metric(&format!("headgate_spooled_total{labels}")).await;
         load.goes_on(20).await;
