@@ -40,6 +40,8 @@ const PREFIX: &str = "/webhooks/";
 const LARGE: usize = 256 << 10;
 /// Bodies whose content coding is undone at the same time.
 const UNDOING: usize = 2;
+/// Room for headers that a connection keeps from one request to the next.
+const KEPT_HEADERS: usize = 32;
 /// How often the refusals of one source are logged at most.
 const LOG_EVERY: i64 = 10_000_000;
 /// What a sender is told to wait when there is no room, in seconds.
@@ -198,7 +200,7 @@ impl<K: Keep> Intake<K> {
             Some(webhook) => self.receive(webhook, &parts, body, peer).await,
             None => Reply::empty(StatusCode::NOT_FOUND),
         };
-        response(reply, is_head)
+        response(reply, is_head, parts.headers)
     }
 
     fn find(&self, uri: &Uri) -> Option<&Webhook<K>> {
@@ -389,19 +391,21 @@ async fn verdict(
     let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     if body.len() < LARGE {
         let (method, headers) = (&parts.method, &parts.headers);
-        return endpoint.receive(&Request { method, path_and_query, headers, body, received_at, pending });
+        let request = Request { method, path_and_query, headers, body, received_at, pending };
+        return endpoint.receive_shared(&request, body);
     }
     let (endpoint, body) = (Arc::clone(endpoint), body.clone());
     let (method, headers, path) = (parts.method.clone(), parts.headers.clone(), path_and_query.to_owned());
     let judging = tokio::task::spawn_blocking(move || {
-        endpoint.receive(&Request {
+        let request = Request {
             method: &method,
             path_and_query: &path,
             headers: &headers,
             body: &body,
             received_at,
             pending,
-        })
+        };
+        endpoint.receive_shared(&request, &body)
     });
     judging.await.unwrap_or_else(|error| {
         tracing::error!("judging a request failed: {error}; this is a defect of Headgate");
@@ -441,10 +445,15 @@ fn with_header(mut reply: Reply, name: header::HeaderName, value: HeaderValue) -
     reply
 }
 
-fn response(reply: Reply, is_head: bool) -> Response<ResponseBody> {
+/// The answer, its headers in the map that the request's were in: hyper takes it for those of the next request.
+fn response(reply: Reply, is_head: bool, mut headers: HeaderMap) -> Response<ResponseBody> {
     let body = if is_head { ResponseBody::empty() } else { ResponseBody::from(reply.body) };
     let mut response = Response::new(body);
     *response.status_mut() = reply.status;
+    if headers.capacity() <= KEPT_HEADERS {
+        headers.clear();
+        *response.headers_mut() = headers;
+    }
     response.headers_mut().extend(reply.headers);
     response
 }
