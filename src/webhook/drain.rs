@@ -115,7 +115,7 @@ impl Drain {
         beside(&mut wire, self.empty(&bus, &mut footing)).await?;
         match wire {
             Ok(wire) => Ok(Emptied { wire, generation, footing }),
-            Err(lost) => Err(Fault::transient("cannot connect to nats for publishing").with_cause(lost)),
+            Err(lost) => Err(Fault::transient("no connection to nats for publishing").with_cause(lost)),
         }
     }
 

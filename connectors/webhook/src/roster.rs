@@ -82,6 +82,11 @@ impl Visit {
         Busy(self)
     }
 
+    /// Whether no request is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle_since().is_some()
+    }
+
     fn rest(&self) {
         let mut state = self.roster.state();
         let now = state.next;
@@ -148,6 +153,7 @@ mod tests {
         drop(ending);
         roster.evict(Duration::ZERO);
         assert!(idle.ended.is_cancelled() && !working.ended.is_cancelled());
+        assert!(idle.is_idle() && !working.is_idle());
         drop(busy);
         shutdown.cancel();
         assert!(working.ended.is_cancelled(), "the shutdown is told to all");

@@ -181,7 +181,8 @@ impl<K: Keep> Connection<K> {
             biased;
             ended = connection.as_mut() => ended,
             () = self.visit.ended.cancelled() => {
-                if !self.shutdown.is_cancelled() {
+                // Nothing is waited for where no request is under way.
+                if !self.shutdown.is_cancelled() || self.visit.is_idle() {
                     return;
                 }
                 connection.as_mut().graceful_shutdown();
