@@ -112,7 +112,7 @@ impl Drain {
                 (self.connect().await, Footing::default())
             }
         };
-        beside(&mut wire, self.empty(&bus, &mut footing)).await?;
+        beside(&mut wire, Box::pin(self.empty(&bus, &mut footing))).await?;
         match wire {
             Ok(wire) => Ok(Emptied { wire, generation, footing }),
             Err(lost) => Err(Fault::transient("no connection to nats for publishing").with_cause(lost)),
