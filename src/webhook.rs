@@ -17,6 +17,7 @@ mod dead_letter;
 mod drain;
 mod event;
 mod flight;
+mod footing;
 mod lane;
 mod message;
 mod stream;
@@ -171,6 +172,7 @@ impl Service {
                 dead_letters: DeadLetters::new(name, &uri, config.gateway.partitions, &config.nats),
                 state: Arc::clone(state),
                 floor: Arc::default(),
+                server: Arc::default(),
             };
             let known = spool.endpoint(&drain.source).await?;
             let mut endpoint = Endpoint::new(webhook.provider.clone(), webhook.settings.clone())

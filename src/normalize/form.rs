@@ -73,6 +73,10 @@ impl Form {
             return;
         }
         match self.mode {
+            // Nothing of it has to be escaped.
+            Mode::Structured if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') => {
+                out.extend_from_slice(value.as_bytes());
+            }
             Mode::Structured => {
                 let quoted = json_string(value);
                 out.extend_from_slice(&quoted[1..quoted.len() - 1]);

@@ -1,9 +1,8 @@
 //! From the spool to the stream: in order, until nothing is left.
 //!
-//! * **Order**: one message after the other, each after the acknowledgement of the one before. Once thirty-two of them were
-//!   stored one right behind the other, this gateway is the stream's only writer for now, and a window of messages is
-//!   sent at once, each with the sequence that it must follow (`Nats-Expected-Last-Sequence`); the first that another
-//!   writer or a duplicate disturbs ends that.
+//! * **Order**: one message after the other, each after the acknowledgement of the one before. Once the stream proves to
+//!   have no other writer ([`Footing`]), a window of messages is sent at once, each with the sequence that it must follow
+//!   (`Nats-Expected-Last-Sequence`); the first that another writer or a duplicate disturbs ends that.
 //! * **Duplicates**: what the stream has already, the broker drops by its id.
 //! * **Durability**: records leave the spool after their acknowledgement.
 //! * **Faults**: again and again, at most two seconds apart. What the broker will never take goes to the dead letters.
@@ -11,11 +10,15 @@
 use super::{
     bus::{self, Ack, Arriving, Bus},
     dead_letter::DeadLetters,
+    footing::Footing,
     message::Message,
     stream,
 };
 use crate::{
-    broker::{backoff, wire::Wire},
+    broker::{
+        backoff,
+        wire::{Lost, Wire},
+    },
     config::Nats,
     normalize::time,
     status::{Phase, SourceState},
@@ -27,9 +30,10 @@ use async_nats::jetstream::{
 use headgate_sdk::Fault;
 use headgate_webhook::{Record, Spool};
 use std::{
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,12 +41,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long the broker may take with what was sent together.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes that are read from the spool at once.
-const GULP: usize = 1 << 20;
-/// Messages stored right behind one another that prove a single writer.
-const PROOF: usize = 32;
-/// Messages under way after that.
-const WINDOW: usize = 256;
+/// Bytes that are read from the spool at once. A distant broker takes one gulp in a round trip.
+const GULP: usize = 2 << 20;
+/// Messages under way once there is a footing.
+const WINDOW: usize = 1024;
 
 /// What empties one source's spool.
 #[derive(Clone, Debug)]
@@ -56,42 +58,30 @@ pub(super) struct Drain {
     pub(super) state: Arc<SourceState>,
     /// No sequence below this one may be given any more.
     pub(super) floor: Arc<AtomicU64>,
+    /// Which of the broker's servers took the last wire.
+    pub(super) server: Arc<AtomicUsize>,
 }
 
-/// How the stream behaves under this writer.
-#[derive(Debug, Default)]
-struct Footing {
-    /// The stream's sequence of the last message that was stored, if nothing came after it as far as is known.
-    last: Option<u64>,
-    /// Messages in a row that were stored right behind one another.
-    alone: usize,
-}
-
-impl Footing {
-    /// Takes in an acknowledgement.
-    fn stored(&mut self, sequence: u64, duplicate: bool) {
-        if duplicate {
-            *self = Self::default();
-            return;
-        }
-        self.alone = if self.last == Some(sequence - 1) { self.alone + 1 } else { 0 };
-        self.last = Some(sequence);
-    }
-
-    /// The sequence that a window may follow.
-    fn window(&self) -> Option<u64> {
-        self.last.filter(|_| self.alone >= PROOF)
-    }
+/// What a drain found on its way to the stream. It takes several round trips to find, in which the spool fills again: a
+/// drain that begins with it is done sooner.
+#[derive(Debug)]
+pub(super) struct Emptied {
+    /// For what comes next.
+    pub(super) wire: Wire,
+    /// The bus's connection on which the stream was opened.
+    generation: u64,
+    footing: Footing,
 }
 
 impl Drain {
-    /// Returns when the broker is there, the stream is fit, and the spool holds nothing more of this source: with a
-    /// connection for what comes next.
-    pub(super) async fn run(mut self) -> Wire {
+    /// Returns when the broker is there, the stream is fit, and what the spool held of this source then is in it. What has
+    /// come meanwhile is for another drain, which begins with what this one returns: more comes all the time, and is
+    /// held back only between two of them.
+    pub(super) async fn run(mut self, mut last: Option<Emptied>) -> Emptied {
         let mut attempt = 0;
         loop {
-            match self.once().await {
-                Ok(wire) => return wire,
+            match Box::pin(self.once(last.take())).await {
+                Ok(emptied) => return emptied,
                 Err(fault) => {
                     attempt += 1;
                     self.state.fault(phase(&fault), &fault);
@@ -110,16 +100,43 @@ impl Drain {
         }
     }
 
-    async fn once(&mut self) -> Result<Wire, Fault> {
+    async fn once(&mut self, last: Option<Emptied>) -> Result<Emptied, Fault> {
         let bus = self.connected().await?;
-        let last = stream::open(&bus.context, &self.source, &self.nats, self.dedup_window).await?;
-        self.floor.fetch_max(last, Ordering::Relaxed);
-        let mut footing = Footing::default();
-        loop {
+        let generation = bus.link.borrow().generation;
+        let (mut wire, mut footing) = match last.filter(|last| last.generation == generation) {
+            Some(last) => (Ok(last.wire), last.footing),
+            None => {
+                let last = stream::open(&bus.context, &self.source, &self.nats, self.dedup_window).await?;
+                self.floor.fetch_max(last, Ordering::Relaxed);
+                // Where there is none, the spool is emptied all the same.
+                (self.connect().await, Footing::default())
+            }
+        };
+        beside(&mut wire, Box::pin(self.empty(&bus, &mut footing))).await?;
+        match wire {
+            Ok(wire) => Ok(Emptied { wire, generation, footing }),
+            Err(lost) => Err(Fault::transient("no connection to nats for publishing").with_cause(lost)),
+        }
+    }
+
+    /// A connection of the lane's own, from the server that took the last one if it does.
+    async fn connect(&self) -> Result<Wire, Lost> {
+        let mut first = self.server.load(Ordering::Relaxed);
+        let name = format!("headgate {}", self.source);
+        let wire = Wire::connect_from(&self.nats, &name, &mut first).await;
+        self.server.store(first, Ordering::Relaxed);
+        wire
+    }
+
+    /// Publishes as much as the spool holds now.
+    async fn empty(&self, bus: &Bus, footing: &mut Footing) -> Result<(), Fault> {
+        let mut left = self.spool.held(&self.source).records;
+        while left > 0 {
             let records = self.spool.oldest(&self.source, GULP).await.map_err(|error| spool_fault(&error))?;
             let Some(newest) = records.last().map(|record| record.sequence) else { break };
+            left = left.saturating_sub(records.len() as u64);
             let mut done = None;
-            let outcome = self.publish(&bus, records, &mut footing, &mut done).await;
+            let outcome = self.publish(bus, records, footing, &mut done).await;
             if let Some(through) = done {
                 self.spool.remove(&self.source, through).await.map_err(|error| spool_fault(&error))?;
                 let left = self.spool.held(&self.source);
@@ -129,9 +146,7 @@ impl Drain {
             outcome?;
             debug_assert_eq!(done, Some(newest));
         }
-        let name = format!("headgate {}", self.source);
-        let wire = Wire::connect(&self.nats, &name).await;
-        wire.map_err(|lost| Fault::transient("cannot connect to nats for publishing").with_cause(lost))
+        Ok(())
     }
 
     async fn connected(&mut self) -> Result<Bus, Fault> {
@@ -281,6 +296,22 @@ impl Drain {
     }
 }
 
+/// Does the work, and meanwhile answers the server on a wire that nothing is sent on yet: it would give up one that is
+/// silent.
+async fn beside<T>(wire: &mut Result<Wire, Lost>, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    while let Ok(idle) = wire {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            arrival = idle.next() => if let Err(lost) = arrival {
+                *wire = Err(lost);
+            },
+        }
+    }
+    work.await
+}
+
 fn phase(fault: &Fault) -> Phase {
     match fault.kind() {
         headgate_sdk::FaultKind::Transient => Phase::Waiting,
@@ -319,27 +350,4 @@ fn publish_fault(error: Unacked) -> Fault {
 
 fn spool_fault(error: &headgate_webhook::SpoolError) -> Fault {
     Fault::transient(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_opens_after_proof_and_closes_with_the_first_disturbance() {
-        let mut footing = Footing::default();
-        for sequence in 1..=PROOF as u64 {
-            footing.stored(sequence, false);
-            assert_eq!(footing.window(), None);
-        }
-        footing.stored(PROOF as u64 + 1, false);
-        assert_eq!(footing.window(), Some(PROOF as u64 + 1));
-        footing.stored(PROOF as u64 + 3, false);
-        assert_eq!(footing.window(), None, "another writer came in between");
-        for sequence in 100..200 {
-            footing.stored(sequence, false);
-        }
-        footing.stored(5, true);
-        assert_eq!(footing.window(), None, "a duplicate says nothing of the stream's end");
-    }
 }

@@ -79,7 +79,9 @@ impl Draft {
     pub(super) fn stamp(mut self, sequence: u64) -> Message {
         let target = if self.binary { &mut self.head } else { &mut self.payload };
         if let Some(place) = target.get_mut(self.sequence_at..self.sequence_at + SEQUENCE_LEN) {
-            place.copy_from_slice(format!("{sequence:016x}").as_bytes());
+            for (pair, byte) in place.as_chunks_mut::<2>().0.iter_mut().zip(sequence.to_be_bytes()) {
+                *pair = encode::hex(byte);
+            }
         }
         Message {
             id: self.id,
@@ -110,9 +112,9 @@ pub(super) fn draft(style: &Style, delivery: &Delivery, arrival: &Arrival) -> Dr
         table: "",
     };
     let binary = style.mode == Mode::Binary;
-    let mut head = Vec::new();
+    let mut head = Vec::with_capacity(if binary { 1024 } else { 320 });
     for (name, value) in &delivery.headers {
-        head_line(&format!("Http-{name}"), value, &mut head);
+        head_line(["Http-", name], value, &mut head);
     }
     let mut spelled = Spelled::begin(style.mode, delivery.data.bytes().len());
     spelled.attribute("id", &delivery.id);
@@ -149,11 +151,11 @@ pub(super) fn draft(style: &Style, delivery: &Delivery, arrival: &Arrival) -> Dr
         spelled.attribute("datacontenttype", content_type);
     }
     let (payload, data) = if binary {
-        head_line("Content-Type", content_type.unwrap_or("application/json"), &mut head);
+        head_line(["", "Content-Type"], content_type.unwrap_or("application/json"), &mut head);
         let length = delivery.data.bytes().len();
         (delivery.data.bytes().to_vec(), (0, length))
     } else {
-        head_line("Content-Type", "application/cloudevents+json", &mut head);
+        head_line(["", "Content-Type"], "application/cloudevents+json", &mut head);
         spelled.data(&delivery.data)
     };
     let sequence_at = if binary {
@@ -239,22 +241,32 @@ fn trace<'a>(style: &Style, delivery: &'a Delivery, arrival: &'a Arrival) -> (St
     }
     let digest =
         Sha256::new().chain_update(&style.source).chain_update([0]).chain_update(&delivery.id).finalize();
-    let (trace, span) = (hex(&digest[..16]), hex(&digest[16..24]));
-    (format!("00-{trace}-{span}-01"), None)
+    let mut parent = String::with_capacity(55);
+    parent.push_str("00-");
+    push_hex(&digest[..16], &mut parent);
+    parent.push('-');
+    push_hex(&digest[16..24], &mut parent);
+    parent.push_str("-01");
+    (parent, None)
 }
 
 fn is_printable(text: &str) -> bool {
     text.len() <= 512 && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
-/// One line of a message's head. What would end the line or the head is left out.
-fn head_line(name: &str, value: &str, head: &mut Vec<u8>) {
-    if !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
+/// One line of a message's head, its name in two parts. What would end the line or the head is left out.
+fn head_line(name: [&str; 2], value: &str, head: &mut Vec<u8>) {
+    let ends = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+    if !name.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')) {
         return;
     }
-    head.extend_from_slice(name.as_bytes());
+    head.extend(name.iter().flat_map(|part| part.bytes()));
     head.extend_from_slice(b": ");
-    head.extend(value.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | 0)));
+    if value.as_bytes().iter().any(ends) {
+        head.extend(value.bytes().filter(|byte| !ends(byte)));
+    } else {
+        head.extend_from_slice(value.as_bytes());
+    }
     head.extend_from_slice(b"\r\n");
 }
 
@@ -277,17 +289,15 @@ fn message_id(id: &str) -> String {
     let mut encoded = Vec::with_capacity(id.len());
     encode::header_value(id.as_bytes(), &mut encoded);
     if encoded.len() > LONGEST_ID {
-        return format!("sha256:{}", hex(&Sha256::digest(id)));
+        let mut hash = "sha256:".to_owned();
+        push_hex(&Sha256::digest(id), &mut hash);
+        return hash;
     }
     String::from_utf8(encoded).unwrap_or_default()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut digits = Vec::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        digits.extend_from_slice(&encode::hex(*byte));
-    }
-    String::from_utf8(digits).unwrap_or_default()
+fn push_hex(bytes: &[u8], text: &mut String) {
+    text.extend(bytes.iter().flat_map(|byte| encode::hex(*byte)).map(char::from));
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 
 use super::{
     bus::FENCE_ROOM,
-    drain::Drain,
+    drain::{Drain, Emptied},
     event::{self, Draft, Style},
     flight::{Flight, Refused},
     message::Message,
@@ -48,8 +48,10 @@ const FLYING: usize = 4096;
 const TOGETHER: usize = 512;
 /// With fewer records than this left, turns are held back for a moment, so that the spool can become empty.
 const NEARLY_EMPTY: u64 = 4096;
-/// For how long they are held back.
-const HOLD: Duration = Duration::from_millis(250);
+/// For how long they are held back at most. What is left then is a few round trips to a broker far away.
+const HOLD: Duration = Duration::from_secs(1);
+/// How long to wait after a drain that failed by a defect.
+const DEFECT: Duration = Duration::from_millis(250);
 
 /// Tells that a turn is safe, or why not.
 pub(super) type Answer = oneshot::Sender<Result<(), Unkept>>;
@@ -119,7 +121,7 @@ pub(super) struct Lane {
 }
 
 /// A task that ends with its owner.
-struct Draining(JoinHandle<Wire>);
+struct Draining(JoinHandle<Emptied>);
 
 impl Drop for Draining {
     fn drop(&mut self) {
@@ -233,7 +235,7 @@ impl Lane {
 
     /// Keeps turns in the spool while it is being emptied from its other end.
     async fn spool(&mut self) -> Next {
-        let mut draining = Draining(tokio::spawn(self.drain.clone().run()));
+        let mut draining = self.empty(None);
         let mut hold_until = None;
         let mut gathered = Vec::with_capacity(TOGETHER);
         loop {
@@ -241,17 +243,18 @@ impl Lane {
                 biased;
                 ended = &mut draining.0 => {
                     let left = self.drain.spool.held(&self.drain.source).records;
-                    match ended {
-                        Ok(wire) if left == 0 => return Next::Direct(Box::new(wire)),
-                        Ok(_) => {}
+                    let last = match ended {
+                        Ok(emptied) if left == 0 => return Next::Direct(Box::new(emptied.wire)),
+                        Ok(emptied) => Some(emptied),
                         Err(error) => {
                             tracing::error!(source = &*self.drain.source, "emptying the spool failed: {error}; this is a defect of Headgate");
-                            sleep(HOLD).await;
+                            sleep(DEFECT).await;
+                            None
                         }
-                    }
+                    };
                     // Under load more has come meanwhile, and would every time.
                     hold_until = (left < NEARLY_EMPTY && hold_until.is_none()).then(|| Instant::now() + HOLD);
-                    draining = Draining(tokio::spawn(self.drain.clone().run()));
+                    draining = self.empty(last);
                 }
                 () = until(hold_until), if hold_until.is_some() => hold_until = None,
                 count = self.turns.recv_many(&mut gathered, TOGETHER), if hold_until.is_none() => {
@@ -263,6 +266,11 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// Empties the spool in the background, beginning with what the drain before this one found.
+    fn empty(&self, last: Option<Emptied>) -> Draining {
+        Draining(tokio::spawn(self.drain.clone().run(last)))
     }
 
     /// Appends turns to the spool, in one sync, and answers them.

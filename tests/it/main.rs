@@ -28,4 +28,6 @@ mod snapshots_through_ddl;
 mod streaming;
 mod support_works;
 mod tls;
+mod webhook_attacks;
+mod webhook_faults;
 mod webhooks;

@@ -26,10 +26,15 @@ pub(crate) const STREAM: &str = "EVENTS_gh";
 
 /// A gateway with one webhook source `gh` of the provider `github`.
 pub(crate) fn configure(nats: &Nats, http_lines: &str, source_lines: &str) -> Gateway {
+    configure_with(&Settings::new(nats, ""), http_lines, source_lines)
+}
+
+/// The same with a broker as these settings say.
+pub(crate) fn configure_with(settings: &Settings, http_lines: &str, source_lines: &str) -> Gateway {
     let source = format!(
         "[sources.gh]\nconnector = \"webhook\"\nprovider = \"github\"\nsecret = \"{SECRET}\"\n{source_lines}"
     );
-    Gateway::with_sources(&Settings::new(nats, ""), http_lines, &source)
+    Gateway::with_sources(settings, http_lines, &source)
 }
 
 /// The same, started and ready.
@@ -212,6 +217,19 @@ pub(crate) async fn assert_faithful(nats: &Nats, answered: &[Vec<String>]) -> Ve
         assert_eq!(ids, sorted, "{sender}: out of order");
     }
     events
+}
+
+/// Waits until deliveries go to the broker and not to the spool, while they come.
+pub(crate) async fn goes_direct(gateway: &Gateway, load: &Load) {
+    let labels = r#"{source="gh"}"#;
+    gateway.status().await;
+    eventually("the lane leaves the spool", Duration::from_secs(60), || async {
+        let spooled = gateway.metric(&format!("headgate_spooled_total{labels}")).await;
+        load.goes_on(20).await;
+        let more = gateway.metric(&format!("headgate_spooled_total{labels}")).await - spooled;
+        if more == 0.0 { Ok(()) } else { Err(format!("{more} of the last deliveries were spooled")) }
+    })
+    .await;
 }
 
 /// The gateway's process in KiB of resident memory.

@@ -4,14 +4,19 @@
 //! What is held back is delivered when the proxy is mended, or lost when the connections are dropped.
 
 use super::port::Port;
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed},
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::watch,
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,6 +56,11 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Stands in front of a server's port.
     pub(crate) async fn start(server: u16) -> Self {
+        Self::far(server, Duration::ZERO).await
+    }
+
+    /// The same, with a server that is far away: bytes take this long, either way. A connection is there at once.
+    pub(crate) async fn far(server: u16, delay: Duration) -> Self {
         let port = Port::free();
         let listener = TcpListener::bind(("127.0.0.1", port.number())).await.unwrap();
         let (flow, _) = watch::channel(Flow::WHOLE);
@@ -65,6 +75,7 @@ impl Proxy {
             swallowed: Arc::clone(&swallowed),
             flow: flow.clone(),
             epochs,
+            delay,
         };
         tokio::spawn(accept(listener, way, stopped.clone()));
         Self { port, flow, epoch, server, damage, stopped, held, swallowed }
@@ -129,10 +140,14 @@ struct Way {
     swallowed: Arc<Mutex<Option<String>>>,
     flow: watch::Sender<Flow>,
     epochs: watch::Receiver<CancellationToken>,
+    delay: Duration,
 }
 
+/// Pieces of 64 KiB at most that are on their way in one direction.
+const UNDER_WAY: usize = 64;
+
 async fn accept(listener: TcpListener, way: Way, stopped: CancellationToken) {
-    let Way { server, damage, held, swallowed, flow, epochs } = way;
+    let Way { server, damage, held, swallowed, flow, epochs, delay } = way;
     let connections = TaskTracker::new();
     while let Some(Ok((client, _))) = stopped.run_until_cancelled(listener.accept()).await {
         let epoch = epochs.borrow().clone();
@@ -161,38 +176,56 @@ async fn accept(listener: TcpListener, way: Way, stopped: CancellationToken) {
             spoil(bytes, &damage);
             !lost.load(Relaxed)
         };
-        let requests =
-            carry(from_client, to_server, flow.subscribe(), |flow| flow.requests, keep, connection.clone());
-        let answers = carry(from_server, to_client, flow.subscribe(), |flow| flow.answers, spoil, connection);
-        connections.spawn(requests);
-        connections.spawn(answers);
+        let requests = carry(from_client, flow.subscribe(), |flow| flow.requests, keep, to_server, delay);
+        let answers = carry(from_server, flow.subscribe(), |flow| flow.answers, spoil, to_client, delay);
+        connections.spawn(until_the_end(requests, connection.clone()));
+        connections.spawn(until_the_end(answers, connection));
     }
+}
+
+async fn until_the_end(way: impl Future<Output = ()>, connection: CancellationToken) {
+    connection.run_until_cancelled(way).await;
+    connection.cancel();
 }
 
 async fn carry(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
     mut flow: watch::Receiver<Flow>,
     open: impl Fn(&Flow) -> bool,
     // Whether the bytes go on.
     tap: impl Fn(&mut [u8], bool) -> bool,
-    connection: CancellationToken,
+    mut to: OwnedWriteHalf,
+    delay: Duration,
 ) {
-    let mut bytes = vec![0; 64 << 10];
-    let copy = async {
+    let (sender, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(UNDER_WAY);
+    let read = async move {
+        let mut bytes = vec![0; 64 << 10];
         loop {
             let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
+            let due = Instant::now() + delay;
             let now = open(&flow.borrow());
             if !tap(&mut bytes[..count], now) {
                 continue;
             }
-            if flow.wait_for(&open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+            let piece = bytes[..count].to_vec();
+            if flow.wait_for(&open).await.is_err() || sender.send((due, piece)).await.is_err() {
                 return;
             }
         }
     };
-    connection.run_until_cancelled(copy).await;
-    connection.cancel();
+    let write = async move {
+        while let Some((due, piece)) = under_way.recv().await {
+            sleep_until(due).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = write => {}
+        // What was read before the end is still to be written.
+        () = async { read.await; pending().await } => {}
+    }
 }
 
 /// Changes the byte that is due, or counts down to it.

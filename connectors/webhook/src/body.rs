@@ -47,7 +47,10 @@ where
 {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > most as u64) {
-        discard(body).await;
+        // Who asks first has not sent it.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
         return Err(Unread::TooLarge);
     }
     let reading = async {
@@ -94,25 +97,36 @@ async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     let _ = tokio::time::timeout(DISCARDED_WITHIN, discarding).await;
 }
 
-/// What the body is after its content encoding was undone.
-pub(crate) fn decode(
-    headers: &HeaderMap,
-    body: Bytes,
-    most: usize,
-    lease: &mut Lease,
-) -> Result<Bytes, Unread> {
-    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
-    let Some(encoding) = encodings.next() else { return Ok(body) };
-    if encodings.next().is_some() {
-        return Err(Unread::UnknownEncoding);
-    }
-    match encoding.as_bytes().trim_ascii() {
-        encoding if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") => Ok(body),
-        encoding if encoding.eq_ignore_ascii_case(b"gzip") => inflate(GzDecoder::new(&*body), most, lease),
-        encoding if encoding.eq_ignore_ascii_case(b"deflate") => {
-            inflate(ZlibDecoder::new(&*body), most, lease)
+/// A content coding that is undone here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Gzip,
+    Deflate,
+}
+
+impl Coding {
+    /// The body's coding, if it has one. One within another is refused: no provider sends it, and each could be a bomb.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, Unread> {
+        let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+        let Some(coding) = codings.next() else { return Ok(None) };
+        if codings.next().is_some() {
+            return Err(Unread::UnknownEncoding);
         }
-        _ => Err(Unread::UnknownEncoding),
+        match coding.as_bytes().trim_ascii() {
+            coding if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") => Ok(None),
+            coding if coding.eq_ignore_ascii_case(b"gzip") => Ok(Some(Self::Gzip)),
+            coding if coding.eq_ignore_ascii_case(b"deflate") => Ok(Some(Self::Deflate)),
+            _ => Err(Unread::UnknownEncoding),
+        }
+    }
+
+    /// What the body was before. Whoever sent it is not known yet, and may have made a few bytes that take long to undo:
+    /// not for a thread that others wait for.
+    pub(crate) fn undo(self, body: &[u8], most: usize, lease: &mut Lease) -> Result<Bytes, Unread> {
+        match self {
+            Self::Gzip => inflate(GzDecoder::new(body), most, lease),
+            Self::Deflate => inflate(ZlibDecoder::new(body), most, lease),
+        }
     }
 }
 
@@ -158,6 +172,19 @@ mod tests {
         HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(encoding))])
     }
 
+    fn deflate(content: &[u8]) -> Bytes {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(content).unwrap();
+        Bytes::from(encoder.finish().unwrap())
+    }
+
+    fn decode(headers: &HeaderMap, body: Bytes, most: usize, lease: &mut Lease) -> Result<Bytes, Unread> {
+        match Coding::of(headers)? {
+            Some(coding) => coding.undo(&body, most, lease),
+            None => Ok(body),
+        }
+    }
+
     fn lease() -> Lease {
         Budget::new(64 << 20).lease()
     }
@@ -170,15 +197,23 @@ mod tests {
             [b'a'; 100].as_slice()
         );
         assert_eq!(decode(&encoded("gzip"), body, 99, &mut lease()), Err(Unread::TooLarge));
+        let body = deflate(&[b'a'; 100]);
+        assert_eq!(
+            decode(&encoded("deflate"), body.clone(), 100, &mut lease()).unwrap(),
+            [b'a'; 100].as_slice()
+        );
+        assert_eq!(decode(&encoded("deflate"), body, 99, &mut lease()), Err(Unread::TooLarge));
     }
 
     #[test]
     fn a_bomb_costs_no_more_than_the_cap() {
-        let bomb = gzip(&vec![0; 50 << 20]);
-        assert!(bomb.len() < 100 << 10);
-        assert_eq!(decode(&encoded("gzip"), bomb.clone(), 1 << 20, &mut lease()), Err(Unread::TooLarge));
-        let mut small = Budget::new(4 << 20).lease();
-        assert_eq!(decode(&encoded("gzip"), bomb, 25 << 20, &mut small), Err(Unread::NoRoom));
+        let zeros = vec![0; 50 << 20];
+        for (coding, bomb) in [("gzip", gzip(&zeros)), ("deflate", deflate(&zeros))] {
+            assert!(bomb.len() < 100 << 10);
+            assert_eq!(decode(&encoded(coding), bomb.clone(), 1 << 20, &mut lease()), Err(Unread::TooLarge));
+            let mut small = Budget::new(4 << 20).lease();
+            assert_eq!(decode(&encoded(coding), bomb, 25 << 20, &mut small), Err(Unread::NoRoom));
+        }
     }
 
     #[test]

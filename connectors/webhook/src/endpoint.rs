@@ -198,7 +198,13 @@ impl Endpoint {
     /// Judges a request. Pure, and total: whatever the bytes, it neither panics nor waits.
     #[must_use]
     pub fn receive(&self, request: &Request<'_>) -> Verdict {
-        match self.judge(request) {
+        self.receive_shared(request, &Bytes::copy_from_slice(request.body))
+    }
+
+    /// The same for a request whose body is all of `body`: deliveries share it.
+    #[must_use]
+    pub(crate) fn receive_shared(&self, request: &Request<'_>, body: &Bytes) -> Verdict {
+        match self.judge(request, body) {
             Ok(verdict) => verdict,
             Err(Failure::KeyNeeded(key)) => Verdict::KeyNeeded(key),
             Err(Failure::Refused(reason)) => Verdict::Refused(self.refuse(reason)),
@@ -217,7 +223,7 @@ impl Endpoint {
         })
     }
 
-    fn judge(&self, request: &Request<'_>) -> Result<Verdict, Failure> {
+    fn judge(&self, request: &Request<'_>, body: &Bytes) -> Result<Verdict, Failure> {
         if let Some(verdict) = self.greet_unsigned(request)? {
             return Ok(verdict);
         }
@@ -230,7 +236,7 @@ impl Endpoint {
             let deliveries = cloudevents::deliveries(&Scope::of(request, None), verifier.integrity())?;
             return Ok(Verdict::Deliveries { deliveries, ack: self.ack.clone() });
         }
-        let body = Body::read(request, self.format, self.form_json.as_deref())?;
+        let body = Body::read(request, body, self.format, self.form_json.as_deref())?;
         let secret = self.settings.secrets.first().map_or("", Secret::expose);
         let scope = Scope { url: &url, secret: secret.as_bytes(), ..Scope::of(request, body.root()?) };
         if let Some(greeting) =
@@ -316,7 +322,12 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn read(request: &Request<'a>, format: Format, form_json: Option<&str>) -> Result<Self, Reason> {
+    fn read(
+        request: &Request<'a>,
+        whole: &Bytes,
+        format: Format,
+        form_json: Option<&str>,
+    ) -> Result<Self, Reason> {
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let kept = content_type.map(str::to_owned);
         let raw = request.body;
@@ -334,7 +345,7 @@ impl<'a> Body<'a> {
         if is_form {
             let form = std::str::from_utf8(raw).map_err(|_| body_reason("not UTF-8"))?;
             let Some(payload) = form_json.and_then(|name| form::first(form, name)) else {
-                return Ok(plain(Data::Text(Bytes::copy_from_slice(raw))));
+                return Ok(plain(Data::Text(whole.clone())));
             };
             let text = payload.into_owned().into_bytes();
             let content_type = Some("application/json".to_owned());
@@ -344,11 +355,11 @@ impl<'a> Body<'a> {
         let says_json = content_type.is_some_and(cloudevents::is_json);
         if format == Format::Any && !says_json && json::parse(raw).is_err() {
             let text = std::str::from_utf8(raw).is_ok();
-            let bytes = Bytes::copy_from_slice(raw);
+            let bytes = whole.clone();
             return Ok(plain(if text { Data::Text(bytes) } else { Data::Binary(bytes) }));
         }
         let content_type = if says_json { kept } else { Some("application/json".to_owned()) };
-        let content = Content { data: Data::Json(Bytes::copy_from_slice(raw)), content_type };
+        let content = Content { data: Data::Json(whole.clone()), content_type };
         Ok(Self { text: Some(Cow::Borrowed(raw)), content })
     }
 

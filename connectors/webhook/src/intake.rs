@@ -12,7 +12,7 @@
 
 use crate::{
     Action, Delivery, Endpoint, Handshake, KeyRing, Reply, Request, Spool, SpoolError, Verdict,
-    body::{self, Unread},
+    body::{self, Coding, Unread},
     budget::{Budget, Lease},
     client::{self, Meter, Rate},
     outbound::Outbound,
@@ -32,11 +32,16 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tokio::sync::Semaphore;
 
 /// Where the sources are.
 const PREFIX: &str = "/webhooks/";
 /// Above this, judging a body is left to a thread that may take its time.
 const LARGE: usize = 256 << 10;
+/// Bodies whose content coding is undone at the same time.
+const UNDOING: usize = 2;
+/// Room for headers that a connection keeps from one request to the next.
+const KEPT_HEADERS: usize = 32;
 /// How often the refusals of one source are logged at most.
 const LOG_EVERY: i64 = 10_000_000;
 /// What a sender is told to wait when there is no room, in seconds.
@@ -162,6 +167,7 @@ pub struct Intake<K> {
     budget: Budget,
     spool: Spool,
     outbound: Outbound,
+    undoing: Semaphore,
 }
 
 impl<K: Keep> Intake<K> {
@@ -173,7 +179,14 @@ impl<K: Keep> Intake<K> {
         spool: Spool,
     ) -> Self {
         let webhooks = webhooks.into_iter().map(|webhook| (webhook.name.to_string(), webhook)).collect();
-        Self { webhooks, trusted, budget, spool, outbound: Outbound::default() }
+        Self {
+            webhooks,
+            trusted,
+            budget,
+            spool,
+            outbound: Outbound::default(),
+            undoing: Semaphore::new(UNDOING),
+        }
     }
 
     /// Answers a request.
@@ -187,7 +200,7 @@ impl<K: Keep> Intake<K> {
             Some(webhook) => self.receive(webhook, &parts, body, peer).await,
             None => Reply::empty(StatusCode::NOT_FOUND),
         };
-        response(reply, is_head)
+        response(reply, is_head, parts.headers)
     }
 
     fn find(&self, uri: &Uri) -> Option<&Webhook<K>> {
@@ -223,11 +236,15 @@ impl<K: Keep> Intake<K> {
         }
     }
 
-    async fn judge(&self, webhook: &Webhook<K>, parts: &Parts, body: Bytes, mut lease: Lease) -> Reply {
+    async fn judge(&self, webhook: &Webhook<K>, parts: &Parts, body: Bytes, lease: Lease) -> Reply {
         let received_at = now();
-        let decoded = body::decode(&parts.headers, body, webhook.limits.max_body, &mut lease);
-        let body = match decoded {
-            Ok(body) => body,
+        let decoded = match Coding::of(&parts.headers) {
+            Ok(None) => Ok((body, lease)),
+            Ok(Some(coding)) => self.undo(coding, body, webhook.limits.max_body, lease).await,
+            Err(unread) => Err(unread),
+        };
+        let (body, _lease) = match decoded {
+            Ok(decoded) => decoded,
             Err(unread) => return unreadable(webhook, unread),
         };
         let mut fetched = false;
@@ -268,6 +285,21 @@ impl<K: Keep> Intake<K> {
                 }
             };
         }
+    }
+
+    /// Undoes a body's coding beside everything else, and few of them at a time: it is work that anybody can ask for.
+    async fn undo(
+        &self,
+        coding: Coding,
+        body: Bytes,
+        most: usize,
+        mut lease: Lease,
+    ) -> Result<(Bytes, Lease), Unread> {
+        let _turn = self.undoing.acquire().await;
+        let undoing = tokio::task::spawn_blocking(move || {
+            coding.undo(&body, most, &mut lease).map(|undone| (undone, lease))
+        });
+        undoing.await.unwrap_or(Err(Unread::Broken))
     }
 
     async fn keep(&self, webhook: &Webhook<K>, endpoint: &Endpoint, arrival: Arrival, ack: Reply) -> Reply {
@@ -359,19 +391,21 @@ async fn verdict(
     let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     if body.len() < LARGE {
         let (method, headers) = (&parts.method, &parts.headers);
-        return endpoint.receive(&Request { method, path_and_query, headers, body, received_at, pending });
+        let request = Request { method, path_and_query, headers, body, received_at, pending };
+        return endpoint.receive_shared(&request, body);
     }
     let (endpoint, body) = (Arc::clone(endpoint), body.clone());
     let (method, headers, path) = (parts.method.clone(), parts.headers.clone(), path_and_query.to_owned());
     let judging = tokio::task::spawn_blocking(move || {
-        endpoint.receive(&Request {
+        let request = Request {
             method: &method,
             path_and_query: &path,
             headers: &headers,
             body: &body,
             received_at,
             pending,
-        })
+        };
+        endpoint.receive_shared(&request, &body)
     });
     judging.await.unwrap_or_else(|error| {
         tracing::error!("judging a request failed: {error}; this is a defect of Headgate");
@@ -411,10 +445,15 @@ fn with_header(mut reply: Reply, name: header::HeaderName, value: HeaderValue) -
     reply
 }
 
-fn response(reply: Reply, is_head: bool) -> Response<ResponseBody> {
+/// The answer, its headers in the map that the request's were in: hyper takes it for those of the next request.
+fn response(reply: Reply, is_head: bool, mut headers: HeaderMap) -> Response<ResponseBody> {
     let body = if is_head { ResponseBody::empty() } else { ResponseBody::from(reply.body) };
     let mut response = Response::new(body);
     *response.status_mut() = reply.status;
+    if headers.capacity() <= KEPT_HEADERS {
+        headers.clear();
+        *response.headers_mut() = headers;
+    }
     response.headers_mut().extend(reply.headers);
     response
 }

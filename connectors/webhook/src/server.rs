@@ -1,10 +1,11 @@
 //! The public listener: connections, their deadlines and their number.
 //!
 //! * A request's head has to be there [`HEAD_WITHIN`] after the connection became idle, its body within the source's
-//!   `body_timeout`. Who is slower is cut off.
+//!   `body_timeout`. Who is slower is cut off. Connections have no timer each, which every request would set anew: idle
+//!   ones are looked through every [`LOOK_EVERY`].
 //! * At most `max_connections` are open. When another comes, the one that was idle for longest makes room ([`Roster`]), so
 //!   that half-open connections do not keep anybody out.
-//! * **TLS** is optional; a handshake has to be done within the same time as a head.
+//! * **TLS** is optional; its handshake and the first head have to be there within the same time.
 //! * **Shutdown**: nothing is accepted any more, requests under way are answered, idle connections are closed.
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     roster::{Roster, Visit},
 };
 use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     fs, io,
@@ -24,13 +25,15 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{MissedTickBehavior, interval},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a connection may be without a complete request head.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How often the connections are looked through for idle ones.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a request's head; hyper's least is 8 KiB.
 const HEAD_BYTES: usize = 32 << 10;
 /// How long to wait when the system has no more sockets to give.
@@ -102,9 +105,15 @@ impl Listener {
     /// Serves until the token fires and the requests under way are answered.
     pub async fn serve<K: Keep>(self, intake: Arc<Intake<K>>, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
+                _ = look.tick() => {
+                    self.roster.evict(HEAD_WITHIN);
+                    continue;
+                }
                 () = shutdown.cancelled() => break,
             };
             let (stream, peer) = match accepted {
@@ -117,7 +126,7 @@ impl Listener {
                 }
             };
             // All are at work: the newcomer is the one who can come again.
-            let Some(visit) = self.roster.admit() else { continue };
+            let Some(visit) = self.roster.admit(&shutdown) else { continue };
             let connection = Connection {
                 intake: Arc::clone(&intake),
                 peer: peer.ip(),
@@ -146,10 +155,9 @@ impl<K: Keep> Connection<K> {
         match tls {
             None => self.serve(stream).await,
             Some(acceptor) => {
-                let handshake = timeout(HEAD_WITHIN, acceptor.accept(stream));
-                let handshake = self.visit.evicted.run_until_cancelled(handshake);
+                let handshake = self.visit.ended.run_until_cancelled(acceptor.accept(stream));
                 // Without a handshake there is nobody to tell.
-                if let Some(Ok(Ok(stream))) = handshake.await {
+                if let Some(Ok(stream)) = handshake.await {
                     Box::pin(self.serve(stream)).await;
                 }
             }
@@ -162,16 +170,21 @@ impl<K: Keep> Connection<K> {
             Ok::<_, Infallible>(self.intake.answer(request, self.peer).await)
         });
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
+            // An answer is small: copied into one piece it costs less than written in two.
+            .writev(false)
+            .header_read_timeout(None)
             // Of at most 100 lines, hyper's own limit: setting one, even the same, costs an allocation for each request.
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
+            biased;
             ended = connection.as_mut() => ended,
-            () = self.visit.evicted.cancelled() => return,
-            () = self.shutdown.cancelled() => {
+            () = self.visit.ended.cancelled() => {
+                // Nothing is waited for where no request is under way.
+                if !self.shutdown.is_cancelled() || self.visit.is_idle() {
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -5,6 +5,7 @@
 //! exist. Signatures and tokens are compared in constant time over decoded bytes of full length. Nothing of a request is
 //! parsed before its signature holds, but for the schemes that sign values inside the body.
 
+mod candidate;
 mod certificate;
 pub(crate) mod condition;
 mod jwt;
@@ -22,6 +23,7 @@ use aws_lc_rs::{
     digest, hmac,
     signature::{self as public, ParsedPublicKey, VerificationAlgorithm},
 };
+use candidate::Candidate;
 use certificate::Certificate;
 pub(crate) use certificate::is_like;
 use condition::Condition;
@@ -272,7 +274,7 @@ impl Verifier {
     fn verify_signature(
         &self,
         scope: &Scope<'_>,
-        candidates: &[Vec<u8>],
+        candidates: &[Candidate],
         ring: &KeyRing,
     ) -> Result<(), Failure> {
         if self.rules.url_variants.is_empty() {
@@ -291,7 +293,7 @@ impl Verifier {
     fn verify_spelling(
         &self,
         scope: &Scope<'_>,
-        candidates: &[Vec<u8>],
+        candidates: &[Candidate],
         ring: &KeyRing,
     ) -> Result<(), Failure> {
         let equal = |a: &[u8]| candidates.iter().any(|b| verify_slices_are_equal(a, b).is_ok());

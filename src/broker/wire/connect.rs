@@ -54,16 +54,29 @@ impl Wire {
     /// # Errors
     /// None did; what the last one said.
     pub async fn connect(nats: &Nats, name: &str) -> Result<Self, Lost> {
+        Self::connect_from(nats, name, &mut 0).await
+    }
+
+    /// The same, beginning with the server at a place in their list, counted from 0, which afterwards is the place of the
+    /// one that took us: a dead server, which is waited for, costs that time once and not with each connection.
+    ///
+    /// # Errors
+    /// None did; what the last one said.
+    pub async fn connect_from(nats: &Nats, name: &str, place: &mut usize) -> Result<Self, Lost> {
         let (servers, login) = address::addresses(&nats.server).map_err(Lost::new)?;
         let auth = match &nats.auth {
             Auth::None => &login,
             auth => auth,
         };
         let mut failed = Lost::new("no server is configured");
-        for server in servers {
-            let greeting = greet(&server, nats, auth, name);
+        let count = servers.len();
+        for (index, server) in servers.iter().enumerate().cycle().skip(*place % count.max(1)).take(count) {
+            let greeting = greet(server, nats, auth, name);
             failed = match timeout(CONNECT_TIMEOUT, greeting).await {
-                Ok(Ok(wire)) => return Ok(wire),
+                Ok(Ok(wire)) => {
+                    *place = index;
+                    return Ok(wire);
+                }
                 Ok(Err(Lost(reason))) => Lost(format!("{}:{}: {reason}", server.host(), server.port())),
                 Err(_) => {
                     Lost(format!("{}:{}: no answer within {CONNECT_TIMEOUT:?}", server.host(), server.port()))

@@ -3,6 +3,7 @@
 //! Total over hostile input: no slice by a fixed length, no more than [`CANDIDATES`] signatures looked at, a header that
 //! comes twice refused, a prefix matched exactly.
 
+use super::candidate::{Candidate, Candidates};
 use crate::{
     Reason,
     json::{Pointer, Value},
@@ -65,9 +66,17 @@ impl Encoding {
     pub(crate) fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Plain => Some(text.as_bytes().to_vec()),
-            Self::Hex => unhex(text),
+            Self::Hex => Candidate::unhex(text).map(|bytes| bytes.to_vec()),
             Self::Base64 => general_purpose::STANDARD.decode(text).ok(),
             Self::Base64url => general_purpose::URL_SAFE_NO_PAD.decode(text).ok(),
+        }
+    }
+
+    /// The same, for a signature.
+    fn candidate(self, text: &str) -> Option<Candidate> {
+        match self {
+            Self::Hex => Candidate::unhex(text),
+            _ => self.decode(text).map(Candidate::Long),
         }
     }
 
@@ -81,31 +90,6 @@ impl Encoding {
         }
     }
 }
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let mut bytes = Vec::with_capacity(pairs.len());
-    for [high, low] in pairs {
-        let (high, low) = (DIGITS[usize::from(*high)], DIGITS[usize::from(*low)]);
-        if (high | low) > 0xf {
-            return None;
-        }
-        bytes.push(high << 4 | low);
-    }
-    rest.is_empty().then_some(bytes)
-}
-
-/// What a byte is as a hexadecimal digit, 0xff where it is none.
-const DIGITS: [u8; 256] = {
-    let mut digits = [0xff; 256];
-    let mut value = 0;
-    while value < 16 {
-        digits[b"0123456789abcdef"[value as usize] as usize] = value;
-        digits[b"0123456789ABCDEF"[value as usize] as usize] = value;
-        value += 1;
-    }
-    digits
-};
 
 /// A compiled [`Location`].
 #[derive(Clone, Debug)]
@@ -124,7 +108,7 @@ enum Place {
 /// What was found.
 pub(crate) struct Found<'a> {
     /// The signatures' bytes; never empty.
-    pub(crate) candidates: Vec<Vec<u8>>,
+    pub(crate) candidates: Candidates,
     /// All pairs, if they are pairs.
     pub(crate) fields: Vec<(&'a str, &'a str)>,
 }
@@ -191,7 +175,7 @@ impl Finder {
 
     /// Finds and decodes the signatures.
     pub(crate) fn find<'a>(&self, scope: &Scope<'a>) -> Result<Found<'a>, Reason> {
-        let mut found = Found { candidates: Vec::with_capacity(1), fields: Vec::new() };
+        let mut found = Found { candidates: Candidates::default(), fields: Vec::new() };
         let mut seen = false;
         match &self.place {
             Place::Headers(names) => {
@@ -230,8 +214,8 @@ impl Finder {
 
     fn take(&self, text: &str, found: &mut Found<'_>) {
         let room = CANDIDATES - found.candidates.len().min(CANDIDATES);
-        let decoded = self.parts(text).take(room).filter_map(|part| self.rules.encoding.decode(part));
-        found.candidates.extend(decoded.filter(|bytes| !bytes.is_empty()));
+        let decoded = self.parts(text).take(room).filter_map(|part| self.rules.encoding.candidate(part));
+        decoded.filter(|bytes| !bytes.is_empty()).for_each(|bytes| found.candidates.push(bytes));
     }
 
     fn fields<'a>(&self, text: &'a str, fields: &mut Vec<(&'a str, &'a str)>) {
