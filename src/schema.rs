@@ -9,12 +9,14 @@
 pub mod asyncapi;
 pub mod compare;
 mod document;
+mod evidence;
 mod history;
 mod registry;
 mod shape;
 pub mod validate;
 
 pub use document::{EventData, Version, uri};
+pub use evidence::Evidence;
 pub use history::{History, Known, Note, Turn, accept, forget};
 pub use registry::{BUCKET, Registry, Stored, by_uri, stored};
-pub use shape::Shape;
+pub use shape::{Shape, ShapeColumn};

@@ -52,6 +52,8 @@ pub(super) struct Change {
     pub from: String,
     /// What changed.
     pub differences: Vec<Difference>,
+    /// The shape from now on.
+    pub shape: Shape,
 }
 
 /// A change of shape that has to be accepted first.
@@ -121,7 +123,11 @@ impl Shapes {
         self.known.shapes.insert(table.clone(), shape.clone());
         // Columns in another order are another version, and nothing that anybody could see.
         let seen = before.as_ref().filter(|_| !differences.is_empty());
-        Ok(seen.map(|before| Change { from: uri(&self.source, entity, &before.hash("")), differences }))
+        Ok(seen.map(|before| Change {
+            from: uri(&self.source, entity, &before.hash("")),
+            differences,
+            shape: shape.clone(),
+        }))
     }
 
     fn note(&mut self, table: &str, shape: &Shape, turn: Turn) {

@@ -18,7 +18,7 @@ use std::{
 use tokio::time::sleep;
 
 /// Settings with an initial snapshot, and more lines of the source.
-fn initial(shop: &Shop, lines: &str) -> Settings {
+pub(super) fn initial(shop: &Shop, lines: &str) -> Settings {
     Settings { snapshot: "initial", source_lines: lines.to_owned(), ..shop.settings() }
 }
 
@@ -28,7 +28,7 @@ async fn snapshots(gateway: &Gateway) -> Vec<Value> {
 }
 
 /// Waits until `count` snapshots are done and none is left.
-async fn are_done(gateway: &Gateway, count: usize) {
+pub(super) async fn are_done(gateway: &Gateway, count: usize) {
     eventually("the snapshots are done", Duration::from_secs(30), || async {
         let all = snapshots(gateway).await;
         let done = all.iter().filter(|job| job["state"] == "done").count();
@@ -46,7 +46,7 @@ fn told(events: &[Event], table: &str) -> BTreeMap<String, usize> {
     told
 }
 
-fn each_once(events: &[Event], table: &str, rows: usize) {
+pub(super) fn each_once(events: &[Event], table: &str, rows: usize) {
     let told = told(events, table);
     assert_eq!(told.len(), rows, "rows of {table}");
     let repeated: Vec<_> = told.iter().filter(|(_, times)| **times > 1).take(5).collect();
@@ -54,7 +54,7 @@ fn each_once(events: &[Event], table: &str, rows: usize) {
 }
 
 /// A table that nobody writes to, large enough to be read in many chunks.
-async fn archive(shop: &Shop, rows: usize) {
+pub(super) async fn archive(shop: &Shop, rows: usize) {
     shop.postgres
         .execute(&format!(
             "CREATE TABLE archive (id integer PRIMARY KEY, body text);

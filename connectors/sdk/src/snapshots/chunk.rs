@@ -328,7 +328,11 @@ pub(super) fn same_shape(one: &Relation, other: &Relation) -> bool {
             .columns
             .iter()
             .zip(&other.columns)
-            .all(|(one, other)| one.name == other.name && one.type_name == other.type_name)
+            .all(|(one, other)| {
+                one.name == other.name
+                    && one.type_name == other.type_name
+                    && one.nullable == other.nullable
+            })
 }
 
 #[cfg(test)]
@@ -351,6 +355,7 @@ mod tests {
         let column = |name: &&str| Column {
             name: (*name).to_owned(),
             type_name: "text".to_owned(),
+            nullable: None,
             writer: Box::new(Text),
         };
         Arc::new(Relation {
