@@ -192,7 +192,8 @@ impl Pipeline {
         opened: Opened,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
-        let Opened { look, stream, end, checkpoints, ledger_store, history, known, snapshots, resume } = opened;
+        let Opened { look, stream, end, checkpoints, ledger_store, history, known, snapshots, resume } =
+            opened;
         let (batch_sender, batches) = mpsc::channel::<Batch>(BATCHES);
         let (released_sender, released) = watch::channel(Progress::default());
         let uri = look.style.uri.clone();
@@ -207,8 +208,7 @@ impl Pipeline {
         let (durable, claim) = (publisher.durable(), publisher.claim_of_run());
         let last = end.last.map(|last| last.position);
         let shapes = Shapes::new(&self.name, self.source.on_incompatible, known);
-        let encoder =
-            Encoder::new(look, self.state.metrics.clone(), held_by_stream(&resume), last, shapes);
+        let encoder = Encoder::new(look, self.state.metrics.clone(), held_by_stream(&resume), last, shapes);
         let mut normalizer = Normalizer::new(
             encoder,
             self.source.on_gap,

@@ -287,4 +287,3 @@ impl Encoder {
         self.shapes.take()
     }
 }
-

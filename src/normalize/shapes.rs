@@ -88,12 +88,15 @@ impl Shapes {
             }
             None => {}
         }
-        let version = Version::of_table(&self.source, entity, told);
+        let table = format!("{}.{}", told.schema, told.table);
+        let before = self.known.shapes.get(&table).cloned();
+        let mut shape = Shape::of(told);
+        if let Some(before) = &before {
+            shape.complete(before);
+        }
+        let version = Version::of_table(&self.source, entity, told, &shape);
         let dataschema = Some(version.uri());
         self.versions.push(version);
-        let table = format!("{}.{}", told.schema, told.table);
-        let shape = Shape::of(told);
-        let before = self.known.shapes.get(&table).cloned();
         let arrival = (before.as_ref() != Some(&shape))
             .then(|| Box::new(Arrival { table, before, entity: entity.to_owned(), shape }));
         Met { dataschema, arrival }
@@ -115,7 +118,7 @@ impl Shapes {
             self.note(table, shape, Turn::Waits(changes));
             return Err(refused);
         }
-        if !is_accepted {
+        if !is_accepted && !differences.is_empty() {
             // What was accepted was one change, not every one to that shape from then on.
             self.known.accepted.remove(table);
         }

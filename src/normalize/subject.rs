@@ -166,9 +166,8 @@ mod tests {
 
     #[test]
     fn means_the_subjects_of_a_verb() {
-        let filter = |template: &str, entity| {
-            Template::parse(template).unwrap().filter("shop", entity, "schema")
-        };
+        let filter =
+            |template: &str, entity| Template::parse(template).unwrap().filter("shop", entity, "schema");
         let default = "events.{source}.{entity}.{verb}.{partition}";
         assert_eq!(filter(default, None).as_deref(), Some("events.shop.*.schema.*"));
         assert_eq!(filter(default, Some("orders")).as_deref(), Some("events.shop.orders.schema.*"));

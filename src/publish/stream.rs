@@ -99,7 +99,11 @@ impl SourceStream {
             let last = parse_position(header.as_str()).ok_or_else(|| {
                 Fault::definite(format!("message {sequence} of {} has an unreadable position", self.name))
             })?;
-            return Ok(Some(End { sequence: state.last_sequence, last: Some(last), last_sequence: sequence }));
+            return Ok(Some(End {
+                sequence: state.last_sequence,
+                last: Some(last),
+                last_sequence: sequence,
+            }));
         }
         if first > state.first_sequence {
             return Err(Fault::definite(format!("the last {MAX_FOREIGN} messages of {} are not Headgate's", self.name))

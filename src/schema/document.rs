@@ -30,13 +30,12 @@ pub enum EventData<'a> {
 }
 
 impl Version {
-    /// A version of a table.
+    /// A version of a table that has this shape.
     #[must_use]
-    pub fn of_table(source: &str, entity: &str, relation: &Relation) -> Self {
-        let shape = Shape::of(relation);
-        let mut document = rows(relation, &shape.key);
+    pub fn of_table(source: &str, entity: &str, relation: &Relation, shape: &Shape) -> Self {
+        let mut document = rows(relation, shape);
         document["title"] = json!(format!("{}.{}", relation.schema, relation.table));
-        Self::new(source, entity, "table", shape.hash(""), &shape, document)
+        Self::new(source, entity, "table", shape.hash(""), shape, document)
     }
 
     /// A version of a semantic event of the table `title`.
@@ -45,7 +44,8 @@ impl Version {
         let (hash, shape, mut document) = match data {
             EventData::Row(relation, key) => {
                 let shape = Shape { key: key.clone(), ..Shape::of(relation) };
-                (shape.hash("row"), shape, rows(relation, key))
+                let document = rows(relation, &shape);
+                (shape.hash("row"), shape, document)
             }
             EventData::Members(shape) => {
                 let document = json!({
@@ -73,14 +73,7 @@ impl Version {
         Self::new(source, entity, "outbox", shape.hash("outbox"), &shape, document)
     }
 
-    fn new(
-        source: &str,
-        entity: &str,
-        kind: &str,
-        hash: String,
-        shape: &Shape,
-        mut document: Value,
-    ) -> Self {
+    fn new(source: &str, entity: &str, kind: &str, hash: String, shape: &Shape, mut document: Value) -> Self {
         document["$schema"] = json!(DIALECT);
         document["$id"] = json!(uri(source, entity, &hash));
         let columns: Vec<&str> = shape.columns.iter().map(|column| column.name.as_str()).collect();
@@ -116,9 +109,9 @@ fn row<'c>(columns: impl IntoIterator<Item = &'c ShapeColumn>) -> Value {
     json!({ "type": "object", "properties": columns, "additionalProperties": false })
 }
 
-/// The data of a row's event, where rows are named by the columns `key`.
-fn rows(relation: &Relation, key: &[String]) -> Value {
-    let shape = Shape::of(relation);
+/// The data of a row's event, where the row is of a shape.
+fn rows(relation: &Relation, shape: &Shape) -> Value {
+    let key = &shape.key;
     let named = shape.columns.iter().filter(|column| key.contains(&column.name));
     let key_schema = if key.is_empty() {
         json!({ "type": ["object", "null"] })

@@ -156,9 +156,8 @@ impl History {
         end: Option<Position>,
         evidence: Evidence<'_>,
     ) -> Result<(Self, Known), Fault> {
-        let failed = |error: Failed| {
-            Fault::transient("cannot read which shapes the tables had").with_cause(error)
-        };
+        let failed =
+            |error: Failed| Fault::transient("cannot read which shapes the tables had").with_cause(error);
         let read = within(async {
             let store = open(context, BUCKET).await?;
             let store = store.ok_or_else(|| format!("there is no bucket {BUCKET}"))?;
@@ -233,9 +232,9 @@ impl History {
             entry(record);
             Ok(())
         }));
-        let record = written
-            .await
-            .map_err(|error| Fault::transient(format!("cannot keep the shape of {table}")).with_cause(error))?;
+        let record = written.await.map_err(|error| {
+            Fault::transient(format!("cannot keep the shape of {table}")).with_cause(error)
+        })?;
         self.seen.insert(table.to_owned(), record.seen);
         Ok(())
     }

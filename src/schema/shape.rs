@@ -50,6 +50,14 @@ impl Shape {
         }
     }
 
+    /// Takes over from the shape before what nobody says of this one: the catalog knows no column that was dropped or renamed
+    /// since.
+    pub fn complete(&mut self, before: &Self) {
+        for column in self.columns.iter_mut().filter(|column| column.nullable.is_none()) {
+            column.nullable = before.column(&column.name).and_then(|before| before.nullable);
+        }
+    }
+
     /// A column, by its name.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&ShapeColumn> {

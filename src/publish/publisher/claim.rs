@@ -118,7 +118,7 @@ impl Publisher {
         patience: Option<Duration>,
     ) -> Result<(), Unclaimed> {
         let subject = self.claim_subject();
-        let large = format!("{question:0$}", PADDING.min(wire.max_payload()));
+        let large = format!("{question}{}", " ".repeat(PADDING.min(wire.max_payload() / 2)));
         wire.hold(&subject);
         wire.ask(&subject, question);
         // Whether the question is one that only those hear who listen to everything; asked once, and not by a run that goes on:
