@@ -14,12 +14,12 @@ use super::{
     registry::{self, Failed},
 };
 use crate::{
-    normalize::{Look, encode},
+    normalize::Look,
     publish::{POSITION_HEADER, SourceStream},
 };
 use async_nats::jetstream::{Context, message::StreamMessage};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use headgate_sdk::{Fault, Position};
+use headgate_sdk::{Fault, Position, percent};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -118,7 +118,7 @@ impl Evidence<'_> {
     async fn last_version(self, entity: &str) -> Result<Option<(Position, String)>, Fault> {
         let style = &self.look.style;
         let mut encoded = Vec::new();
-        encode::key_part(entity.as_bytes(), &mut encoded);
+        percent::encode(entity.as_bytes(), &mut encoded);
         let versions = format!("urn:headgate:schema:{}:{}:", style.source, String::from_utf8_lossy(&encoded));
         let mut last: Option<(Position, String)> = None;
         for verb in VERBS {

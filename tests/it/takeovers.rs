@@ -1,6 +1,6 @@
 //! A gateway takes over from one that is gone without a word: what that one had under way comes to nothing.
 
-use super::snapshots::{archive, are_done, each_once, initial};
+use super::snapshots::{archive, initial};
 use crate::support::{
     eventually,
     gateway::Gateway,
@@ -8,6 +8,7 @@ use crate::support::{
     postgres::Version,
     proxy::{Flow, Proxy},
     shop::{STREAM, Shop},
+    snapshots::{are_done, each_once},
     workload::{self, Load},
 };
 use std::time::Duration;
