@@ -15,7 +15,7 @@ mod registry;
 mod shape;
 pub mod validate;
 
-pub use document::{EventData, Version, uri};
+pub use document::{Envelope, EventData, Version, uri};
 pub use evidence::Evidence;
 pub use history::{History, Known, Note, Turn, accept, forget};
 pub use registry::{BUCKET, Registry, Stored, by_uri, stored};

@@ -7,7 +7,7 @@ use super::shaping::Role;
 use crate::{
     config::OnIncompatible,
     schema::{
-        Known, Note, Shape, Turn, Version,
+        Envelope, Known, Note, Shape, Turn, Version,
         compare::{self, Difference, is_compatible},
         uri,
     },
@@ -100,6 +100,14 @@ impl Shapes {
         let arrival = (before.as_ref() != Some(&shape))
             .then(|| Box::new(Arrival { table, before, entity: entity.to_owned(), shape }));
         Met { dataschema, arrival }
+    }
+
+    /// A kind of letters, before the first of them; gives the name of the version.
+    pub(super) fn meet_letter(&mut self, name: &str, envelope: &Envelope) -> String {
+        let version = Version::of_letter(&self.source, name, envelope);
+        let dataschema = version.uri();
+        self.versions.push(version);
+        dataschema
     }
 
     /// The first event of a shape is about to be told; what has to be told of it before, if anything. `since` is the

@@ -80,7 +80,7 @@ fn channels_of(id: &str, version: &Stored) -> Vec<(String, String, String)> {
     let Stored { source, entity, .. } = version;
     match version.document[ABOUT]["kind"].as_str() {
         // Its name is entity and verb.
-        Some("event") => {
+        Some("event" | "letter") => {
             vec![(id.to_owned(), format!("events.{source}.{entity}.{{partition}}"), id.to_owned())]
         }
         // What its rows are about, they say themselves.

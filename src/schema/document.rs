@@ -28,6 +28,31 @@ pub enum EventData<'a> {
     Members(Shape),
 }
 
+/// What the letters of an outbox are made of.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// The outbox, `schema.table`.
+    outbox: String,
+    /// What each column is for, and its name.
+    parts: Vec<(&'static str, String)>,
+    shape: Shape,
+}
+
+impl Envelope {
+    /// Of the columns of a relation that have a part in it.
+    pub fn of(relation: &Relation, parts: impl Iterator<Item = (&'static str, usize)>) -> Self {
+        let all = Shape::of(relation);
+        let (mut named, mut columns) = (Vec::new(), Vec::new());
+        for (part, place) in parts {
+            let Some(column) = all.columns.get(place) else { continue };
+            named.push((part, column.name.clone()));
+            columns.push(column.clone());
+        }
+        let outbox = format!("{}.{}", relation.schema, relation.table);
+        Self { outbox, parts: named, shape: Shape { columns, key: Vec::new() } }
+    }
+}
+
 impl Version {
     /// A version of a table that has this shape.
     #[must_use]
@@ -70,6 +95,24 @@ impl Version {
             "$defs": { "row": row(&shape.columns) },
         });
         Self::new(source, entity, "outbox", shape.hash("outbox"), &shape, document)
+    }
+
+    /// A version of one kind of letters, `entity.verb`: of their envelope, for what is in a payload is between writers and
+    /// readers. Other columns of the outbox are none of it.
+    #[must_use]
+    pub fn of_letter(source: &str, name: &str, envelope: &Envelope) -> Self {
+        let Envelope { outbox, parts, shape } = envelope;
+        let about: String = parts.iter().map(|(part, _)| format!("{part} ")).collect();
+        let document = json!({
+            "title": format!("{name} of outbox {outbox}"),
+            "description": "data of the events of this type is what their writers put in the payload",
+            "$defs": { "row": row(&shape.columns) },
+        });
+        let mut version =
+            Self::new(source, name, "letter", shape.hash(&format!("letter {about}")), shape, document);
+        version.document[ABOUT]["envelope"] =
+            parts.iter().map(|(part, column)| json!([part, column])).collect();
+        version
     }
 
     fn new(source: &str, entity: &str, kind: &str, hash: String, shape: &Shape, mut document: Value) -> Self {
