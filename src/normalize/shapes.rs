@@ -41,7 +41,7 @@ pub(super) struct Arrival {
     pub table: String,
     /// The shape that they had; `None`: none is known.
     pub before: Option<Shape>,
-    entity: String,
+    version: Version,
     shape: Shape,
 }
 
@@ -96,9 +96,13 @@ impl Shapes {
         }
         let version = Version::of_table(&self.source, entity, told, &shape);
         let dataschema = Some(version.uri());
-        self.versions.push(version);
-        let arrival = (before.as_ref() != Some(&shape))
-            .then(|| Box::new(Arrival { table, before, entity: entity.to_owned(), shape }));
+        if before.as_ref() == Some(&shape) {
+            self.versions.push(version);
+            return Met { dataschema, arrival: None };
+        }
+        // Rows that the stream holds already may be described otherwise than they were when they went there: the catalog does
+        // not know what was dropped since. So the version is one only with its first event.
+        let arrival = Some(Box::new(Arrival { table, before, version, shape }));
         Met { dataschema, arrival }
     }
 
@@ -116,7 +120,8 @@ impl Shapes {
     /// # Errors
     /// It has to be accepted first.
     pub(super) fn arrive(&mut self, arrival: &Arrival, since: Position) -> Result<Option<Change>, Refused> {
-        let Arrival { table, before, entity, shape } = arrival;
+        let Arrival { table, before, version, shape } = arrival;
+        self.versions.push(version.clone());
         let differences =
             before.as_ref().map(|before| compare::differences(before, shape)).unwrap_or_default();
         let is_accepted = self.known.accepted.get(table) == Some(&shape.hash(""));
@@ -135,7 +140,7 @@ impl Shapes {
         // Columns in another order are another version, and nothing that anybody could see.
         let seen = before.as_ref().filter(|_| !differences.is_empty());
         Ok(seen.map(|before| Change {
-            from: uri(&self.source, entity, &before.hash("")),
+            from: uri(&self.source, &version.entity, &before.hash("")),
             differences,
             shape: shape.clone(),
         }))

@@ -94,8 +94,8 @@ impl Shape {
             shape.update([0]);
             shape.update(column.r#type.as_bytes());
             shape.update([0]);
-            if let Some(nullable) = column.nullable {
-                shape.update([2, nullable.into()]);
+            if column.nullable == Some(false) {
+                shape.update([2]);
             }
         }
         for name in &self.key {
