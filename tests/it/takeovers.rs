@@ -19,7 +19,7 @@ use tokio::time::sleep;
 #[tokio::test]
 async fn what_a_vanished_machine_sent_comes_when_the_next_run_publishes() {
     // The broker ends a connection that takes nothing sooner than by default.
-    let shop = Shop::with(Version::Pg18, Nats::configured("write_deadline: \"2s\"\n").await).await;
+    let shop = Shop::with(Version::Pg18, Nats::with("write_deadline: \"2s\"\n").await).await;
     archive(&shop, 2_500).await;
     let to_broker = Proxy::start(shop.nats.port(0)).await;
     let to_database = Proxy::start(shop.postgres.port()).await;
