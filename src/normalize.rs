@@ -31,7 +31,7 @@ pub mod time;
 use crate::{
     config::OnGap,
     event::Batch,
-    publish::{CheckpointStore, Durable, Landmark, StoredCheckpoint},
+    publish::{CheckpointStore, Claim, Durable, Landmark, StoredCheckpoint},
     schema::{History, Registry},
     snapshot::LedgerStore,
     witness::Witness,
@@ -58,6 +58,7 @@ pub struct Normalizer {
     checkpoints: CheckpointStore,
     schemas: Registry,
     shapes: History,
+    claim: Claim,
     ledger: LedgerStore,
     witness: Witness,
 }
@@ -71,6 +72,8 @@ pub struct Stores {
     pub schemas: Registry,
     /// Which version each table has had since when.
     pub shapes: History,
+    /// What has to be held before that is written.
+    pub claim: Claim,
     /// Snapshots that are under way.
     pub ledger: LedgerStore,
     /// What the stream itself says of transactions.
@@ -85,7 +88,7 @@ impl Normalizer {
         memory: usize,
         batches: mpsc::Sender<Batch>,
         durable: watch::Receiver<Durable>,
-        Stores { checkpoints, schemas, shapes, ledger, witness }: Stores,
+        Stores { checkpoints, schemas, shapes, claim, ledger, witness }: Stores,
     ) -> Self {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
@@ -98,6 +101,7 @@ impl Normalizer {
             checkpoints,
             schemas,
             shapes,
+            claim,
             ledger,
             witness,
         }
@@ -123,8 +127,11 @@ impl Normalizer {
     /// Sees that the registry knows what the events to come name, and which shapes begin with them.
     async fn register(&mut self) -> Result<(), Fault> {
         let (versions, notes) = self.encoder.take_shapes();
-        let durable = self.durable.borrow().position;
-        self.shapes.keep(notes, durable).await?;
+        if !notes.is_empty() || self.shapes.is_behind() {
+            self.claim.held().await?;
+            let durable = self.durable.borrow().position;
+            self.shapes.keep(notes, durable).await?;
+        }
         self.schemas.register(versions).await;
         Ok(())
     }

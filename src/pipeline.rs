@@ -18,7 +18,7 @@ use crate::{
         subject::Template,
     },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
-    schema::{History, Known, Registry},
+    schema::{Evidence, History, Known, Registry},
     snapshot::LedgerStore,
     status::{Phase, SourceState},
     witness::Witness,
@@ -136,8 +136,11 @@ impl Pipeline {
             desk: Arc::clone(&self.state.snapshots),
         };
         let resume = resume(end, stored);
-        let (history, known) = History::open(&self.jetstream, &self.name, held_by_stream(&resume)).await?;
-        Ok(Opened { resume, stream, end, checkpoints, ledger_store, history, known, snapshots })
+        let look = self.look()?;
+        let evidence = Evidence { stream: &stream, look: &look };
+        let (history, known) =
+            History::open(&self.jetstream, &self.name, held_by_stream(&resume), evidence).await?;
+        Ok(Opened { look, resume, stream, end, checkpoints, ledger_store, history, known, snapshots })
     }
 
     /// Brings the checkpoint down to what the stream proves, and up to a gap that the stream ends with.
@@ -189,10 +192,11 @@ impl Pipeline {
         opened: Opened,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
-        let Opened { stream, end, checkpoints, ledger_store, history, known, snapshots, resume } = opened;
+        let Opened { look, stream, end, checkpoints, ledger_store, history, known, snapshots, resume } =
+            opened;
         let (batch_sender, batches) = mpsc::channel::<Batch>(BATCHES);
         let (released_sender, released) = watch::channel(Progress::default());
-        let uri = self.source.uri.clone().unwrap_or_else(|| format!("/headgate/{}", self.name));
+        let uri = look.style.uri.clone();
         let publisher = Publisher::new(
             &self.jetstream,
             self.link.clone(),
@@ -201,11 +205,10 @@ impl Pipeline {
             self.nats.clone(),
             Arc::clone(&self.state),
         );
-        let durable = publisher.durable();
+        let (durable, claim) = (publisher.durable(), publisher.claim_of_run());
         let last = end.last.map(|last| last.position);
         let shapes = Shapes::new(&self.name, self.source.on_incompatible, known);
-        let encoder =
-            Encoder::new(self.look(uri)?, self.state.metrics.clone(), held_by_stream(&resume), last, shapes);
+        let encoder = Encoder::new(look, self.state.metrics.clone(), held_by_stream(&resume), last, shapes);
         let mut normalizer = Normalizer::new(
             encoder,
             self.source.on_gap,
@@ -216,6 +219,7 @@ impl Pipeline {
                 checkpoints: checkpoints.clone(),
                 schemas: Registry::new(&self.jetstream, self.nats.stream.replicas, self.nats.stream.memory),
                 shapes: history,
+                claim,
                 ledger: ledger_store,
                 witness: Witness::new(self.jetstream.clone(), &self.name),
             },
@@ -241,12 +245,18 @@ impl Pipeline {
             // What was read before the fault is good: give it a moment to arrive.
             Err(fault) => match timeout(Duration::from_secs(5), &mut publishing.0).await {
                 Ok(Ok(Err(publisher))) => Err(publisher),
+                Ok(Ok(Ok(()))) => {
+                    // So that what was dealt with is not dealt with again each time that this fault comes.
+                    let _ = timeout(Duration::from_secs(5), &mut releasing.0).await;
+                    Err(fault)
+                }
                 _ => Err(fault),
             },
         }
     }
 
-    fn look(&self, uri: String) -> Result<Look, Fault> {
+    fn look(&self) -> Result<Look, Fault> {
+        let uri = self.source.uri.clone().unwrap_or_else(|| format!("/headgate/{}", self.name));
         let template = Template::parse(&self.nats.subject)
             .map_err(|error| Fault::definite(format!("the subject template is wrong: {error}")))?;
         Ok(Look {
@@ -302,6 +312,7 @@ pub(crate) async fn fitness(name: &str, source: &config::Source) -> Result<Vec<F
 /// What a run begins with.
 #[derive(Debug)]
 struct Opened {
+    look: Look,
     stream: SourceStream,
     end: End,
     checkpoints: CheckpointStore,

@@ -54,6 +54,17 @@ pub struct Look {
     pub shaping: Shaping,
 }
 
+impl Look {
+    /// The entity of a table, as a token.
+    pub fn entity(&self, schema: &str, table: &str) -> String {
+        match self.entities.get(&format!("{schema}.{table}")) {
+            Some(name) => encode::token(name),
+            None if schema == self.default_schema => encode::token(table),
+            None => encode::token(&format!("{schema}-{table}")),
+        }
+    }
+}
+
 /// Encodes one source's events.
 #[derive(Debug)]
 pub struct Encoder {
@@ -144,8 +155,22 @@ impl Encoder {
     }
 
     /// Takes out everything that is complete, and what it weighs.
+    ///
+    /// Within a transaction, dead letters leave with the event or the mark behind them: only that proves to the next run that
+    /// they are kept. Where nothing more may be told, those behind the last one are not taken: whoever reads again tells them again.
+    /// More than a batch of them in a row do not wait.
     pub fn take(&mut self) -> Option<(Vec<Item>, usize)> {
-        if self.items.is_empty() {
+        let proven = self.items.iter().rposition(|item| !matches!(item, Pending::DeadLetter(_)));
+        let proven = proven.map_or(0, |last| last + 1);
+        let complete = if self.refusal.is_some() {
+            self.items.truncate(proven);
+            proven
+        } else if self.transaction.is_open && self.items.len() - proven < BATCH_ITEMS {
+            proven
+        } else {
+            self.items.len()
+        };
+        if complete == 0 {
             return None;
         }
         // What is held back stays, and becomes the beginning of the next batch. The copy makes the batch as large as
@@ -159,9 +184,9 @@ impl Encoder {
             held.data_end -= held.start;
             held.start = 0;
         }
-        let size = bytes.len() + self.items.len() * ITEM_BYTES;
+        let size = bytes.len() + complete * ITEM_BYTES;
         let structured = self.form().is_structured();
-        Some((self.items.drain(..).map(|item| item.cut(&bytes, structured)).collect(), size))
+        Some((self.items.drain(..complete).map(|item| item.cut(&bytes, structured)).collect(), size))
     }
 
     /// One change of the open transaction.
@@ -248,7 +273,7 @@ impl Encoder {
         self.tables.retain(|_, table| {
             table.relation.schema != relation.schema || table.relation.table != relation.table
         });
-        let entity = entity(&self.look, relation);
+        let entity = self.look.entity(&relation.schema, &relation.table);
         let told =
             shape.as_ref().and_then(|shape| shape.view.as_ref()).map_or(relation, |view| &view.relation);
         let role = shape.as_ref().map(|shape| &shape.role);
@@ -264,15 +289,4 @@ impl Encoder {
     pub fn take_shapes(&mut self) -> (Vec<Version>, Vec<Note>) {
         self.shapes.take()
     }
-}
-
-/// The entity of a table, as a token.
-fn entity(look: &Look, relation: &Relation) -> String {
-    let qualified = format!("{}.{}", relation.schema, relation.table);
-    let name = match look.entities.get(&qualified) {
-        Some(name) => name.clone(),
-        None if relation.schema == look.default_schema => relation.table.clone(),
-        None => format!("{}-{}", relation.schema, relation.table),
-    };
-    encode::token(&name)
 }

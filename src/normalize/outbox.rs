@@ -8,7 +8,7 @@ use super::{
     form::{Form, json_string},
     key,
 };
-use crate::config;
+use crate::{config, schema::Envelope};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use headgate_sdk::{Cell, Relation, percent};
 use serde_json::{Value, value::RawValue};
@@ -85,6 +85,19 @@ impl Outbox {
     /// The place of the column that the events' id is taken from.
     pub(super) fn id(&self) -> Option<usize> {
         self.id
+    }
+
+    /// The columns that its letters are made of, each with what it is for.
+    pub(super) fn envelope(&self, relation: &Relation) -> Envelope {
+        let parts = [
+            ("id", self.id),
+            ("entity", self.entity),
+            ("type", Some(self.kind)),
+            ("key", self.key),
+            ("payload", Some(self.payload)),
+            ("headers", self.headers),
+        ];
+        Envelope::of(relation, parts.into_iter().filter_map(|(part, place)| Some((part, place?))))
     }
 
     /// Reads a row.

@@ -115,6 +115,7 @@ impl<'c> Rules<'c> {
             Column {
                 name: column.name.clone(),
                 type_name: if mask.is_some() { "text".to_owned() } else { column.type_name.clone() },
+                nullable: column.nullable,
                 writer: match mask {
                     Some(mask) => Box::new(Masked { relation: Arc::clone(relation), column: index, mask }),
                     None => Box::new(AsTold { relation: Arc::clone(relation), column: index }),

@@ -8,7 +8,7 @@ use super::{form::json_string, key::Key, table::Style};
 use crate::{
     condition::{Columns, Condition, Facts, from_json},
     config::SemanticEvent,
-    schema::{EventData, Shape, Version},
+    schema::{EventData, Shape, ShapeColumn, Version},
 };
 use cel::Value;
 use headgate_sdk::{Cell, Op, Relation, Unwritable};
@@ -112,7 +112,9 @@ impl Semantic {
             None => EventData::Row(relation, key),
             Some(members) => {
                 let columns = members.iter().filter_map(|member| {
-                    Some((member.label.clone(), relation.columns.get(member.column)?.type_name.clone()))
+                    // A row that is not there has no values, whatever the column is.
+                    let r#type = relation.columns.get(member.column)?.type_name.clone();
+                    Some(ShapeColumn { name: member.label.clone(), r#type, nullable: None })
                 });
                 EventData::Members(Shape { columns: columns.collect(), key })
             }

@@ -7,7 +7,7 @@ use super::shaping::Role;
 use crate::{
     config::OnIncompatible,
     schema::{
-        Known, Note, Shape, Turn, Version,
+        Envelope, Known, Note, Shape, Turn, Version,
         compare::{self, Difference, is_compatible},
         uri,
     },
@@ -41,7 +41,7 @@ pub(super) struct Arrival {
     pub table: String,
     /// The shape that they had; `None`: none is known.
     pub before: Option<Shape>,
-    entity: String,
+    version: Version,
     shape: Shape,
 }
 
@@ -52,6 +52,8 @@ pub(super) struct Change {
     pub from: String,
     /// What changed.
     pub differences: Vec<Difference>,
+    /// The shape from now on.
+    pub shape: Shape,
 }
 
 /// A change of shape that has to be accepted first.
@@ -86,15 +88,30 @@ impl Shapes {
             }
             None => {}
         }
-        let version = Version::of_table(&self.source, entity, told);
-        let dataschema = Some(version.uri());
-        self.versions.push(version);
         let table = format!("{}.{}", told.schema, told.table);
-        let shape = Shape::of(told);
         let before = self.known.shapes.get(&table).cloned();
-        let arrival = (before.as_ref() != Some(&shape))
-            .then(|| Box::new(Arrival { table, before, entity: entity.to_owned(), shape }));
+        let mut shape = Shape::of(told);
+        if let Some(before) = &before {
+            shape.complete(before);
+        }
+        let version = Version::of_table(&self.source, entity, told, &shape);
+        let dataschema = Some(version.uri());
+        if before.as_ref() == Some(&shape) {
+            self.versions.push(version);
+            return Met { dataschema, arrival: None };
+        }
+        // Rows that the stream holds already may be described otherwise than they were when they went there: the catalog does
+        // not know what was dropped since. So the version is one only with its first event.
+        let arrival = Some(Box::new(Arrival { table, before, version, shape }));
         Met { dataschema, arrival }
+    }
+
+    /// A kind of letters, before the first of them; gives the name of the version.
+    pub(super) fn meet_letter(&mut self, name: &str, envelope: &Envelope) -> String {
+        let version = Version::of_letter(&self.source, name, envelope);
+        let dataschema = version.uri();
+        self.versions.push(version);
+        dataschema
     }
 
     /// The first event of a shape is about to be told; what has to be told of it before, if anything. `since` is the
@@ -103,7 +120,8 @@ impl Shapes {
     /// # Errors
     /// It has to be accepted first.
     pub(super) fn arrive(&mut self, arrival: &Arrival, since: Position) -> Result<Option<Change>, Refused> {
-        let Arrival { table, before, entity, shape } = arrival;
+        let Arrival { table, before, version, shape } = arrival;
+        self.versions.push(version.clone());
         let differences =
             before.as_ref().map(|before| compare::differences(before, shape)).unwrap_or_default();
         let is_accepted = self.known.accepted.get(table) == Some(&shape.hash(""));
@@ -113,7 +131,7 @@ impl Shapes {
             self.note(table, shape, Turn::Waits(changes));
             return Err(refused);
         }
-        if !is_accepted {
+        if !is_accepted && !differences.is_empty() {
             // What was accepted was one change, not every one to that shape from then on.
             self.known.accepted.remove(table);
         }
@@ -121,7 +139,11 @@ impl Shapes {
         self.known.shapes.insert(table.clone(), shape.clone());
         // Columns in another order are another version, and nothing that anybody could see.
         let seen = before.as_ref().filter(|_| !differences.is_empty());
-        Ok(seen.map(|before| Change { from: uri(&self.source, entity, &before.hash("")), differences }))
+        Ok(seen.map(|before| Change {
+            from: uri(&self.source, &version.entity, &before.hash("")),
+            differences,
+            shape: shape.clone(),
+        }))
     }
 
     fn note(&mut self, table: &str, shape: &Shape, turn: Turn) {

@@ -81,6 +81,31 @@ impl Template {
         !self.pieces.iter().any(|piece| matches!(piece, Piece::Key | Piece::Column(_)))
     }
 
+    /// What the subjects of a verb, and of an entity if one is given, have in common; `None` where the template does not say
+    /// which they are.
+    pub fn filter(&self, source: &str, entity: Option<&str>, verb: &str) -> Option<String> {
+        const ANYTHING: char = '*';
+        let names = |piece: &Piece| self.pieces.contains(piece);
+        if !names(&Piece::Verb) || (entity.is_some() && !names(&Piece::Entity)) {
+            return None;
+        }
+        let mut subject = String::with_capacity(96);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => subject.push_str(text),
+                Piece::Source => subject.push_str(source),
+                Piece::Verb => subject.push_str(verb),
+                Piece::Entity => subject.push_str(entity.unwrap_or("*")),
+                Piece::Partition | Piece::Key | Piece::Schema | Piece::Table | Piece::Column(_) => {
+                    subject.push(ANYTHING);
+                }
+            }
+        }
+        // No value has a star of its own, and a part of a token cannot be anything.
+        let tokens = subject.split('.').map(|token| if token.contains(ANYTHING) { "*" } else { token });
+        Some(tokens.collect::<Vec<_>>().join("."))
+    }
+
     /// Fills the template. `row` is what `{column:NAME}` reads; a column that it does not have, or that is null, reads
     /// as `%`, which no value is encoded as.
     pub fn fill(&self, names: Names<'_>, relation: Option<&Relation>, row: &[Cell<'_>]) -> String {
@@ -137,6 +162,19 @@ mod tests {
         let template = Template::parse("events.{source}.{schema}.{table}.{key}.{column:tenant}").unwrap();
         assert!(!template.is_bounded());
         assert_eq!(template.fill(NAMES, None, &[]), "events.shop.public.orders.a%2Eb%2Cc.%");
+    }
+
+    #[test]
+    fn means_the_subjects_of_a_verb() {
+        let filter =
+            |template: &str, entity| Template::parse(template).unwrap().filter("shop", entity, "schema");
+        let default = "events.{source}.{entity}.{verb}.{partition}";
+        assert_eq!(filter(default, None).as_deref(), Some("events.shop.*.schema.*"));
+        assert_eq!(filter(default, Some("orders")).as_deref(), Some("events.shop.orders.schema.*"));
+        let parts = "events.{source}.{table}.p{partition}-{key}.{verb}";
+        assert_eq!(filter(parts, None).as_deref(), Some("events.shop.*.*.schema"));
+        assert_eq!(filter(parts, Some("orders")), None);
+        assert_eq!(filter("events.{source}.{entity}", None), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
 };
 use async_nats::Subject;
 use headgate_sdk::{Cell, Op, Relation};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// What an event says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub(super) struct Table {
     pub dataschema: Option<String>,
     /// What is to be done before the first event of this version.
     pub arrival: Option<Box<Arrival>>,
+    /// The names of the versions of its letters, by their type, where it is an outbox.
+    pub letters: HashMap<String, String>,
     spellings: [Spelling; 5],
 }
 
@@ -159,7 +161,17 @@ impl Table {
                 name
             })
             .collect();
-        Self { relation, entity, shape, names, spellings, dataschema, arrival, settings: None }
+        Self {
+            relation,
+            entity,
+            shape,
+            names,
+            spellings,
+            dataschema,
+            arrival,
+            letters: HashMap::new(),
+            settings: None,
+        }
     }
 
     /// The pieces for a verb.

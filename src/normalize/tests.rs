@@ -30,6 +30,7 @@ fn relation(schema: &str, table: &str, columns: &[&str], key: &[usize]) -> Arc<R
         .map(|name| Column {
             name: (*name).to_owned(),
             type_name: "text".to_owned(),
+            nullable: None,
             writer: Box::new(Plain),
         })
         .collect();

@@ -30,12 +30,13 @@ use crate::{
 use ack::Broken;
 use async_nats::jetstream::Context;
 use atomic::{ATOMIC_MAX, AtomicBatch};
+pub use claim::Claim;
 use claim::Unclaimed;
 use headgate_sdk::{Fault, Position, Progress};
 use queue::Queue;
 use std::{collections::VecDeque, sync::Arc};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -91,7 +92,9 @@ pub struct Publisher {
     /// Tells this run's atomic batches from those of others.
     run: String,
     /// Whether the stream has been claimed: nobody published before that.
-    claimed: bool,
+    claimed: watch::Sender<bool>,
+    /// Told where it should be, although there is nothing to publish yet.
+    claim_wanted: Arc<Notify>,
     /// Whether the stream has taken a message of this run.
     proven: bool,
 }
@@ -131,7 +134,8 @@ impl Publisher {
             tail,
             atomic: None,
             run: inbox.rsplit('.').next().unwrap_or_default().to_owned(),
-            claimed: false,
+            claimed: watch::Sender::new(false),
+            claim_wanted: Arc::default(),
             proven: false,
         }
     }
@@ -139,6 +143,11 @@ impl Publisher {
     /// What is durable, from now on.
     pub fn durable(&self) -> watch::Receiver<Durable> {
         self.durable.subscribe()
+    }
+
+    /// The way to the claim for whoever writes beside the stream.
+    pub fn claim_of_run(&self) -> Claim {
+        Claim::new(Arc::clone(&self.claim_wanted), self.claimed.subscribe())
     }
 
     /// Publishes until `batches` closes and everything is acknowledged.
@@ -151,11 +160,11 @@ impl Publisher {
             .await
             .map_err(|lost| Fault::transient("cannot connect to nats for publishing").with_cause(lost))?;
         self.limit = self.stream.max_message(wire.max_payload());
-        let mut open = true;
+        let (mut open, mut claims) = (true, false);
         loop {
             self.take_available(&mut batches, &mut open);
             self.fill(open).await?;
-            if !self.claimed && !self.window.is_empty() {
+            if !*self.claimed.borrow() && (claims || !self.window.is_empty()) {
                 self.claim(&mut wire).await.map_err(Unclaimed::into_fault)?;
             }
             self.send(&mut wire);
@@ -175,6 +184,10 @@ impl Publisher {
                     Ok(Arrival::Room | Arrival::Alone | Arrival::Heard | Arrival::Forbidden(_)) => None,
                     Err(lost) => Some(Broken::Disconnected(lost)),
                 },
+                () = self.claim_wanted.notified() => {
+                    claims = true;
+                    None
+                }
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => Some(Broken::Silence),
                 batch = batches.recv(), if open && self.wants_more() => {
                     match batch {

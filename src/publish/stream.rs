@@ -5,8 +5,10 @@ use crate::{config, snapshot::PLACES_HEADER};
 use async_nats::jetstream::{
     Context, ErrorCode,
     context::GetStreamErrorKind,
+    message::StreamMessage,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
+use futures_util::TryStreamExt as _;
 use headgate_sdk::{Fault, Finding, LastEvent, Position, SnapshotPlace};
 
 /// How many messages that are not Headgate's are passed over at the stream's end before giving up.
@@ -34,6 +36,8 @@ pub struct End {
     pub sequence: u64,
     /// The last event that is still there.
     pub last: Option<LastEvent>,
+    /// The sequence of that event's message; 0 where there is none.
+    pub last_sequence: u64,
 }
 
 impl SourceStream {
@@ -82,7 +86,7 @@ impl SourceStream {
         };
         let state = info.state;
         if state.messages == 0 {
-            return Ok(Some(End { sequence: state.last_sequence, last: None }));
+            return Ok(Some(End { sequence: state.last_sequence, last: None, last_sequence: 0 }));
         }
         let first = state.first_sequence.max(state.last_sequence.saturating_sub(MAX_FOREIGN));
         for sequence in (first..=state.last_sequence).rev() {
@@ -95,13 +99,17 @@ impl SourceStream {
             let last = parse_position(header.as_str()).ok_or_else(|| {
                 Fault::definite(format!("message {sequence} of {} has an unreadable position", self.name))
             })?;
-            return Ok(Some(End { sequence: state.last_sequence, last: Some(last) }));
+            return Ok(Some(End {
+                sequence: state.last_sequence,
+                last: Some(last),
+                last_sequence: sequence,
+            }));
         }
         if first > state.first_sequence {
             return Err(Fault::definite(format!("the last {MAX_FOREIGN} messages of {} are not Headgate's", self.name))
                 .with_fix("let nobody but the gateway publish on the stream's subjects, and delete the foreign messages"));
         }
-        Ok(Some(End { sequence: state.last_sequence, last: None }))
+        Ok(Some(End { sequence: state.last_sequence, last: None, last_sequence: 0 }))
     }
 
     /// How far the source's snapshots are with the stream's last event, as [`end`](Self::end) found it.
@@ -124,6 +132,34 @@ impl SourceStream {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+impl SourceStream {
+    /// The subjects that a filter means and that have messages, from the stream's leader.
+    ///
+    /// # Errors
+    /// Transient where the broker does not answer.
+    pub async fn subjects(&self, filter: &str) -> Result<Vec<String>, Fault> {
+        let found = match self.stream.info_with_subjects(filter).await {
+            Ok(found) => found,
+            Err(error) => return Err(unreadable(&self.name, error)),
+        };
+        let subjects: Vec<(String, usize)> =
+            found.try_collect().await.map_err(|error| unreadable(&self.name, error))?;
+        Ok(subjects.into_iter().map(|(subject, _)| subject).collect())
+    }
+
+    /// The last message on a subject, or on those that a filter means, from the stream's leader.
+    ///
+    /// # Errors
+    /// Transient where the broker does not answer.
+    pub async fn last_on(&self, filter: &str) -> Result<Option<StreamMessage>, Fault> {
+        match self.stream.get_last_raw_message_by_subject(filter).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if is_no_message(&error) => Ok(None),
+            Err(error) => Err(unreadable(&self.name, error)),
+        }
     }
 }
 

@@ -148,13 +148,14 @@ impl Window {
         self.take(|_, given| given <= sequence)
     }
 
-    /// Whether the oldest message under way begins a later epoch than that of `position`: it tells of a gap behind it.
-    pub(super) fn begins_epoch_after(&self, position: Option<Position>) -> bool {
-        let first = self.entries.iter().find_map(|entry| match entry {
-            Entry::Message { event, .. } => Some(event.position.epoch),
-            Entry::Mark(_) | Entry::BatchEnd(_) => None,
-        });
-        first.zip(position).is_some_and(|(first, position)| first > position.epoch)
+    /// Whether the message under way that was given `sequence` is the event at `position`.
+    pub(super) fn has(&self, sequence: u64, position: Option<Position>) -> bool {
+        self.entries.iter().any(|entry| match entry {
+            Entry::Message { event, sequence: given } => {
+                *given == sequence && Some(event.position) == position
+            }
+            Entry::Mark(_) | Entry::BatchEnd(_) => false,
+        })
     }
 
     /// The stream was found to end at `last_sequence` with the event at `position`: what it holds is taken out, what is
@@ -257,14 +258,16 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_known_by_its_epoch() {
+    fn a_message_is_ours_in_its_place_alone() {
         let mut window = Window::new(10);
-        let at = |epoch| Some(Position { epoch, commit: 90, index: 0 });
-        assert!(!window.begins_epoch_after(at(0)));
-        window.push(event(100, 0, Some(100)));
-        assert!(window.begins_epoch_after(at(0)));
-        assert!(!window.begins_epoch_after(at(1)));
-        assert!(!window.begins_epoch_after(None));
+        let at = |index| Some(Position { epoch: 1, commit: 100, index });
+        assert!(!window.has(10, at(0)));
+        window.push(event(100, 0, None));
+        window.push(event(100, 1, Some(100)));
+        assert!(window.has(11, at(0)) && window.has(12, at(1)));
+        assert!(!window.has(12, at(0)), "somebody told one event more before it");
+        assert!(!window.has(11, at(1)), "or one less");
+        assert!(!window.has(12, None));
     }
 
     #[test]

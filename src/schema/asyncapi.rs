@@ -119,7 +119,7 @@ fn channels_of(id: &str, version: &Stored, template: &str) -> Vec<Channel> {
         |id: String, address: String, message: &str| Channel { id, address, message: message.to_owned() };
     match document[ABOUT]["kind"].as_str() {
         // Its name is entity and verb.
-        Some("event") => {
+        Some("event" | "letter") => {
             let (entity, verb) = entity.rsplit_once('.').unwrap_or((entity, "{verb}"));
             vec![channel(id.to_owned(), address(template, source, entity, verb), id)]
         }

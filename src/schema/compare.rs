@@ -30,6 +30,16 @@ pub enum Difference {
         /// The type now.
         to: String,
     },
+    /// A column may no longer be NULL. What the stream holds from before does not have to fit that.
+    Required {
+        /// Its name.
+        column: String,
+    },
+    /// A column may be NULL from now on, which whoever reads it may not expect.
+    Nullable {
+        /// Its name.
+        column: String,
+    },
     /// Rows are named by other columns.
     Rekeyed {
         /// The key before.
@@ -53,6 +63,8 @@ impl fmt::Display for Difference {
             Self::Added { column, r#type } => write!(f, "+ {column}: {type}"),
             Self::Removed { column } => write!(f, "- {column}"),
             Self::Retyped { column, from, to } => write!(f, "~ {column}: {from} → {to}"),
+            Self::Required { column } => write!(f, "~ {column}: NOT NULL"),
+            Self::Nullable { column } => write!(f, "~ {column}: NULL"),
             Self::Rekeyed { from, to } => {
                 write!(f, "~ key: ({}) → ({})", from.join(", "), to.join(", "))
             }
@@ -63,23 +75,27 @@ impl fmt::Display for Difference {
 /// What changed from one shape to another. The order of columns is none: rows are objects.
 #[must_use]
 pub fn differences(from: &Shape, to: &Shape) -> Vec<Difference> {
-    let kind = |shape: &Shape, column: &str| {
-        shape.columns.iter().find(|(name, _)| name == column).map(|(_, kind)| kind.clone())
-    };
     let mut found = Vec::new();
-    for (column, old) in &from.columns {
-        let column = column.clone();
-        match kind(to, &column) {
-            None => found.push(Difference::Removed { column }),
-            Some(new) if new != *old => {
-                found.push(Difference::Retyped { column, from: old.clone(), to: new });
-            }
-            Some(_) => {}
+    for old in &from.columns {
+        let column = old.name.clone();
+        let Some(new) = to.column(&column) else {
+            found.push(Difference::Removed { column });
+            continue;
+        };
+        if new.r#type != old.r#type {
+            let (from, to) = (old.r#type.clone(), new.r#type.clone());
+            found.push(Difference::Retyped { column: column.clone(), from, to });
+        }
+        // Where one of them is not known, nothing is known to have changed.
+        match (old.nullable, new.nullable) {
+            (Some(true), Some(false)) => found.push(Difference::Required { column }),
+            (Some(false), Some(true)) => found.push(Difference::Nullable { column }),
+            _ => {}
         }
     }
-    for (column, r#type) in &to.columns {
-        if kind(from, column).is_none() {
-            found.push(Difference::Added { column: column.clone(), r#type: r#type.clone() });
+    for new in &to.columns {
+        if from.column(&new.name).is_none() {
+            found.push(Difference::Added { column: new.name.clone(), r#type: new.r#type.clone() });
         }
     }
     if from.key != to.key {
@@ -97,10 +113,18 @@ pub fn is_compatible(differences: &[Difference]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::ShapeColumn;
 
     fn shape(columns: &[(&str, &str)], key: &[&str]) -> Shape {
         Shape {
-            columns: columns.iter().map(|&(name, kind)| (name.to_owned(), kind.to_owned())).collect(),
+            columns: columns
+                .iter()
+                .map(|&(name, kind)| ShapeColumn {
+                    name: name.to_owned(),
+                    r#type: kind.to_owned(),
+                    nullable: None,
+                })
+                .collect(),
             key: key.iter().map(|&name| name.to_owned()).collect(),
         }
     }
@@ -126,5 +150,24 @@ mod tests {
             ]
         );
         assert!(!is_compatible(&differences(&old, &new)));
+    }
+
+    #[test]
+    fn what_may_be_null_is_a_promise_either_way() {
+        let with = |nullable| {
+            let mut shape = shape(&[("id", "int4"), ("a", "text")], &["id"]);
+            shape.columns[1].nullable = nullable;
+            shape
+        };
+        let told = |from, to| -> Vec<(String, bool)> {
+            differences(&with(from), &with(to)).iter().map(|d| (d.to_string(), d.is_compatible())).collect()
+        };
+        assert_eq!(told(Some(true), Some(false)), [("~ a: NOT NULL".to_owned(), false)]);
+        assert_eq!(told(Some(false), Some(true)), [("~ a: NULL".to_owned(), false)]);
+        for known in [Some(true), Some(false)] {
+            assert_eq!(told(known, known), []);
+            assert_eq!(told(known, None), []);
+            assert_eq!(told(None, known), []);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A version of a table, or of an event, as a JSON Schema (2020-12) of its events' `data`.
 
-use super::shape::{ABOUT, Shape};
+use super::shape::{ABOUT, NULLABLE, Shape, ShapeColumn};
 use headgate_sdk::{Relation, percent};
 use serde_json::{Map, Value, json};
 
@@ -28,23 +28,48 @@ pub enum EventData<'a> {
     Members(Shape),
 }
 
+/// What the letters of an outbox are made of.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// The outbox, `schema.table`.
+    outbox: String,
+    /// What each column is for, and its name.
+    parts: Vec<(&'static str, String)>,
+    shape: Shape,
+}
+
+impl Envelope {
+    /// Of the columns of a relation that have a part in it.
+    pub fn of(relation: &Relation, parts: impl Iterator<Item = (&'static str, usize)>) -> Self {
+        let all = Shape::of(relation);
+        let (mut named, mut columns) = (Vec::new(), Vec::new());
+        for (part, place) in parts {
+            let Some(column) = all.columns.get(place) else { continue };
+            named.push((part, column.name.clone()));
+            columns.push(column.clone());
+        }
+        let outbox = format!("{}.{}", relation.schema, relation.table);
+        Self { outbox, parts: named, shape: Shape { columns, key: Vec::new() } }
+    }
+}
+
 impl Version {
-    /// A version of a table.
+    /// A version of a table that has this shape.
     #[must_use]
-    pub fn of_table(source: &str, entity: &str, relation: &Relation) -> Self {
-        let shape = Shape::of(relation);
-        let mut document = rows(relation, &shape.key);
+    pub fn of_table(source: &str, entity: &str, relation: &Relation, shape: &Shape) -> Self {
+        let mut document = rows(relation, shape);
         document["title"] = json!(format!("{}.{}", relation.schema, relation.table));
-        Self::new(source, entity, "table", shape.hash(""), &shape.key, document)
+        Self::new(source, entity, "table", shape.hash(""), shape, document)
     }
 
     /// A version of a semantic event of the table `title`.
     #[must_use]
     pub fn of_event(source: &str, name: &str, table: &str, data: &EventData<'_>) -> Self {
-        let (hash, key, mut document) = match data {
+        let (hash, shape, mut document) = match data {
             EventData::Row(relation, key) => {
                 let shape = Shape { key: key.clone(), ..Shape::of(relation) };
-                (shape.hash("row"), shape.key, rows(relation, key))
+                let document = rows(relation, &shape);
+                (shape.hash("row"), shape, document)
             }
             EventData::Members(shape) => {
                 let document = json!({
@@ -52,11 +77,11 @@ impl Version {
                     "$ref": "#/$defs/row",
                     "$defs": { "row": row(&shape.columns) },
                 });
-                (shape.hash("members"), shape.key.clone(), document)
+                (shape.hash("members"), shape.clone(), document)
             }
         };
         document["title"] = json!(format!("{name} of {table}"));
-        Self::new(source, name, "event", hash, &key, document)
+        Self::new(source, name, "event", hash, &shape, document)
     }
 
     /// A version of an outbox. What its events' data looks like is between its writers and readers: the schema says nothing
@@ -69,20 +94,33 @@ impl Version {
             "description": "data of the events that are rows of this outbox is what their writers put in its payload",
             "$defs": { "row": row(&shape.columns) },
         });
-        Self::new(source, entity, "outbox", shape.hash("outbox"), &shape.key, document)
+        Self::new(source, entity, "outbox", shape.hash("outbox"), &shape, document)
     }
 
-    fn new(
-        source: &str,
-        entity: &str,
-        kind: &str,
-        hash: String,
-        key: &[String],
-        mut document: Value,
-    ) -> Self {
+    /// A version of one kind of letters, `entity.verb`: of their envelope, for what is in a payload is between writers and
+    /// readers. Other columns of the outbox are none of it.
+    #[must_use]
+    pub fn of_letter(source: &str, name: &str, envelope: &Envelope) -> Self {
+        let Envelope { outbox, parts, shape } = envelope;
+        let about: String = parts.iter().map(|(part, _)| format!("{part} ")).collect();
+        let document = json!({
+            "title": format!("{name} of outbox {outbox}"),
+            "description": "data of the events of this type is what their writers put in the payload",
+            "$defs": { "row": row(&shape.columns) },
+        });
+        let mut version =
+            Self::new(source, name, "letter", shape.hash(&format!("letter {about}")), shape, document);
+        version.document[ABOUT]["envelope"] =
+            parts.iter().map(|(part, column)| json!([part, column])).collect();
+        version
+    }
+
+    fn new(source: &str, entity: &str, kind: &str, hash: String, shape: &Shape, mut document: Value) -> Self {
         document["$schema"] = json!(DIALECT);
         document["$id"] = json!(uri(source, entity, &hash));
-        document[ABOUT] = json!({ "source": source, "entity": entity, "kind": kind, "key": key });
+        let columns: Vec<&str> = shape.columns.iter().map(|column| column.name.as_str()).collect();
+        document[ABOUT] =
+            json!({ "source": source, "entity": entity, "kind": kind, "key": shape.key, "columns": columns });
         Self { source: source.to_owned(), entity: entity.to_owned(), hash, document }
     }
 
@@ -101,21 +139,26 @@ pub fn uri(source: &str, entity: &str, hash: &str) -> String {
     format!("urn:headgate:schema:{source}:{}:{hash}", String::from_utf8_lossy(&encoded))
 }
 
-fn row(columns: &[(String, String)]) -> Value {
-    let columns: Map<String, Value> =
-        columns.iter().map(|(name, kind)| (name.clone(), column_schema(kind))).collect();
+fn row<'c>(columns: impl IntoIterator<Item = &'c ShapeColumn>) -> Value {
+    let column = |column: &ShapeColumn| {
+        let mut schema = column_schema(&column.r#type);
+        if let Some(nullable) = column.nullable {
+            schema[NULLABLE] = json!(nullable);
+        }
+        (column.name.clone(), schema)
+    };
+    let columns: Map<String, Value> = columns.into_iter().map(column).collect();
     json!({ "type": "object", "properties": columns, "additionalProperties": false })
 }
 
-/// The data of a row's event, where rows are named by the columns `key`.
-fn rows(relation: &Relation, key: &[String]) -> Value {
-    let shape = Shape::of(relation);
-    let named: Vec<(String, String)> =
-        shape.columns.iter().filter(|(name, _)| key.contains(name)).cloned().collect();
+/// The data of a row's event, where the row is of a shape.
+fn rows(relation: &Relation, shape: &Shape) -> Value {
+    let key = &shape.key;
+    let named = shape.columns.iter().filter(|column| key.contains(&column.name));
     let key_schema = if key.is_empty() {
         json!({ "type": ["object", "null"] })
     } else {
-        let mut schema = row(&named);
+        let mut schema = row(named);
         schema["type"] = json!(["object", "null"]);
         schema["required"] = json!(key);
         schema
@@ -140,8 +183,8 @@ fn rows(relation: &Relation, key: &[String]) -> Value {
     })
 }
 
-/// What a column's values are in JSON, by the database's name of the type. The log does not say which columns are NOT
-/// NULL, so every one may be null. What is not known may be anything.
+/// What a column's values are in JSON, by the database's name of the type. Every one may be null: that a column is NOT NULL may
+/// be known earlier than the last row without it is read. What is not known may be anything.
 fn column_schema(type_name: &str) -> Value {
     let element = type_name.strip_suffix("[]");
     let base = element.unwrap_or(type_name).trim_end_matches(" unsigned");

@@ -5,12 +5,16 @@
 //!   entry counts only where the stream came as far as it says: whoever begins anew sees the shape that the stream's last
 //!   event of the table had, and decides as the run before it did.
 //! * **Durability**: as the checkpoint's. What cannot be written ends the run.
-//! * **Fencing**: each write names the revision that it replaces, and changes what was read.
+//! * **Fencing**: each write names the revision that it replaces, and is refused where another run has written since this one
+//!   began. A run writes only when it holds the claim on the stream.
+//! * **Recovery**: what the stream proves and the entries do not say, as after a power cut, is taken from the stream
+//!   ([`Evidence`]), and written with the run's first entry.
 //! * **Truth**: keys are read from the bucket's leader. The general client's own reading may be answered by a replica that
 //!   is behind.
 
 use super::{
-    Shape,
+    Evidence, Shape,
+    evidence::Proven,
     registry::{Failed, encoded, open},
 };
 use async_nats::jetstream::{Context, kv::Store, stream::LastRawMessageErrorKind};
@@ -76,7 +80,7 @@ struct Record {
     accepted: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     since: String,
     #[serde(flatten)]
@@ -90,20 +94,26 @@ struct Waiting {
 }
 
 impl Record {
-    /// The shape that the table's events had up to a position.
-    fn at(&self, position: Position) -> Option<&Shape> {
+    /// The shape that the table's events had up to a position, and since when.
+    fn at(&self, position: Position) -> Option<Proven> {
         let since = |seen: &Seen| seen.since.parse::<Position>().ok();
         let before = self.seen.iter().filter_map(|seen| Some((since(seen)?, &seen.shape)));
-        before.filter(|(since, _)| *since <= position).max_by_key(|(since, _)| *since).map(|(_, shape)| shape)
+        let before = before.filter(|(since, _)| *since <= position);
+        let (since, shape) = before.max_by_key(|(since, _)| *since)?;
+        Some(Proven { since, shape: shape.clone() })
+    }
+
+    fn see(&mut self, since: Position, shape: &Shape) {
+        let since = since.to_string();
+        self.seen.retain(|seen| seen.since != since);
+        self.seen.push(Seen { since, shape: shape.clone() });
+        self.seen.sort_by(|a, b| a.since.cmp(&b.since));
     }
 
     fn note(&mut self, note: &Note, durable: Option<Position>) {
         match &note.turn {
             Turn::Told(since) => {
-                let since = since.to_string();
-                self.seen.retain(|seen| seen.since != since);
-                self.seen.push(Seen { since, shape: note.shape.clone() });
-                self.seen.sort_by(|a, b| a.since.cmp(&b.since));
+                self.see(*since, &note.shape);
                 let passed = durable.map(|durable| durable.to_string()).unwrap_or_default();
                 let behind = self.seen.iter().filter(|seen| seen.since <= passed).count();
                 self.seen.drain(..behind.saturating_sub(PASSED));
@@ -127,8 +137,12 @@ pub struct History {
     source: String,
     /// Where the stream ended when the run began.
     begun: Position,
+    /// What each table's key said when it was read or written last.
+    seen: HashMap<String, Vec<Seen>>,
     /// Tables that something was written of since.
     noted: HashSet<String>,
+    /// What the stream proves beyond that.
+    recovered: Vec<(String, Proven)>,
 }
 
 impl History {
@@ -140,53 +154,113 @@ impl History {
         context: &Context,
         source: &str,
         end: Option<Position>,
+        evidence: Evidence<'_>,
     ) -> Result<(Self, Known), Fault> {
+        let failed =
+            |error: Failed| Fault::transient("cannot read which shapes the tables had").with_cause(error);
         let read = within(async {
             let store = open(context, BUCKET).await?;
             let store = store.ok_or_else(|| format!("there is no bucket {BUCKET}"))?;
             let records = records(&store, source).await?;
             Ok((store, records))
         });
-        let (store, records) = read
-            .await
-            .map_err(|error| Fault::transient("cannot read which shapes the tables had").with_cause(error))?;
-        let (begun, noted) = (end.unwrap_or_default(), HashSet::new());
-        let history = Self { store, source: source.to_owned(), begun, noted };
+        let (store, records) = read.await.map_err(failed)?;
         let mut known = Known::default();
+        let mut proven: HashMap<String, Proven> = HashMap::new();
+        let mut seen = HashMap::new();
         for (_, record) in records {
             if let Some(shape) = end.and_then(|end| record.at(end)) {
-                known.shapes.insert(record.table.clone(), shape.clone());
+                proven.insert(record.table.clone(), shape);
             }
             if let Some(hash) = record.accepted {
-                known.accepted.insert(record.table, hash);
+                known.accepted.insert(record.table.clone(), hash);
             }
+            seen.insert(record.table, record.seen);
         }
-        Ok((history, known))
+        let recovered = match end {
+            Some(end) => within(recover(context, evidence, end, &proven)).await.map_err(failed)?,
+            None => Vec::new(),
+        };
+        for (table, shape) in &recovered {
+            tracing::warn!(
+                source,
+                table,
+                "the bucket {BUCKET} is behind the stream: the shape of a table is taken from the stream"
+            );
+            proven.insert(table.clone(), shape.clone());
+        }
+        known.shapes = proven.into_iter().map(|(table, proven)| (table, proven.shape)).collect();
+        let (begun, noted) = (end.unwrap_or_default(), HashSet::new());
+        Ok((Self { store, source: source.to_owned(), begun, seen, noted, recovered }, known))
     }
 
-    /// Keeps what was found out. `durable` is how far the stream is known to be kept.
+    /// Whether the entries lack something that the stream proves.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.recovered.is_empty()
+    }
+
+    /// Keeps what was found out. `durable` is how far the stream is known to be kept. To be called by the run that holds the
+    /// claim on the stream alone.
     ///
     /// # Errors
-    /// Transient: it could not be written.
+    /// Transient: it could not be written, or another run has written it.
     pub async fn keep(&mut self, notes: Vec<Note>, durable: Option<Position>) -> Result<(), Fault> {
+        for (table, Proven { since, shape }) in std::mem::take(&mut self.recovered) {
+            self.write(&table, |record| record.see(since, &shape)).await?;
+        }
         for note in notes {
-            let first = self.noted.insert(note.table.clone());
-            let begun = self.begun.to_string();
-            let key = key(&self.source, &note.table);
-            let written = within(change(&self.store, &key, |record| {
-                record.table.clone_from(&note.table);
-                if first {
-                    // What was noted beyond where the stream ended never became an event.
-                    record.seen.retain(|seen| seen.since <= begun);
-                }
-                record.note(&note, durable);
-            }));
-            written.await.map_err(|error| {
-                Fault::transient(format!("cannot keep the shape of {}", note.table)).with_cause(error)
-            })?;
+            self.write(&note.table, |record| record.note(&note, durable)).await?;
         }
         Ok(())
     }
+
+    async fn write(&mut self, table: &str, mut entry: impl FnMut(&mut Record)) -> Result<(), Fault> {
+        let first = self.noted.insert(table.to_owned());
+        let begun = self.begun.to_string();
+        let expected = self.seen.get(table).map(Vec::as_slice).unwrap_or_default();
+        let key = key(&self.source, table);
+        let written = within(change(&self.store, &key, |record| {
+            if record.seen != expected {
+                return Err("another run has written it since this one began, looking again".into());
+            }
+            table.clone_into(&mut record.table);
+            if first {
+                // What was noted beyond where the stream ended never became an event.
+                record.seen.retain(|seen| seen.since <= begun);
+            }
+            entry(record);
+            Ok(())
+        }));
+        let record = written.await.map_err(|error| {
+            Fault::transient(format!("cannot keep the shape of {table}")).with_cause(error)
+        })?;
+        self.seen.insert(table.to_owned(), record.seen);
+        Ok(())
+    }
+}
+
+/// What a stream that ends at `end` proves of the shapes of tables, where that is more than what is `known`.
+async fn recover(
+    context: &Context,
+    evidence: Evidence<'_>,
+    end: Position,
+    known: &HashMap<String, Proven>,
+) -> Result<Vec<(String, Proven)>, Failed> {
+    let changes = evidence.changes().await?;
+    let names: HashSet<&str> = known.keys().chain(changes.keys()).map(String::as_str).collect();
+    let others = match evidence.others(context, &names).await {
+        Ok(others) => others,
+        Err(error) => {
+            // The registry holds no events up.
+            tracing::warn!("cannot compare the shapes of tables with the registry of schemas: {error}");
+            HashMap::new()
+        }
+    };
+    let is_news = |(table, proven): &(String, Proven)| {
+        proven.since <= end && known.get(table).is_none_or(|known| known.since < proven.since)
+    };
+    Ok(changes.into_iter().chain(others).filter(is_news).collect())
 }
 
 /// Accepts what waits of a source: every table's new version, or that of the tables that a glob on `schema.table` means.
@@ -210,6 +284,7 @@ pub async fn accept(
         change(&store, &key, |record| {
             record.accepted = Some(waiting.hash.clone());
             record.waiting = None;
+            Ok(())
         })
         .await?;
         accepted.push((record.table, waiting.changes));
@@ -233,21 +308,26 @@ async fn within<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, F
     timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}").into()))
 }
 
-/// Reads a key, changes what it holds, and writes it over what was read.
-async fn change(store: &Store, key: &str, mut change: impl FnMut(&mut Record)) -> Result<(), Failed> {
-    for attempt in 1.. {
+/// Reads a key, changes what it holds, and writes it over what was read; gives what it holds then.
+async fn change(
+    store: &Store,
+    key: &str,
+    mut change: impl FnMut(&mut Record) -> Result<(), Failed>,
+) -> Result<Record, Failed> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let (revision, value) = latest(store, key).await?;
         // What is not a record is written over: it can only be an older release's, or nobody's.
         let mut record: Record =
             value.and_then(|value| serde_json::from_slice(&value).ok()).unwrap_or_default();
-        change(&mut record);
+        change(&mut record)?;
         match store.update(key, serde_json::to_vec(&record)?.into(), revision).await {
-            Ok(_) => break,
+            Ok(_) => return Ok(record),
             Err(error) if attempt >= ATTEMPTS => return Err(error.into()),
             Err(_) => sleep(AGAIN).await,
         }
     }
-    Ok(())
 }
 
 async fn records(store: &Store, source: &str) -> Result<Vec<(String, Record)>, Failed> {
@@ -286,13 +366,15 @@ fn key(source: &str, table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::ShapeColumn;
 
     fn at(commit: u64) -> Position {
         Position { epoch: 1, commit, index: 0 }
     }
 
     fn note(commit: u64) -> Note {
-        let shape = Shape { columns: vec![(format!("c{commit}"), "text".to_owned())], key: Vec::new() };
+        let column = ShapeColumn { name: format!("c{commit}"), r#type: "text".to_owned(), nullable: None };
+        let shape = Shape { columns: vec![column], key: Vec::new() };
         Note { table: "public.t".to_owned(), shape, turn: Turn::Told(at(commit)) }
     }
 
@@ -304,7 +386,8 @@ mod tests {
         }
         assert_eq!(record.at(at(9)), None);
         for (end, expected) in [(10, 10), (19, 10), (20, 20), (29, 20), (30, 30), (u64::MAX, 30)] {
-            assert_eq!(record.at(at(end)), Some(&note(expected).shape), "{end}");
+            let shape = record.at(at(end)).map(|proven| proven.shape);
+            assert_eq!(shape, Some(note(expected).shape), "{end}");
         }
         record.note(&note(20), None);
         assert_eq!(record.seen.len(), 3, "the same again on a replay");

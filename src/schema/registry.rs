@@ -186,11 +186,32 @@ pub(super) async fn open(context: &Context, bucket: &str) -> Result<Option<Store
     }
 }
 
+/// The versions of a source, but for those of some entities.
+pub(super) async fn versions_but_of(
+    context: &Context,
+    source: &str,
+    entities: &HashSet<String>,
+) -> Result<Vec<Stored>, Failed> {
+    let Some(store) = open(context, BUCKET).await? else { return Ok(Vec::new()) };
+    let left_out: HashSet<String> = entities.iter().map(|entity| key(source, entity, "")).collect();
+    let keys: Vec<String> = store.keys().await?.try_collect().await?;
+    let source = format!("{source}.");
+    let wanted = keys.into_iter().filter(|key| {
+        let entity = key.rfind('.').and_then(|dot| key.get(..=dot)).unwrap_or_default();
+        key.starts_with(&source) && !left_out.contains(entity)
+    });
+    look_up(&store, wanted).await
+}
+
 async fn read(store: &Store, of: Option<(&str, &str)>) -> Result<Vec<Stored>, Failed> {
     let prefix = of.map(|(source, entity)| key(source, entity, "")).unwrap_or_default();
     let keys: Vec<String> = store.keys().await?.try_collect().await?;
+    look_up(store, keys.into_iter().filter(|key| key.starts_with(&prefix))).await
+}
+
+async fn look_up(store: &Store, keys: impl Iterator<Item = String>) -> Result<Vec<Stored>, Failed> {
     let mut found = Vec::new();
-    for key in keys.into_iter().filter(|key| key.starts_with(&prefix)) {
+    for key in keys {
         let Some(bytes) = store.get(&key).await? else { continue };
         let Ok(document) = serde_json::from_slice::<Value>(&bytes) else { continue };
         let about = &document[ABOUT];

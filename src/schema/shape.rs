@@ -1,4 +1,4 @@
-//! What makes two versions of a table, or of an event, the same: names, types and key. Pure.
+//! What makes two versions of a table, or of an event, the same: names, types, NOT NULL and key. Pure.
 
 use headgate_sdk::Relation;
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,28 @@ use sha2::{Digest, Sha256};
 
 /// The member of a document that is Headgate's own; validators pass over it.
 pub(super) const ABOUT: &str = "x-headgate";
+/// What says in a document whether a column may be NULL, where that is known. Validators pass over it too.
+pub(super) const NULLABLE: &str = "x-nullable";
 
 /// A version, without what stays the same from version to version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Names and the database's names of their types, in the table's order.
-    pub columns: Vec<(String, String)>,
+    /// The columns, in the table's order.
+    pub columns: Vec<ShapeColumn>,
     /// The columns that name a row, in key order.
     pub key: Vec<String>,
+}
+
+/// A column of a shape.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShapeColumn {
+    /// Its name.
+    pub name: String,
+    /// The database's name of its type.
+    pub r#type: String,
+    /// Whether it may be NULL; `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nullable: Option<bool>,
 }
 
 impl Shape {
@@ -26,24 +40,48 @@ impl Shape {
             columns: relation
                 .columns
                 .iter()
-                .map(|column| (column.name.clone(), column.type_name.clone()))
+                .map(|column| ShapeColumn {
+                    name: column.name.clone(),
+                    r#type: column.type_name.clone(),
+                    nullable: column.nullable,
+                })
                 .collect(),
             key: relation.key.iter().filter_map(column).collect(),
         }
+    }
+
+    /// Takes over from the shape before what nobody says of this one: the catalog knows no column that was dropped or renamed
+    /// since.
+    pub fn complete(&mut self, before: &Self) {
+        for column in self.columns.iter_mut().filter(|column| column.nullable.is_none()) {
+            column.nullable = before.column(&column.name).and_then(|before| before.nullable);
+        }
+    }
+
+    /// A column, by its name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&ShapeColumn> {
+        self.columns.iter().find(|column| column.name == name)
     }
 
     /// The shape that a document in the registry is of.
     #[must_use]
     pub fn of_document(document: &Value) -> Self {
         let columns = document.pointer("/$defs/row/properties").and_then(Value::as_object);
-        let column = |(name, schema): (&String, &Value)| {
-            (name.clone(), schema["x-type"].as_str().unwrap_or("?").to_owned())
+        let column = |(name, schema): (&String, &Value)| ShapeColumn {
+            name: name.clone(),
+            r#type: schema["x-type"].as_str().unwrap_or("?").to_owned(),
+            nullable: schema[NULLABLE].as_bool(),
         };
-        let key = document[ABOUT]["key"].as_array();
-        Self {
-            columns: columns.into_iter().flatten().map(column).collect(),
-            key: key.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
-        }
+        let names = |of: &str| {
+            let names = document[ABOUT][of].as_array();
+            names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let order = names("columns");
+        let mut columns: Vec<ShapeColumn> = columns.into_iter().flatten().map(column).collect();
+        // The members of an object have no order, and a table's columns do.
+        columns.sort_by_key(|column| order.iter().position(|name| *name == column.name));
+        Self { columns, key: names("key") }
     }
 
     /// Tells versions of one thing from each other, in 16 hexadecimal digits. What is said about the columns beside the
@@ -51,11 +89,14 @@ impl Shape {
     #[must_use]
     pub fn hash(&self, about: &str) -> String {
         let mut shape = Sha256::new();
-        for (name, kind) in &self.columns {
-            shape.update(name.as_bytes());
+        for column in &self.columns {
+            shape.update(column.name.as_bytes());
             shape.update([0]);
-            shape.update(kind.as_bytes());
+            shape.update(column.r#type.as_bytes());
             shape.update([0]);
+            if column.nullable == Some(false) {
+                shape.update([2]);
+            }
         }
         for name in &self.key {
             shape.update(name.as_bytes());

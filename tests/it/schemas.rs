@@ -365,6 +365,16 @@ async fn semantic_events_and_letters_name_versions_too() {
         )
         .await;
     events(&nats, 9).await;
+    // A column that no letter is made of is none of their business, one that they are made of is.
+    postgres
+        .execute(
+            "ALTER TABLE outbox ADD COLUMN note text; \
+             INSERT INTO outbox VALUES (gen_random_uuid(), 'invoice.sent', '{}'), (gen_random_uuid(), 'invoice.paid', '{}'); \
+             TRUNCATE outbox; ALTER TABLE outbox ALTER COLUMN payload TYPE json; \
+             INSERT INTO outbox VALUES (gen_random_uuid(), 'invoice.sent', '{}')",
+        )
+        .await;
+    events(&nats, 12).await;
     let listed = text(&run(&gateway, &["schema", "list"]).stdout);
     let listed: Vec<Vec<&str>> =
         listed.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
@@ -376,17 +386,23 @@ async fn semantic_events_and_letters_name_versions_too() {
             ["shop.deal.touched", "@2"],
             ["shop.deals", "@1"],
             ["shop.deals", "@2"],
-            ["shop.outbox", "@1"]
+            ["shop.invoice.paid", "@1"],
+            ["shop.invoice.sent", "@1"],
+            ["shop.invoice.sent", "@2"],
+            ["shop.outbox", "@1"],
+            ["shop.outbox", "@2"],
+            ["shop.outbox", "@3"]
         ]
     );
-    let lines: Vec<String> = tail(&gateway, 9).iter().map(Value::to_string).collect();
+    let lines: Vec<String> = tail(&gateway, 12).iter().map(Value::to_string).collect();
     assert_eq!(
         check(&gateway, lines.join("\n").as_bytes()),
-        (Some(0), "8 events checked, 1 without a schema, 0 violations\n".to_owned())
+        (Some(0), "11 events checked, 1 without a schema, 0 violations\n".to_owned())
     );
     let broken = lines.join("\n").replace(r#""to":"won""#, r#""into":"won""#);
     assert!(check(&gateway, broken.as_bytes()).1.contains("/into: is not in the schema"));
     let api: Value = serde_json::from_slice(&run(&gateway, &["schema", "asyncapi"]).stdout).unwrap();
     assert_eq!(api["channels"]["shop.deal.moved"]["address"], "events.shop.deal.moved.{partition}");
+    assert_eq!(api["channels"]["shop.invoice.sent"]["address"], "events.shop.invoice.sent.{partition}");
     assert_eq!(api["channels"]["shop.deals.schema"]["address"], "events.shop.deals.schema.{partition}");
 }

@@ -16,12 +16,12 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
 
 /// Settings with an initial snapshot, and more lines of the source.
-fn initial(shop: &Shop, lines: &str) -> Settings {
+pub(super) fn initial(shop: &Shop, lines: &str) -> Settings {
     Settings { snapshot: "initial", source_lines: lines.to_owned(), ..shop.settings() }
 }
 
 /// A table that nobody writes to, large enough to be read in many chunks.
-async fn archive(shop: &Shop, rows: usize) {
+pub(super) async fn archive(shop: &Shop, rows: usize) {
     shop.postgres
         .execute(&format!(
             "CREATE TABLE archive (id integer PRIMARY KEY, body text);

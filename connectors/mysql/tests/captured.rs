@@ -55,6 +55,8 @@ fn catalog(server: &str) -> BTreeMap<String, Description> {
             character_set: (charset != "-").then(|| charset.to_owned()),
             json: json == "1",
             row_end: row_end == "1",
+            // Not among what was captured, and no part of how a value is read.
+            nullable: true,
         });
         if key != "0" {
             keys.push((key.parse().unwrap(), text(name)));

@@ -1,4 +1,5 @@
-//! Asks the database's catalog what the log does not say: the types that are not built in, and the order of key columns.
+//! Asks the database's catalog what the log does not say: the types that are not built in, the order of key columns, and
+//! which columns are NOT NULL.
 //!
 //! The catalog is as it is *now*, the log may be days behind: whatever the log says itself goes before the catalog, and
 //! what the catalog no longer knows is no fault.
@@ -29,13 +30,20 @@ const TYPES: &str = "
     FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
     WHERE t.oid = ANY($1)";
 
-const KEY: &str = "
+// A constraint that is NOT VALID (PostgreSQL 18) says nothing of the rows that were there before it.
+const TABLE: &str = "
     SELECT ARRAY(SELECT a.attname::text
-                 FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, place)
-                 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                 WHERE k.place <= i.indnkeyatts ORDER BY k.place)
-    FROM pg_catalog.pg_index i
-    WHERE i.indrelid = $1 AND CASE WHEN $2 THEN i.indisreplident ELSE i.indisprimary END";
+                 FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, place)
+                 JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attnum = k.attnum
+                 WHERE i.indrelid = $1 AND CASE WHEN $2 THEN i.indisreplident ELSE i.indisprimary END
+                   AND k.place <= i.indnkeyatts ORDER BY k.place),
+           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+           ARRAY(SELECT NOT a.attnotnull OR EXISTS (
+                          SELECT FROM pg_catalog.pg_constraint c
+                          WHERE c.conrelid = $1 AND c.contype = 'n' AND c.conkey = ARRAY[a.attnum] AND NOT c.convalidated)
+                 FROM pg_catalog.pg_attribute a
+                 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)";
 
 /// Which index names the rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +52,15 @@ pub(crate) enum KeyIndex {
     Primary,
     /// The index of `REPLICA IDENTITY USING INDEX`.
     ReplicaIdentity,
+}
+
+/// What the catalog says of a table; nothing of one that it no longer knows.
+#[derive(Debug, Default)]
+pub(crate) struct TableFacts {
+    /// The columns of the index that names its rows, in index order; empty where there is none.
+    pub(crate) key: Vec<String>,
+    /// Its columns, and whether each may be NULL.
+    pub(crate) nullable: HashMap<String, bool>,
 }
 
 /// The catalog, with a memory for types.
@@ -147,14 +164,17 @@ impl Catalog {
         }
     }
 
-    /// The columns of the index that names a table's rows, in index order; empty where there is none, or no such table.
-    pub(crate) async fn key(&self, table: u32, index: KeyIndex) -> Result<Vec<String>, Fault> {
+    /// What the log does not say of a table.
+    pub(crate) async fn table(&self, table: u32, index: KeyIndex) -> Result<TableFacts, Fault> {
         let by_identity = index == KeyIndex::ReplicaIdentity;
-        let row = self.client.query_opt(KEY, &[&table, &by_identity]).await;
-        match row.map_err(|error| unanswered("keys", error))? {
-            Some(row) => row.try_get(0).map_err(|error| unanswered("keys", error)),
-            None => Ok(Vec::new()),
-        }
+        let failed = |error| unanswered("a table", error);
+        let row = self.client.query_one(TABLE, &[&table, &by_identity]).await.map_err(failed)?;
+        let names: Vec<String> = row.try_get(1).map_err(failed)?;
+        let nullable: Vec<bool> = row.try_get(2).map_err(failed)?;
+        Ok(TableFacts {
+            key: row.try_get(0).map_err(failed)?,
+            nullable: names.into_iter().zip(nullable).collect(),
+        })
     }
 }
 

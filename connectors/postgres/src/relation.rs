@@ -50,6 +50,7 @@ pub(crate) struct Shape {
 struct ShapeColumn {
     name: String,
     type_name: String,
+    nullable: Option<bool>,
     kind: Kind,
     identity: bool,
 }
@@ -93,6 +94,7 @@ impl Known {
         let column = |column: &ShapeColumn| Column {
             name: column.name.clone(),
             type_name: column.type_name.clone(),
+            nullable: column.nullable,
             writer: Box::new(column.kind.clone()),
         };
         let relation = Relation {
@@ -117,12 +119,14 @@ impl Shape {
             ReplicaIdentity::Index => KeyIndex::ReplicaIdentity,
             ReplicaIdentity::Default | ReplicaIdentity::Full | ReplicaIdentity::Nothing => KeyIndex::Primary,
         };
-        let key = key(message, &catalog.key(message.oid, index).await?);
+        let facts = catalog.table(message.oid, index).await?;
+        let key = key(message, &facts.key);
         let types: Vec<u32> = message.columns.iter().map(|column| column.type_oid).collect();
         let kinds = catalog.kinds(&types).await?;
         let columns = message.columns.iter().zip(kinds).map(|(column, (type_name, kind))| ShapeColumn {
             name: column.name.to_owned(),
             type_name,
+            nullable: facts.nullable.get(column.name).copied(),
             kind,
             identity: column.identity,
         });
@@ -208,6 +212,7 @@ mod tests {
         let column = ShapeColumn {
             name: "a".to_owned(),
             type_name: type_name.to_owned(),
+            nullable: None,
             kind: Kind::Integer,
             identity: true,
         };

@@ -27,6 +27,9 @@ pub struct Column {
     pub name: String,
     /// The database's name of its type, for schemas and messages.
     pub type_name: String,
+    /// Whether it may be NULL; `None` where nobody says. What the log itself does not say is the catalog's word, which may be
+    /// later than the log.
+    pub nullable: Option<bool>,
     /// How its values become JSON.
     pub writer: Box<dyn WriteValue>,
 }

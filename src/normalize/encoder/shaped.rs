@@ -16,6 +16,10 @@ use async_nats::Subject;
 use headgate_sdk::{Cell, Change, Op, Position, Relation, Unwritable};
 use serde_json::json;
 
+/// Types of letters that have versions of their own, in one version of an outbox: a type is part of a subject, and a name. An
+/// outbox whose types are as many as its rows must not fill the registry.
+const LETTER_TYPES: usize = 256;
+
 impl Encoder {
     /// One change of a table with a shape.
     pub(super) fn shaped(&mut self, shape: &Shape, change: &Change<'_>) {
@@ -54,7 +58,10 @@ impl Encoder {
             return;
         };
         match letter {
-            Ok(letter) => self.encode_letter(&letter, relation, row, position),
+            Ok(letter) => {
+                let dataschema = self.letter_version(outbox, &letter, relation);
+                self.encode_letter(&letter, dataschema.as_deref(), relation, row, position);
+            }
             Err(error) => self.dead_letter(
                 position,
                 "outbox",
@@ -63,6 +70,21 @@ impl Encoder {
                 None,
             ),
         }
+    }
+
+    /// The name of the version of a letter: that of its type, or of the whole outbox where types seem to be no names.
+    fn letter_version(&mut self, outbox: &Outbox, letter: &Letter, relation: &Relation) -> Option<String> {
+        let table = self.tables.get_mut(&relation.id)?;
+        let name = format!("{}.{}", letter.entity, letter.verb);
+        if let Some(known) = table.letters.get(&name) {
+            return Some(known.clone());
+        }
+        if table.letters.len() >= LETTER_TYPES {
+            return table.dataschema.clone();
+        }
+        let dataschema = self.shapes.meet_letter(&name, &outbox.envelope(relation));
+        table.letters.insert(name, dataschema.clone());
+        Some(dataschema)
     }
 
     /// The row's own event, unless one that is meant takes its place, then those that are meant.
@@ -195,7 +217,14 @@ impl Encoder {
         Ok(())
     }
 
-    fn encode_letter(&mut self, letter: &Letter, relation: &Relation, row: &[Cell<'_>], position: Position) {
+    fn encode_letter(
+        &mut self,
+        letter: &Letter,
+        dataschema: Option<&str>,
+        relation: &Relation,
+        row: &[Cell<'_>],
+        position: Position,
+    ) {
         let mut attributes = Vec::new();
         self.write_attributes(&letter.attributes, self.transaction.is_open, &mut attributes);
         let (_, start) = self.begin_event();
@@ -231,8 +260,7 @@ impl Encoder {
             Body::Base64(_) => "application/octet-stream",
         };
         form.attribute("datacontenttype", content_type, out);
-        let table = self.tables.get(&relation.id);
-        if let Some(dataschema) = table.and_then(|table| table.dataschema.as_ref()) {
+        if let Some(dataschema) = dataschema {
             form.attribute("dataschema", dataschema, out);
         }
         form.begin("partitionkey", &letter.entity, out);

@@ -63,6 +63,7 @@ impl Encoder {
             "compatible": compatible,
             "changes": changes,
             "diff": change.differences,
+            "shape": change.shape,
         });
         self.encode_plain(&entity, "schema", schema_position, data.to_string().as_bytes(), Some(relation));
         true

@@ -148,6 +148,7 @@ fn a_new_shape_is_told_before_its_first_event() {
             "op": "schema", "schema": "public", "table": "orders", "compatible": false,
             "from": seen[4].1["dataschema"], "to": seen[6].1["dataschema"],
             "changes": ["- a"], "diff": [{"change": "removed", "column": "a"}],
+            "shape": {"columns": [{"name": "id", "type": "text"}, {"name": "b", "type": "text"}], "key": ["id"]},
         })
     );
     assert_eq!(seen[3].1["data"]["compatible"], true);
@@ -303,6 +304,50 @@ fn nothing_of_a_change_leaves_whose_shape_has_to_be_accepted() {
     assert!(encoder.take_refusal().is_some());
     let seen = told(&mut encoder);
     assert!(seen.is_empty(), "{seen:?}");
+}
+
+/// A row that cannot be read, which makes a dead letter.
+fn reject(encoder: &mut Encoder) {
+    encoder.reject(&RowFault { table: None, reason: "too large".to_owned(), size: 9 });
+}
+
+#[test]
+fn dead_letters_leave_with_what_proves_them() {
+    let mut encoder = with(Known::default(), None, OnIncompatible::Stop, Shaping::default());
+    let taken = |encoder: &mut Encoder| -> String {
+        let items = encoder.take().map(|(items, _)| items).unwrap_or_default();
+        items
+            .iter()
+            .map(|item| match item {
+                Item::Event(_) => 'e',
+                Item::DeadLetter(_) => 'd',
+                Item::Mark(_) => 'm',
+            })
+            .collect()
+    };
+    begin(&mut encoder, 10);
+    insert(&mut encoder, &version(1, &["id", "a"]), &[value("1"), value("x")]);
+    reject(&mut encoder);
+    assert_eq!(taken(&mut encoder), "", "nothing behind it proves that it is kept");
+    insert(&mut encoder, &version(1, &["id", "a"]), &[value("2"), value("x")]);
+    reject(&mut encoder);
+    assert_eq!(taken(&mut encoder), "de");
+    commit(&mut encoder, 11);
+    assert_eq!(taken(&mut encoder), "de");
+    begin(&mut encoder, 20);
+    reject(&mut encoder);
+    commit(&mut encoder, 21);
+    begin(&mut encoder, 30);
+    insert(&mut encoder, &version(1, &["id", "a"]), &[value("3"), value("x")]);
+    reject(&mut encoder);
+    insert(&mut encoder, &version(2, &["id", "b"]), &[value("4"), value("x")]);
+    assert_eq!(taken(&mut encoder), "dm", "those before a shape that waits are told again");
+    assert!(encoder.take_refusal().is_some());
+    // More than a batch of them do not wait.
+    let mut encoder = fresh();
+    begin(&mut encoder, 10);
+    (0..1024).for_each(|_| reject(&mut encoder));
+    assert_eq!(taken(&mut encoder).len(), 1024);
 }
 
 #[test]

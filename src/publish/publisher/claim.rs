@@ -11,28 +11,63 @@
 //! * **What the stream has not stored yet** of what the server has read stands before whatever this run sends. So the first
 //!   message goes alone: it is taken only if the stream still ends where this run found it, and nothing can come after
 //!   it. If it is refused, the run ends, and the next one looks again.
-//! * **Limits**: a machine that is gone without a word stays connected until the server misses it, which takes minutes. A
-//!   run waits [`PATIENCE`] for it. Within a cluster, that a subscription is gone and what its connection had sent
-//!   may travel on different ways. Where the subject is forbidden, or somebody subscribes to all subjects, only the first
-//!   message's way alone is left.
+//! * **A machine that is gone without a word** stays connected until the server misses it, and what it had sent may still come.
+//!   It is waited for, however long: behind this run's first message its later ones would fit. So that it does not take
+//!   minutes, the questions become large. They fill what leads to that machine, and a server closes a connection that takes
+//!   nothing for its `write_deadline` (10 s, if not set).
+//! * **Limits**: within a cluster, that a subscription is gone and what its connection had sent may travel on different ways.
+//!   Where the subject is forbidden, or somebody subscribes to all subjects, only the first message's way alone is left.
 
 use super::Publisher;
 use crate::broker::wire::{Arrival, Lost, Wire};
 use headgate_sdk::Fault;
-use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
 
 /// Said by a run that begins: it reads the source now, and nobody else does.
 const BEGIN: &str = "begin";
 /// Said by a run whose connection was lost: it would go on, if no other has begun meanwhile.
 const REJOIN: &str = "rejoin";
-/// How long to wait for a connection that does not end.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is told that an earlier connection does not end.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+/// For how long questions are small: whoever lives hears them, and leaves.
+const SMALL_FOR: Duration = Duration::from_secs(1);
+/// What makes a question large, in bytes; at 20 in a second, what lies between a server and a dead machine is full within seconds.
+const PADDING: usize = 64 << 10;
 /// How long a run that goes on waits for a later one to say so. Connections of its own that the server has not missed yet
 /// say nothing, and do no harm: they carry the same messages in the same places.
 const REJOIN_PATIENCE: Duration = Duration::from_secs(1);
 /// How often to ask. Being asked also tells the server's kernel that nobody is there any more.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// The claim, for what a run writes beside the stream before its first message: only the run that may write to the stream
+/// may write that.
+#[derive(Debug)]
+pub struct Claim {
+    wanted: Arc<Notify>,
+    held: watch::Receiver<bool>,
+}
+
+impl Claim {
+    pub(super) fn new(wanted: Arc<Notify>, held: watch::Receiver<bool>) -> Self {
+        Self { wanted, held }
+    }
+
+    /// Waits until the stream is claimed for this run.
+    ///
+    /// # Errors
+    /// Transient: the publisher has ended.
+    pub async fn held(&mut self) -> Result<(), Fault> {
+        if !*self.held.borrow() {
+            self.wanted.notify_one();
+        }
+        let held = self.held.wait_for(|held| *held).await;
+        held.map(drop).map_err(|_| Fault::transient("the publisher has stopped"))
+    }
+}
 
 /// Why there is no claim.
 #[derive(Debug)]
@@ -55,51 +90,53 @@ impl Unclaimed {
 impl Publisher {
     /// Claims the stream for this run, before its first message.
     pub(super) async fn claim(&mut self, wire: &mut Wire) -> Result<(), Unclaimed> {
-        if !self.is_alone(wire, BEGIN, PATIENCE).await? {
-            tracing::warn!(
-                subject = self.claim_subject(),
-                "an earlier run's connection to nats has not ended within {PATIENCE:?}; going on without waiting for it"
-            );
-        }
-        self.claimed = true;
+        self.be_alone(wire, BEGIN, None).await?;
+        self.claimed.send_replace(true);
         Ok(())
     }
 
     /// Sees to it, on a new connection of a run that has begun, that no later run has.
     pub(super) async fn rejoin(&self, wire: &mut Wire) -> Result<(), Unclaimed> {
-        self.is_alone(wire, REJOIN, REJOIN_PATIENCE).await.map(|_| ())
+        self.be_alone(wire, REJOIN, Some(REJOIN_PATIENCE)).await
     }
 
     /// What a run that publishes does when it hears another one: it leaves the stream to one that begins, and tells one
     /// that would go on that this one has begun.
     pub(super) fn hear(&self, wire: &mut Wire, question: &[u8]) -> Result<(), Fault> {
-        if question == REJOIN.as_bytes() {
+        if question.trim_ascii_end() == REJOIN.as_bytes() {
             wire.ask(&self.claim_subject(), BEGIN);
         }
         yield_to(question)
     }
 
-    /// Holds the subject, and asks until nobody else does; `false` where somebody did for as long as `patience`. A server
-    /// that stands still takes none of that: the wire says when it has done so for too long.
-    async fn is_alone(
+    /// Holds the subject, and asks until nobody else does, or somebody did for as long as `patience`. A server that stands
+    /// still takes none of that: the wire says when it has done so for too long.
+    async fn be_alone(
         &self,
         wire: &mut Wire,
         question: &str,
-        mut patience: Duration,
-    ) -> Result<bool, Unclaimed> {
+        patience: Option<Duration>,
+    ) -> Result<(), Unclaimed> {
         let subject = self.claim_subject();
+        let large = format!("{question}{}", " ".repeat(PADDING.min(wire.max_payload() / 2)));
         wire.hold(&subject);
         wire.ask(&subject, question);
         // Whether the question is one that only those hear who listen to everything; asked once, and not by a run that goes on:
         // it waits for an answer of another kind.
         let (mut probing, mut probed) = (false, question != BEGIN);
         let mut again = None;
+        let mut waited = Duration::ZERO;
         loop {
             let arrival = tokio::select! {
                 arrival = wire.next() => arrival.map_err(Unclaimed::Lost)?,
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                    wire.ask(&subject, question);
-                    again = None;
+                    // Not more than a socket takes: the server may stand still, or be far.
+                    if !wire.is_full() {
+                        wire.ask(&subject, if waited < SMALL_FOR { question } else { &large });
+                        again = None;
+                    } else {
+                        again = Some(Instant::now() + ASK_EVERY);
+                    }
                     continue;
                 }
             };
@@ -109,22 +146,31 @@ impl Publisher {
                     probing = false;
                     again = Some(Instant::now() + ASK_EVERY);
                 }
-                Arrival::Alone => return Ok(true),
+                Arrival::Alone => return Ok(()),
                 Arrival::Heard if probing => {
                     tracing::info!(
                         subject,
                         "somebody subscribes to all subjects: whether an earlier connection is left cannot be told"
                     );
-                    return Ok(true);
+                    return Ok(());
                 }
                 Arrival::Heard if !probed => {
                     (probing, probed) = (true, true);
-                    wire.ask(&format!("{subject}.nobody"), question);
+                    wire.ask(&format!("{subject}-nobody"), question);
                 }
-                Arrival::Heard if patience.is_zero() => return Ok(false),
+                Arrival::Heard if patience.is_some_and(|patience| waited >= patience) => return Ok(()),
                 Arrival::Heard => {
-                    patience = patience.saturating_sub(ASK_EVERY);
+                    waited += ASK_EVERY;
                     again = Some(Instant::now() + ASK_EVERY);
+                    if waited.as_millis().is_multiple_of(TELL_EVERY.as_millis()) {
+                        tracing::warn!(
+                            subject,
+                            fix = format!(
+                                "the broker ends it when it has missed that machine; nobody but gateways may subscribe to {subject}"
+                            ),
+                            "an earlier run's connection to nats has not ended for {waited:?}; nothing is published before"
+                        );
+                    }
                 }
                 // Of two that begin at once, both look again: only one of them can read the source.
                 Arrival::Asked(other) => yield_to(&other).map_err(Unclaimed::Taken)?,
@@ -133,7 +179,7 @@ impl Publisher {
                         fix = format!("let the gateway's user publish and subscribe on {subject}"),
                         "runs cannot be told from each other: {error}"
                     );
-                    return Ok(true);
+                    return Ok(());
                 }
                 Arrival::Answer(_) | Arrival::Room => {}
             }
@@ -147,7 +193,7 @@ impl Publisher {
 
 /// Leaves the stream to a run that begins.
 fn yield_to(question: &[u8]) -> Result<(), Fault> {
-    if question == BEGIN.as_bytes() {
+    if question.trim_ascii_end() == BEGIN.as_bytes() {
         return Err(Fault::transient("a later run publishes to the stream now, looking again"));
     }
     Ok(())

@@ -44,10 +44,13 @@ impl Publisher {
         self.unasked = 0;
         self.atomic = None;
         let position = end.last.map(|last| last.position);
-        if end.sequence > acked_sequence && self.window.begins_epoch_after(position) {
-            return Err(Fault::transient(
-                "another gateway has published since this one found a gap in the history, looking again",
-            ));
+        // Whoever else writes may tell the same events, but then in the same places. Else what follows his last one is not
+        // what follows it in the window.
+        if end.last_sequence > acked_sequence && !self.window.has(end.last_sequence, position) {
+            return Err(Fault::transient(format!(
+                "another gateway has published message {} of the stream, looking again",
+                end.last_sequence
+            )));
         }
         let acked = self.window.resync(end.sequence, position);
         self.tail = self.tail.max(position);
@@ -69,7 +72,7 @@ impl Publisher {
                         return None;
                     }
                 };
-                if self.claimed {
+                if *self.claimed.borrow() {
                     match self.rejoin(&mut wire).await {
                         Ok(()) => {}
                         Err(Unclaimed::Taken(fault)) => return Some(Err(fault)),

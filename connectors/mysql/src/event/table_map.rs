@@ -18,6 +18,8 @@ pub struct TableMap<'a> {
     pub table: &'a str,
     /// The columns' types, in the order of the row images.
     pub types: Vec<ColumnType>,
+    /// For each column whether it may be NULL.
+    pub nullable: Vec<bool>,
     /// What else the server tells; whole with `binlog_row_metadata = FULL`.
     pub metadata: Metadata<'a>,
     /// Everything of it but the number: two events with the same bytes describe the same shape.
@@ -147,9 +149,12 @@ impl<'a> TableMap<'a> {
         let mut meta = Cursor::new(cursor.lenenc_bytes("metadata of types")?, "TABLE_MAP");
         let types = codes.iter().map(|&code| column_type(code, &mut meta)).collect::<Result<Vec<_>, _>>()?;
         meta.finish()?;
-        cursor.bytes(count.div_ceil(8), "nullable columns")?;
+        // The lowest bit of each byte first, other than in the metadata.
+        let bits = cursor.bytes(count.div_ceil(8), "nullable columns")?;
+        let bits = bits.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 != 0));
+        let nullable = bits.take(types.len()).collect();
         let metadata = Metadata::decode(&mut cursor, &types)?;
-        Ok(Self { table_id, schema, table, types, metadata, shape })
+        Ok(Self { table_id, schema, table, types, nullable, metadata, shape })
     }
 }
 

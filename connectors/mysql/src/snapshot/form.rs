@@ -31,6 +31,7 @@ pub(super) fn written(relation: &Relation) -> Arc<Relation> {
     let column = |column: &Column| Column {
         name: column.name.clone(),
         type_name: column.type_name.clone(),
+        nullable: column.nullable,
         writer: Box::new(Written),
     };
     Arc::new(Relation {

@@ -158,7 +158,12 @@ pub(super) fn prepare(
         {
             return Err(Unfit::names(map));
         }
-        columns.push(Column { name: name.to_owned(), type_name, writer: Box::new(kind.clone()) });
+        columns.push(Column {
+            name: name.to_owned(),
+            type_name,
+            nullable: map.nullable.get(at).copied(),
+            writer: Box::new(kind.clone()),
+        });
         layouts.push(layout);
         kinds.push(kind);
     }

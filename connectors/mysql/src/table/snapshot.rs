@@ -32,7 +32,12 @@ impl SnapshotTable {
             select.push(declared.kind.select(&format!("`{}`", column.name.replace('`', "``"))));
             kinds.push(declared.kind.clone());
             let writer = Box::new(FromText(declared.kind));
-            columns.push(Column { name: column.name.clone(), type_name: declared.name, writer });
+            columns.push(Column {
+                name: column.name.clone(),
+                type_name: declared.name,
+                nullable: Some(column.nullable),
+                writer,
+            });
         }
         let row_end =
             |name: &&String| description.columns.iter().any(|column| column.row_end && column.name == **name);

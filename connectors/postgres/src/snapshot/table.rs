@@ -56,10 +56,11 @@ fn text_literal(text: &[u8]) -> String {
 fn fingerprint(oid: &str) -> String {
     format!(
         "(SELECT concat_ws(' ', f.relnamespace, f.relname, f.relreplident, \
-            string_agg(concat_ws(' ', g.attnum, g.attname, g.atttypid, g.attcollation, g.attgenerated), ',' ORDER BY g.attnum), \
+            string_agg(concat_ws(' ', g.attnum, g.attname, g.atttypid, g.attcollation, g.attgenerated, g.attnotnull, n.oid), ',' ORDER BY g.attnum), \
             (SELECT string_agg(i.indkey::text, ',' ORDER BY i.indexrelid) FROM pg_index i \
              WHERE i.indrelid = f.oid AND (i.indisprimary OR i.indisreplident))) \
          FROM pg_class f JOIN pg_attribute g ON g.attrelid = f.oid AND g.attnum > 0 AND NOT g.attisdropped \
+         LEFT JOIN pg_constraint n ON n.conrelid = f.oid AND n.contype = 'n' AND n.conkey = ARRAY[g.attnum] AND NOT n.convalidated \
          WHERE f.oid = {oid} GROUP BY f.oid, f.relnamespace, f.relname, f.relreplident)"
     )
 }
@@ -131,8 +132,8 @@ impl Table {
             }
         }
         let flagged = match identity {
-            ReplicaIdentity::Default => catalog.key(oid, KeyIndex::Primary).await?,
-            ReplicaIdentity::Index => catalog.key(oid, KeyIndex::ReplicaIdentity).await?,
+            ReplicaIdentity::Default => catalog.table(oid, KeyIndex::Primary).await?.key,
+            ReplicaIdentity::Index => catalog.table(oid, KeyIndex::ReplicaIdentity).await?.key,
             ReplicaIdentity::Full | ReplicaIdentity::Nothing => Vec::new(),
         };
         // As the log would describe it, so that the same table has the same shape.

@@ -324,11 +324,9 @@ pub(super) fn same_shape(one: &Relation, other: &Relation) -> bool {
         && one.table == other.table
         && one.key == other.key
         && one.columns.len() == other.columns.len()
-        && one
-            .columns
-            .iter()
-            .zip(&other.columns)
-            .all(|(one, other)| one.name == other.name && one.type_name == other.type_name)
+        && one.columns.iter().zip(&other.columns).all(|(one, other)| {
+            one.name == other.name && one.type_name == other.type_name && one.nullable == other.nullable
+        })
 }
 
 #[cfg(test)]
@@ -351,6 +349,7 @@ mod tests {
         let column = |name: &&str| Column {
             name: (*name).to_owned(),
             type_name: "text".to_owned(),
+            nullable: None,
             writer: Box::new(Text),
         };
         Arc::new(Relation {
