@@ -1,10 +1,8 @@
 //! Addresses of the broker, and the credentials that a URL may hold: the client reads none from it.
 
-use crate::{
-    config::{Auth, Server},
-    normalize::encode::percent_decoded,
-};
+use crate::config::{Auth, Server};
 use async_nats::ServerAddr;
+use headgate_sdk::percent;
 
 /// The addresses without credentials, and the first credentials that one of them held.
 pub(super) fn addresses(server: &Server) -> Result<(Vec<ServerAddr>, Auth), &'static str> {
@@ -34,8 +32,8 @@ pub(super) fn addresses(server: &Server) -> Result<(Vec<ServerAddr>, Auth), &'st
 /// `user:password`, or a token alone.
 fn read_login(text: &str) -> Option<Auth> {
     Some(match text.split_once(':') {
-        Some((user, password)) => Auth::Password(percent_decoded(user)?, percent_decoded(password)?),
-        None => Auth::Token(percent_decoded(text)?),
+        Some((user, password)) => Auth::Password(percent::decode(user)?, percent::decode(password)?),
+        None => Auth::Token(percent::decode(text)?),
     })
 }
 

@@ -1,26 +1,13 @@
-//! Percent-encodings: of keys, of subject tokens, of header values. Three sets, for three readers; one way back.
+//! Percent-encodings: of keys ([`percent::encode`]), of subject tokens, of header values. Three sets, for three readers; one way
+//! back ([`percent::decode`]).
 
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
-fn percent(byte: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-}
+use headgate_sdk::percent;
 
 /// A byte as two lower-case hexadecimal digits.
 pub fn hex(byte: u8) -> [u8; 2] {
-    let digit = |value: u8| HEX[usize::from(value)].to_ascii_lowercase();
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| HEX[usize::from(value)];
     [digit(byte >> 4), digit(byte & 15)]
-}
-
-/// One column of a key: everything but RFC 3986's unreserved characters is encoded, so that `,` and `/` only separate.
-pub fn key_part(text: &[u8], out: &mut Vec<u8>) {
-    for &byte in text {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(byte);
-        } else {
-            percent(byte, out);
-        }
-    }
 }
 
 /// A subject token: what NATS forbids in one (white space, `.`, `*`, `>`, control characters) and `%`. An empty text
@@ -29,7 +16,7 @@ pub fn token(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     for &byte in text.as_bytes() {
         if byte <= b' ' || matches!(byte, b'.' | b'*' | b'>' | b'%' | 0x7f) {
-            percent(byte, &mut out);
+            percent::byte(byte, &mut out);
         } else {
             out.push(byte);
         }
@@ -52,25 +39,9 @@ pub fn header_value(text: &[u8], out: &mut Vec<u8>) {
         if (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%' {
             out.push(byte);
         } else {
-            percent(byte, out);
+            percent::byte(byte, out);
         }
     }
-}
-
-/// The text that was percent-encoded by any of these; `None` where it is not such an encoding, or not UTF-8.
-pub fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let high = char::from(rest.next()?).to_digit(16)?;
-            let low = char::from(rest.next()?).to_digit(16)?;
-            bytes.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// FNV-1a, 32 bit: the same function as the NATS server's `partition()`.
@@ -95,21 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn key_parts_keep_their_separators() {
-        let mut out = Vec::new();
-        key_part("a,b/c é~".as_bytes(), &mut out);
-        assert_eq!(out, b"a%2Cb%2Fc%20%C3%A9~");
-    }
-
-    #[test]
     fn header_values_follow_the_binding() {
         let mut out = Vec::new();
         header_value("Euro € \"50%\"\r\n".as_bytes(), &mut out);
         assert_eq!(out, b"Euro%20%E2%82%AC%20%2250%25%22%0D%0A");
-        assert_eq!(percent_decoded(&String::from_utf8_lossy(&out)).as_deref(), Some("Euro € \"50%\"\r\n"));
-        for broken in ["%", "%4", "%zz", "%C0%A0"] {
-            assert_eq!(percent_decoded(broken), None, "{broken}");
-        }
+        assert_eq!(percent::decode(&String::from_utf8_lossy(&out)).as_deref(), Some("Euro € \"50%\"\r\n"));
     }
 
     #[test]

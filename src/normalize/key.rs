@@ -1,7 +1,6 @@
 //! The key of a row: as text for `subject` and `partitionkey`, as JSON for `data.key`.
 
-use super::encode;
-use headgate_sdk::{Cell, Relation, Unwritable};
+use headgate_sdk::{Cell, Relation, Unwritable, percent};
 use std::borrow::Cow;
 
 /// The key of one row, in buffers that are used again for the next.
@@ -56,7 +55,7 @@ impl Key {
             }
             self.json.extend_from_slice(&names[index]);
             self.json.extend_from_slice(&self.value);
-            encode::key_part(plain(&self.value).as_bytes(), &mut self.text);
+            percent::encode(plain(&self.value).as_bytes(), &mut self.text);
         }
         self.json.extend_from_slice(if self.json.is_empty() { b"null" } else { b"}" });
         Ok(())

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::config;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use headgate_sdk::{Cell, Relation};
+use headgate_sdk::{Cell, Relation, percent};
 use serde_json::{Value, value::RawValue};
 
 /// The longest entity, verb and id, in bytes: a broker takes 4 KiB of a subject at most.
@@ -110,7 +110,7 @@ impl Outbox {
             (None, _) => (kind.clone(), "event"),
         };
         let mut encoded = Vec::new();
-        encode::key_part(text(self.key)?.unwrap_or_default().as_bytes(), &mut encoded);
+        percent::encode(text(self.key)?.unwrap_or_default().as_bytes(), &mut encoded);
         let headers = self.headers.map_or(Ok(None), |index| json(relation, row, index))?;
         Ok(Letter {
             id: short(text(self.id)?, "id")?,

@@ -1,8 +1,7 @@
 //! A version of a table, or of an event, as a JSON Schema (2020-12) of its events' `data`.
 
 use super::shape::{ABOUT, Shape};
-use crate::normalize::encode;
-use headgate_sdk::Relation;
+use headgate_sdk::{Relation, percent};
 use serde_json::{Map, Value, json};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -98,7 +97,7 @@ impl Version {
 #[must_use]
 pub fn uri(source: &str, entity: &str, hash: &str) -> String {
     let mut encoded = Vec::with_capacity(entity.len());
-    encode::key_part(entity.as_bytes(), &mut encoded);
+    percent::encode(entity.as_bytes(), &mut encoded);
     format!("urn:headgate:schema:{source}:{}:{hash}", String::from_utf8_lossy(&encoded))
 }
 

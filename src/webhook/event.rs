@@ -15,6 +15,7 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use headgate_sdk::percent;
 use headgate_webhook::{Arrival, Data, Delivery};
 use sha2::{Digest as _, Sha256};
 
@@ -98,7 +99,7 @@ pub(super) fn draft(style: &Style, delivery: &Delivery, arrival: &Arrival) -> Dr
     let key = subject.unwrap_or(&delivery.entity);
     let partition = encode::fnv1a(&[key.as_bytes()]) % style.partitions;
     let mut key_text = Vec::with_capacity(key.len());
-    encode::key_part(key.as_bytes(), &mut key_text);
+    percent::encode(key.as_bytes(), &mut key_text);
     let names = Names {
         source: &style.source,
         entity: &bounded(encode::token(&delivery.entity)),
@@ -394,7 +395,7 @@ mod tests {
         let message = draft(&style(Mode::Structured), &hostile, &arrival(None)).stamp(1);
         let tokens: Vec<&str> = message.subject.split('.').collect();
         assert_eq!((tokens.len(), tokens[2]), (5, "a%2Eb%20%2A%3E%0D%0A"));
-        assert!(tokens[3].len() <= LONGEST_TOKEN && encode::percent_decoded(tokens[3]).is_some());
+        assert!(tokens[3].len() <= LONGEST_TOKEN && percent::decode(tokens[3]).is_some());
         assert!(!message.id.contains(['\r', '\n', ' ']));
         assert_eq!(std::str::from_utf8(&message.head).unwrap().lines().count(), 2);
         assert!(message_id(&"x".repeat(5000)).starts_with("sha256:"));

@@ -50,18 +50,6 @@ async fn mariadb_11_8_becomes_events() {
     streams(Version::MariaDb118, |settings| settings.nats_lines.push_str("mode = \"binary\"\n")).await;
 }
 
-/// Writes one large transaction, and comes back when the stream has a part of it.
-async fn within_a_large_transaction(shop: &MySqlShop) {
-    let rows: Vec<String> = (5000..25_000).map(|id| format!("({id}, REPEAT('y', 100))")).collect();
-    shop.server.execute(&[&format!("INSERT INTO scratch VALUES {}", rows.join(","))]).await;
-    let before = stream::last_sequence(&shop.nats, STREAM).await;
-    eventually("a part of the transaction", Duration::from_secs(30), || async {
-        let last = stream::last_sequence(&shop.nats, STREAM).await;
-        if last > before + 100 || last > 5000 { Ok(()) } else { Err(format!("{last} events")) }
-    })
-    .await;
-}
-
 /// Kills the gateway again and again while others write.
 async fn survives_kills(version: Version, settings: &[&str]) {
     let Some(shop) = MySqlShop::with(version, settings).await else { return };
@@ -74,7 +62,7 @@ async fn survives_kills(version: Version, settings: &[&str]) {
         writers.join_all().await;
     }
     gateway.is_ready().await;
-    within_a_large_transaction(&shop).await;
+    shop.within_a_large_transaction().await;
     gateway.kill9();
     gateway.start_again().await;
     shop.assert_faithful().await;
@@ -149,7 +137,7 @@ async fn fails_over(version: Version) {
     write(&shop.server, 11, 3, 200).join_all().await;
     let told = mark(&shop.server).await;
     stream::read_until(&shop.nats, STREAM, Duration::from_secs(60), |event| is_mark(event, &told)).await;
-    within_a_large_transaction(&shop).await;
+    shop.within_a_large_transaction().await;
     gateway.kill9();
     write(&shop.server, 12, 3, 100).join_all().await;
     let last = mark(&shop.server).await;

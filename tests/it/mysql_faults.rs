@@ -38,14 +38,7 @@ async fn the_broker_fails(version: Version) {
     gateway.launch();
     writers.join_all().await;
     gateway.is_ready().await;
-    let before = stream::last_sequence(&shop.nats, STREAM).await;
-    let rows: Vec<String> = (5000..20_000).map(|id| format!("({id}, REPEAT('y', 100))")).collect();
-    shop.server.execute(&[&format!("INSERT INTO scratch VALUES {}", rows.join(","))]).await;
-    eventually("a part of the transaction", PATIENCE, || async {
-        let last = stream::last_sequence(&shop.nats, STREAM).await;
-        if last > before + 100 { Ok(()) } else { Err(format!("{last} events")) }
-    })
-    .await;
+    shop.within_a_large_transaction().await;
     assert_eq!(gateway.terminate(), Some(0), "{}", gateway.log());
     gateway.start_again().await;
     shop.assert_faithful().await;

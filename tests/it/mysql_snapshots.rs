@@ -5,10 +5,10 @@ use crate::support::{
     gateway::{Gateway, Settings},
     mysql::{MySql, Version},
     mysql_shop::{MySqlShop, is_mark, mark, write},
+    snapshots::{are_done, ask, each_once, told},
     stream::{self, Event},
 };
 use mysql_async::prelude::Queryable as _;
-use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -22,36 +22,6 @@ fn initial(shop: &MySqlShop, lines: &str) -> Settings {
     let settings = shop.settings();
     let source_lines = format!("{}{lines}", settings.source_lines);
     Settings { snapshot: "initial", source_lines, ..settings }
-}
-
-async fn snapshots(gateway: &Gateway) -> Vec<Value> {
-    gateway.status().await["sources"][0]["snapshots"].as_array().cloned().unwrap_or_default()
-}
-
-/// Waits until `count` snapshots are done and none is left.
-async fn are_done(gateway: &Gateway, count: usize) {
-    eventually("the snapshots are done", Duration::from_secs(60), || async {
-        let all = snapshots(gateway).await;
-        let done = all.iter().filter(|job| job["state"] == "done").count();
-        if done >= count && done == all.len() { Ok(()) } else { Err(format!("{all:?}")) }
-    })
-    .await;
-}
-
-/// How often each row of a table was told by a snapshot.
-fn told(events: &[Event], table: &str) -> BTreeMap<String, usize> {
-    let mut told = BTreeMap::new();
-    for event in events.iter().filter(|event| event.data.op == "snapshot" && event.data.table == table) {
-        *told.entry(format!("{:?}", event.data.key)).or_insert(0) += 1;
-    }
-    told
-}
-
-fn each_once(events: &[Event], table: &str, rows: usize) {
-    let told = told(events, table);
-    let repeated: Vec<_> = told.iter().filter(|(_, times)| **times > 1).take(5).collect();
-    assert!(repeated.is_empty(), "{table}: told more than once: {repeated:?}");
-    assert_eq!(told.len(), rows, "rows of {table}");
 }
 
 /// A table that nobody writes to, large enough to be read in many chunks.
@@ -161,12 +131,6 @@ async fn an_idle_database_is_told_too() {
         each_once(&shop.assert_faithful().await, "shop.archive", 6_000);
         assert_eq!(gateway.terminate(), Some(0));
     }
-}
-
-fn ask(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, Value, String) {
-    let output = gateway.command().args(["snapshot", "--json", "shop"]).args(arguments).output().unwrap();
-    let answer = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code(), answer, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[tokio::test]

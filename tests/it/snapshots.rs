@@ -2,55 +2,22 @@
 
 use crate::support::{
     eventually,
-    gateway::{Gateway, Settings},
+    gateway::Settings,
     nats::Nats,
     postgres::{PASSWORD, Version},
     proxy::{Flow, Proxy},
     shop::{STREAM, Shop},
+    snapshots::{are_done, ask, each_once, listed, told},
     stream::{self, Event},
     workload::{self, Load},
 };
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
 
 /// Settings with an initial snapshot, and more lines of the source.
 fn initial(shop: &Shop, lines: &str) -> Settings {
     Settings { snapshot: "initial", source_lines: lines.to_owned(), ..shop.settings() }
-}
-
-/// The snapshots in `/status`.
-async fn snapshots(gateway: &Gateway) -> Vec<Value> {
-    gateway.status().await["sources"][0]["snapshots"].as_array().cloned().unwrap_or_default()
-}
-
-/// Waits until `count` snapshots are done and none is left.
-async fn are_done(gateway: &Gateway, count: usize) {
-    eventually("the snapshots are done", Duration::from_secs(30), || async {
-        let all = snapshots(gateway).await;
-        let done = all.iter().filter(|job| job["state"] == "done").count();
-        if done >= count && done == all.len() { Ok(()) } else { Err(format!("{all:?}")) }
-    })
-    .await;
-}
-
-/// How often each row of a table was told by a snapshot.
-fn told(events: &[Event], table: &str) -> BTreeMap<String, usize> {
-    let mut told = BTreeMap::new();
-    for event in events.iter().filter(|event| event.data.op == "snapshot" && event.data.table == table) {
-        *told.entry(format!("{:?}", event.data.key)).or_insert(0) += 1;
-    }
-    told
-}
-
-fn each_once(events: &[Event], table: &str, rows: usize) {
-    let told = told(events, table);
-    assert_eq!(told.len(), rows, "rows of {table}");
-    let repeated: Vec<_> = told.iter().filter(|(_, times)| **times > 1).take(5).collect();
-    assert!(repeated.is_empty(), "told more than once: {repeated:?}");
 }
 
 /// A table that nobody writes to, large enough to be read in many chunks.
@@ -151,12 +118,6 @@ async fn a_killed_broker_and_a_killed_database_lose_and_repeat_nothing() {
     each_once(&shop.assert_faithful().await, "public.archive", 20_000);
 }
 
-fn ask(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, Value, String) {
-    let output = gateway.command().args(["snapshot", "--json", "shop"]).args(arguments).output().unwrap();
-    let answer = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code(), answer, String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
 #[tokio::test]
 async fn somebody_asks_for_a_table_or_a_part_of_one() {
     let shop = Shop::open().await;
@@ -196,7 +157,7 @@ async fn a_small_snapshot_does_not_wait_for_a_large_one() {
     let mut gateway = shop.gateway_with(&initial(&shop, "snapshot_rate = 4000\n")).await;
     let (code, answer, _) = ask(&gateway, &["orders"]);
     assert_eq!((code, &answer["rows"]), (Some(0), &50.into()), "{answer}");
-    let large = snapshots(&gateway).await.into_iter().find(|job| job["reason"] == "initial").unwrap();
+    let large = listed(&gateway).await.into_iter().find(|job| job["reason"] == "initial").unwrap();
     assert_eq!(large["state"], "running", "{large}");
     assert_eq!(gateway.terminate(), Some(0));
 }
@@ -394,7 +355,7 @@ async fn a_table_that_may_not_be_read_waits_for_the_grant() {
     settings.source = settings.source.replacen("postgres://postgres", "postgres://reader", 1);
     let mut gateway = shop.gateway_with(&settings).await;
     eventually("it says what is missing", Duration::from_secs(30), || async {
-        let all = snapshots(&gateway).await;
+        let all = listed(&gateway).await;
         let fix = all.first().map(|job| job["fix"].to_string()).unwrap_or_default();
         if fix.contains("GRANT SELECT ON public.archive TO reader") {
             Ok(())
@@ -408,7 +369,7 @@ async fn a_table_that_may_not_be_read_waits_for_the_grant() {
     assert_eq!(code, Some(69), "{error}");
     shop.postgres.execute("GRANT SELECT ON archive, marks TO reader").await;
     eventually("it is done", Duration::from_secs(30), || async {
-        let all = snapshots(&gateway).await;
+        let all = listed(&gateway).await;
         if all.iter().any(|job| job["reason"] == "initial" && job["state"] == "done") {
             Ok(())
         } else {

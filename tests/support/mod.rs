@@ -11,6 +11,7 @@ pub(crate) mod oracle;
 pub(crate) mod proxy;
 pub(crate) mod sender;
 pub(crate) mod shop;
+pub(crate) mod snapshots;
 pub(crate) mod stream;
 pub(crate) mod vendors;
 pub(crate) mod workload;

@@ -3,6 +3,7 @@
 
 use super::{
     database::{Row, Table, Tables},
+    eventually,
     gateway::{Gateway, Settings},
     mysql::{MySql, Version},
     nats::Nats,
@@ -40,6 +41,18 @@ impl MySqlShop {
         let server = MySql::start(version, settings).await;
         create_tables(&server).await;
         Some(Self { server, nats: Nats::start().await })
+    }
+
+    /// Writes one large transaction, and comes back when the stream has a part of it.
+    pub(crate) async fn within_a_large_transaction(&self) {
+        let rows: Vec<String> = (5000..25_000).map(|id| format!("({id}, REPEAT('y', 100))")).collect();
+        self.server.execute(&[&format!("INSERT INTO scratch VALUES {}", rows.join(","))]).await;
+        let before = stream::last_sequence(&self.nats, STREAM).await;
+        eventually("a part of the transaction", Duration::from_secs(30), || async {
+            let last = stream::last_sequence(&self.nats, STREAM).await;
+            if last > before + 100 || last > 5000 { Ok(()) } else { Err(format!("{last} events")) }
+        })
+        .await;
     }
 
     /// What a gateway is started with.

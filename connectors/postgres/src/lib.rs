@@ -25,6 +25,7 @@ mod shape;
 mod slot;
 mod snapshot;
 mod source;
+mod sql_name;
 mod survey;
 #[doc(hidden)]
 pub mod testing;

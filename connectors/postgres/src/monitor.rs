@@ -5,12 +5,12 @@
 
 use crate::{
     connect::SqlSession,
-    publication::{Plan, Publications, TableName},
+    publication::{Plan, Publications},
     refusal::sql_fault,
-    slot,
+    slot, sql_name,
     wal_guard::WalGuard,
 };
-use headgate_sdk::{Fault, FaultKind, TableName as CapturedTable, Vitals};
+use headgate_sdk::{Fault, FaultKind, TableName, Vitals};
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -53,7 +53,7 @@ pub(crate) struct Watch {
     /// Watches what the slot keeps.
     pub(crate) wal: WalGuard,
     /// Told of the tables that are captured, whenever that changes.
-    pub(crate) captured: watch::Sender<BTreeSet<CapturedTable>>,
+    pub(crate) captured: watch::Sender<BTreeSet<TableName>>,
 }
 
 /// The handle of the task.
@@ -274,7 +274,7 @@ pub(crate) fn warn_of_append(source: &str, plan: &Plan, warned: &mut BTreeSet<Ta
                 source,
                 %table,
                 "only inserts and truncates of this table are captured, for it has no replica identity: add a primary key, or ALTER TABLE {} REPLICA IDENTITY FULL",
-                table.quoted()
+                sql_name::quoted(table)
             );
         }
     }

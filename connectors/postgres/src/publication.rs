@@ -9,31 +9,12 @@ use crate::{
     refusal::{Refusal, sql_fault},
     row_filter::{self, RowFilter, RowFilters},
     slot::bounded,
+    sql_name,
 };
-use headgate_sdk::{Fault, TableFilter};
+use headgate_sdk::{Fault, TableFilter, TableName};
 use postgres_protocol::escape::escape_identifier;
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
-
-/// A table, by its names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TableName {
-    pub(crate) schema: String,
-    pub(crate) table: String,
-}
-
-impl TableName {
-    /// As SQL wants it.
-    pub(crate) fn quoted(&self) -> String {
-        format!("{}.{}", escape_identifier(&self.schema), escape_identifier(&self.table))
-    }
-}
-
-impl std::fmt::Display for TableName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.schema, self.table)
-    }
-}
 
 /// The publications of one source.
 pub(crate) struct Publications {
@@ -87,11 +68,9 @@ struct Member {
 
 impl Plan {
     /// The tables that are captured once the plan is carried out.
-    pub(crate) fn captured(&self) -> BTreeSet<headgate_sdk::TableName> {
+    pub(crate) fn captured(&self) -> BTreeSet<TableName> {
         let all = self.whole.union(&self.append);
-        let ours = all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table));
-        ours.map(|table| headgate_sdk::TableName { schema: table.schema.clone(), table: table.table.clone() })
-            .collect()
+        all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table)).cloned().collect()
     }
 }
 
@@ -260,7 +239,7 @@ impl Publications {
                 if !as_it_should_be && !candidate.owned {
                     plan.foreign.push((candidate.name.clone(), candidate.owner.clone()));
                 } else if !as_it_should_be {
-                    let table = candidate.name.quoted();
+                    let table = sql_name::quoted(&candidate.name);
                     if member.is_some() {
                         plan.statements.push(format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {table}"));
                         plan.changes.push(format!(
@@ -283,7 +262,7 @@ impl Publications {
                     && !wanted.iter().any(|candidate| candidate.oid == *oid && candidate.identity == updates)
                 {
                     removals.push((
-                        format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {}", member.quoted()),
+                        format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {}", sql_name::quoted(member)),
                         format!("remove table {member} from publication {name}"),
                     ));
                 }
@@ -335,7 +314,7 @@ impl Publications {
                     "GRANT {} TO {} (or ALTER TABLE {} OWNER TO a role that both share), exclude the table (tables = [\"!{table}\"]), or name a publication that its owner keeps (publication = \"…\")",
                     escape_identifier(owner),
                     escape_identifier(user),
-                    table.quoted(),
+                    sql_name::quoted(table),
                 )),
         )
     }

@@ -7,7 +7,6 @@ use crate::{
     publication::Publications,
     refusal::sql_fault,
     slot,
-    source::slot_name,
 };
 use headgate_sdk::Fault;
 use postgres_protocol::escape::escape_identifier;
@@ -19,7 +18,7 @@ use postgres_protocol::escape::escape_identifier;
 pub async fn drop_source(source: &str, config: &Config) -> Result<Vec<String>, Fault> {
     let (server, session) = Server::find(Target::new(config, source)?).await?;
     let mut dropped = Vec::new();
-    let name = slot_name(source, config);
+    let name = slot::name(source, config);
     if let Some(slot) = slot::inspect(&session.client, &name).await? {
         slot.validate(&name, &server.target.database)?;
         if let Some(pid) = slot.active_pid {

@@ -5,10 +5,10 @@
 //! that is rolled back: that tells which columns it reads, before anything is published with it.
 
 use crate::{
-    publication::TableName,
     refusal::{Refusal, sql_fault},
+    sql_name,
 };
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, TableName};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::collections::BTreeMap;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -112,7 +112,7 @@ async fn attempt(
            AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.prrelid AND d.refobjsubid > 0 \
          LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE p.pubname = {}",
         escape_identifier(probe),
-        table.quoted(),
+        sql_name::quoted(&table),
         escape_literal(probe),
     );
     let outcome = client.simple_query(&statements).await;
@@ -179,5 +179,5 @@ pub(crate) fn uncovered(table: &TableName, columns: &[String]) -> Fault {
         "the row filter of {table} reads {}, outside its replica identity: the application's updates and deletes would fail",
         columns.join(", ")
     ))
-    .with_fix(format!("ALTER TABLE {} REPLICA IDENTITY FULL; or filter by columns of its key", table.quoted()))
+    .with_fix(format!("ALTER TABLE {} REPLICA IDENTITY FULL; or filter by columns of its key", sql_name::quoted(table)))
 }

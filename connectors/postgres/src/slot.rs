@@ -4,6 +4,7 @@
 //! finds no publication at positions before its creation.
 
 use crate::{
+    Config,
     connect::{Server, SqlSession},
     lsn::Lsn,
     refusal::sql_fault,
@@ -28,8 +29,13 @@ pub(crate) fn bounded(name: String) -> String {
     format!("{}_{hash:08x}", name.get(..end).unwrap_or_default())
 }
 
+/// The slot of a source.
+pub(crate) fn name(source: &str, config: &Config) -> String {
+    config.slot.clone().unwrap_or_else(|| default_name(source))
+}
+
 /// The slot of a source where the configuration names none; slots know no dash.
-pub(crate) fn default_name(source: &str) -> String {
+fn default_name(source: &str) -> String {
     bounded(format!("headgate_{}", source.replace('-', "_")))
 }
 

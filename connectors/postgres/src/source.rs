@@ -45,13 +45,8 @@ impl Postgres {
 
     /// The slot's name.
     fn slot(&self) -> String {
-        slot_name(&self.source, &self.config)
+        slot::name(&self.source, &self.config)
     }
-}
-
-/// The slot of a source.
-pub(crate) fn slot_name(source: &str, config: &Config) -> String {
-    config.slot.clone().unwrap_or_else(|| slot::default_name(source))
 }
 
 impl Source for Postgres {

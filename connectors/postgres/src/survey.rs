@@ -5,11 +5,10 @@ use crate::{
     Config,
     connect::{Server, Target},
     facilities::Facilities,
-    publication::TableName,
     refusal::sql_fault,
-    wal_rate,
+    sql_name, wal_rate,
 };
-use headgate_sdk::{Fault, TableFilter};
+use headgate_sdk::{Fault, TableFilter, TableName};
 use postgres_protocol::escape::escape_identifier;
 use std::time::{Duration, Instant};
 
@@ -189,7 +188,7 @@ impl Survey {
             statements.push(format!("GRANT USAGE ON SCHEMA {} TO {role_text};", escape_identifier(schema)));
         }
         let quoted = |table: &SurveyedTable| {
-            TableName { schema: table.schema.clone(), table: table.table.clone() }.quoted()
+            sql_name::quoted(&TableName { schema: table.schema.clone(), table: table.table.clone() })
         };
         for table in &captured {
             statements.push(format!("GRANT SELECT ON {} TO {role_text};", quoted(table)));

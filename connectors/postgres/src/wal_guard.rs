@@ -20,7 +20,6 @@ use crate::{
     bytes::Bytes,
     connect::{Server, SqlSession, Target},
     slot::{self, Slot},
-    source::slot_name,
 };
 use headgate_sdk::{Fault, FaultKind, Vitals};
 use pressure::{Forecast, Level};
@@ -53,7 +52,7 @@ impl WalGuard {
     pub(crate) fn new(source: &str, config: &Config, vitals: Arc<Vitals>) -> Self {
         Self {
             source: source.to_owned(),
-            slot: slot_name(source, config),
+            slot: slot::name(source, config),
             action: config.on_wal_pressure,
             pressure: Pressure::new(config.wal_limit),
             vitals,

@@ -1,8 +1,8 @@
 //! A message as one structured CloudEvent on one line, whichever mode it was published in.
 
-use crate::normalize::encode::percent_decoded;
 use async_nats::{HeaderMap, Message};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use headgate_sdk::percent;
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
@@ -83,7 +83,7 @@ fn binary(message: &Message) -> Result<Vec<u8>, String> {
     for (name, values) in headers.iter() {
         let name = AsRef::<str>::as_ref(name).to_ascii_lowercase();
         let (Some(attribute), Some(value)) = (name.strip_prefix("ce-"), values.first()) else { continue };
-        let text = percent_decoded(value.as_str())
+        let text = percent::decode(value.as_str())
             .ok_or_else(|| format!("its attribute {attribute} is not encoded right"))?;
         let value = match attribute {
             "txindex" => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),

@@ -54,7 +54,7 @@ pub(super) fn literal(kind: &Kind, json: &str) -> Option<String> {
 /// A text as [`Labels`](crate::value::Labels) spell it.
 fn spelled(text: &str) -> String {
     let mut out = vec![b'"'];
-    crate::value::text::escape(text, &mut out);
+    headgate_sdk::json::escape(text, &mut out);
     out.push(b'"');
     String::from_utf8(out).unwrap_or_default()
 }

@@ -116,7 +116,7 @@ impl Charset {
     pub fn write(self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
         match self {
             Self::Utf8 => text::write(raw, out),
-            Self::Single(..) | Self::Multi(..) if text::is_plain(raw) => {
+            Self::Single(..) | Self::Multi(..) if headgate_sdk::json::is_plain(raw) => {
                 out.push(b'"');
                 out.extend_from_slice(raw);
                 out.push(b'"');

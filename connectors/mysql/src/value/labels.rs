@@ -1,6 +1,6 @@
 //! ENUM and SET: the labels of a column, spelled as JSON once.
 
-use super::{LENGTH, text};
+use super::LENGTH;
 use headgate_sdk::Unwritable;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Labels {
         let spell = |text: &str| {
             let mut spelled = Vec::with_capacity(text.len() + 2);
             spelled.push(b'"');
-            text::escape(text, &mut spelled);
+            headgate_sdk::json::escape(text, &mut spelled);
             spelled.push(b'"');
             spelled.into_boxed_slice()
         };

@@ -1,7 +1,7 @@
 //! Whether there is room for a source: slots, WAL senders, ordinary connections.
 
 use super::{Findings, Site, ask};
-use crate::{slot, source::slot_name};
+use crate::slot;
 use headgate_sdk::Finding;
 use postgres_protocol::escape::escape_identifier;
 
@@ -25,7 +25,7 @@ pub(super) async fn look(site: &Site<'_>) -> Findings {
             Ok(numbers)
         })
         .await?;
-    let existing = slot::inspect(site.client, &slot_name(site.source, site.config)).await?;
+    let existing = slot::inspect(site.client, &slot::name(site.source, site.config)).await?;
     let reads = i64::from(existing.as_ref().is_some_and(|slot| slot.active_pid.is_some()));
     let mut findings = Vec::new();
     for (setting, taken, limit, needed, what) in [

@@ -2,8 +2,12 @@
 //! application's own writes.
 
 use super::{Findings, Site, ask};
-use crate::publication::{Plan, Publications, TableName};
+use crate::{
+    publication::{Plan, Publications},
+    sql_name,
+};
 use headgate_sdk::Finding;
+use headgate_sdk::TableName;
 use postgres_protocol::escape::escape_identifier;
 
 /// The options of a publication.
@@ -99,7 +103,7 @@ fn judge(site: &Site<'_>, options: &Options) -> Vec<Finding> {
 
 fn judge_member(options: &Options, member: &Member) -> Vec<Finding> {
     const FAILS: &str = "the application's UPDATE and DELETE on it fail now";
-    let (table, quoted) = (&member.table, member.table.quoted());
+    let (table, quoted) = (&member.table, sql_name::quoted(&member.table));
     let publication = escape_identifier(&options.name);
     let mut findings = Vec::new();
     if options.publishes_changes() && !member.identity {

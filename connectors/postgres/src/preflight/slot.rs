@@ -4,7 +4,6 @@ use super::{Findings, Site, ask, failed};
 use crate::{
     bytes::Bytes,
     slot::{self, Slot},
-    source::slot_name,
 };
 use headgate_sdk::Finding;
 use postgres_protocol::escape::escape_literal;
@@ -13,7 +12,7 @@ use postgres_protocol::escape::escape_literal;
 const MUCH: i64 = 1 << 30;
 
 pub(super) async fn look(site: &Site<'_>) -> Findings {
-    let name = slot_name(site.source, site.config);
+    let name = slot::name(site.source, site.config);
     let mut findings = vec![match slot::inspect(site.client, &name).await? {
         Some(slot) => existing(site, &name, &slot),
         None => Finding::good("slot", format!("{name} will be created")),

@@ -1,7 +1,11 @@
 //! The tables: which are captured, as what, and what of them is not in the log.
 
 use super::{Findings, Site, ask};
-use crate::publication::{Plan, Publications, TableName};
+use crate::{
+    publication::{Plan, Publications},
+    sql_name,
+};
+use headgate_sdk::TableName;
 use headgate_sdk::{Fault, Finding, TableFilter};
 use postgres_protocol::escape::escape_identifier;
 
@@ -82,7 +86,7 @@ fn identities(plan: &Plan, captured: &[&Table]) -> Vec<Finding> {
                 "none that can be used",
                 "its updates and deletes are not captured, for publishing them would make the application's fail",
             )
-            .with_fix(format!("add a primary key, or: ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted())),
+            .with_fix(format!("add a primary key, or: ALTER TABLE {} REPLICA IDENTITY FULL", sql_name::quoted(table))),
         );
     }
     if plan.append.len() > SHOWN {
@@ -166,7 +170,7 @@ fn unreadable(site: &Site<'_>, captured: &[&Table]) -> Vec<Finding> {
         schemas.sort_unstable();
         schemas.dedup();
         let schemas: Vec<String> = schemas.into_iter().map(escape_identifier).collect();
-        let tables: Vec<String> = hidden.iter().map(|table| table.name.quoted()).collect();
+        let tables: Vec<String> = hidden.iter().map(|table| sql_name::quoted(&table.name)).collect();
         findings.push(
             Finding::warning(
                 "SELECT",

@@ -123,7 +123,7 @@ impl Table {
         let relation = Known::new(Shape::resolve(&message, catalog).await?).relation;
         let key = relation.key.iter().filter_map(|&at| columns.get(at));
         let key = key.map(|(name, _, kind)| (escape_identifier(name), kind.clone())).collect();
-        let quoted = format!("{}.{}", escape_identifier(&name.schema), escape_identifier(&name.table));
+        let quoted = crate::sql_name::quoted(name);
         let list: Vec<String> = columns.iter().map(|(name, ..)| escape_identifier(name)).collect();
         Ok(Some(Self {
             oid,

@@ -6,7 +6,7 @@
 //! +42!7;9        the same, but the rows 7 and 9 have to be told again
 //! ```
 
-use crate::{Cell, Relation};
+use crate::{Cell, Relation, percent};
 
 /// Rows that may wait to be told again; a table that would have more of them is read from its beginning.
 const MOST_AGAIN: usize = 32;
@@ -68,7 +68,7 @@ impl Place {
 
 /// The key of a row; from `other` what `row` does not carry. `None` where the table has no key, or the row does not tell all of it.
 pub(super) fn key(relation: &Relation, row: &[Cell<'_>], other: Option<&[Cell<'_>]>) -> Option<Key> {
-    let mut text = Key::new();
+    let mut text = Vec::new();
     for (nth, &column) in relation.key.iter().enumerate() {
         let cell = match row.get(column) {
             Some(Cell::Unavailable) | None => other.and_then(|other| other.get(column)),
@@ -76,49 +76,24 @@ pub(super) fn key(relation: &Relation, row: &[Cell<'_>], other: Option<&[Cell<'_
         };
         let Some(Cell::Value(raw)) = cell else { return None };
         if nth > 0 {
-            text.push(',');
+            text.push(b',');
         }
         encode(raw, &mut text);
     }
-    (!relation.key.is_empty()).then_some(text)
+    if relation.key.is_empty() { None } else { String::from_utf8(text).ok() }
 }
 
 /// Appends a key column's text.
-fn encode(raw: &[u8], out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+fn encode(raw: &[u8], out: &mut Vec<u8>) {
     if raw.is_empty() {
-        out.push_str(EMPTY);
+        out.extend_from_slice(EMPTY.as_bytes());
     }
-    for &byte in raw {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
+    percent::encode(raw, out);
 }
 
 /// The texts of a key's columns, as [`Rows`](super::Rows) has it; `None` where it is not a key of `columns` columns, or not UTF-8.
 pub fn columns(key: &str, columns: usize) -> Option<Vec<String>> {
-    let decode = |part: &str| {
-        if part == EMPTY {
-            return Some(String::new());
-        }
-        let mut bytes = Vec::with_capacity(part.len());
-        let mut rest = part.bytes();
-        while let Some(byte) = rest.next() {
-            if byte == b'%' {
-                let high = char::from(rest.next()?).to_digit(16)?;
-                let low = char::from(rest.next()?).to_digit(16)?;
-                bytes.push(u8::try_from(high * 16 + low).ok()?);
-            } else {
-                bytes.push(byte);
-            }
-        }
-        String::from_utf8(bytes).ok()
-    };
+    let decode = |part: &str| if part == EMPTY { Some(String::new()) } else { percent::decode(part) };
     let parts: Vec<String> = key.split(',').map(decode).collect::<Option<_>>()?;
     (parts.len() == columns).then_some(parts)
 }
@@ -137,9 +112,9 @@ mod tests {
     #[test]
     fn places_read_back() {
         let key = |text: &str| {
-            let mut key = String::new();
+            let mut key = Vec::new();
             encode(text.as_bytes(), &mut key);
-            key
+            String::from_utf8(key).unwrap()
         };
         let mut place = Place::default();
         assert_eq!((text(&place).as_str(), Place::parse("-")), ("-", place.clone()));
