@@ -131,8 +131,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 
 /// Runs a source on a thread and a runtime of its own, which end with it.
 ///
-/// So reader, normalizer and publisher hand over to each other without waking another thread, which on an idle machine would
-/// take longer than what they do with an event.
+/// So reader, normalizer and publisher hand over to each other without waking another thread, and no source waits for a worker
+/// that another one keeps busy.
 fn start_source(
     name: &str,
     running: impl Future<Output = ()> + Send + 'static,
