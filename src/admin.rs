@@ -5,12 +5,12 @@
 
 use crate::{
     status::Registry,
-    telemetry::metrics::{CONTENT_TYPE, Metrics},
+    telemetry::{exposition::Format, metrics::Metrics},
 };
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -82,9 +82,13 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     (status, Json(Readiness { ready: reasons.is_empty(), reasons })).into_response()
 }
 
-async fn scrape(State(shared): State<Shared>) -> Response {
+async fn scrape(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let format = Format::wanted(accepted.filter_map(|value| value.to_str().ok()));
     match shared.metrics.encode(shared.registry.sources()) {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, format.content_type())], format.of_open_metrics(text)).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -179,11 +183,14 @@ mod tests {
         assert!(taken.to_string().starts_with(&format!("cannot listen on {address} for [admin]: ")));
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, registry.clone(), metrics, shutdown.clone()));
-        let get = async |path: &str| {
-            let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        let client = reqwest::Client::new();
+        let get_as = async |path: &str, accept: &str| {
+            let request = client.get(format!("http://{address}{path}")).header("accept", accept);
+            let answer = request.send().await.unwrap();
             let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
             (answer.status().as_u16(), kind, answer.text().await.unwrap())
         };
+        let get = async |path: &str| get_as(path, "*/*").await;
         assert_eq!(get("/livez").await.0, 200);
         let (code, _, body) = get("/readyz").await;
         assert_eq!(code, 503);
@@ -195,7 +202,16 @@ mod tests {
         registry.source("shop").unwrap().set_phase(Phase::Streaming);
         assert_eq!(get("/readyz").await.0, 200);
         let (code, kind, body) = get("/metrics").await;
-        assert_eq!((code, kind.as_str()), (200, CONTENT_TYPE));
+        assert_eq!((code, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
+        assert!(body.contains(
+            "# TYPE headgate_published_total counter\nheadgate_published_total{source=\"shop\"} 0\n"
+        ));
+        let (code, kind, body) =
+            get_as("/metrics", "application/openmetrics-text;version=1.0.0,*/*;q=0.1").await;
+        assert_eq!(
+            (code, kind.as_str()),
+            (200, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        );
         assert!(body.contains("headgate_published_total{source=\"shop\"} 0") && body.ends_with("# EOF\n"));
         let (code, kind, body) = get("/status").await;
         assert_eq!((code, kind.as_str()), (200, "application/json"));

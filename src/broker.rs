@@ -10,7 +10,12 @@ pub mod wire;
 use crate::config::{Auth, Nats};
 use async_nats::{Client, ConnectOptions, Event};
 use serde::{Deserialize, Serialize};
-use std::{hash::BuildHasher as _, time::Duration};
+use std::{
+    error::Error,
+    hash::BuildHasher as _,
+    io,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// How the connection to the broker is, told through a watch channel by its event callback.
@@ -54,6 +59,8 @@ impl ConnectError {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A silent server is asked this often; twice without an answer is a lost connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a connection that cannot be made for the same reason is told again.
+const REMIND: Duration = Duration::from_secs(30);
 /// Longest wait between two tries.
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
@@ -67,6 +74,7 @@ pub async fn connect(
     patience: Patience,
 ) -> Result<(Client, watch::Receiver<Link>), ConnectError> {
     let mut attempt = 0;
+    let mut told: Option<(String, Instant)> = None;
     loop {
         match try_connect(nats, name).await {
             Ok(connection) => return Ok(connection),
@@ -74,7 +82,14 @@ pub async fn connect(
             Err((error, _)) => {
                 attempt += 1;
                 let delay = backoff(attempt).max(Duration::from_millis(100));
-                tracing::warn!(retry_in = ?delay, fix = error.fix, "{error}");
+                // The same reason again and again would bury everything else.
+                let known = told
+                    .as_ref()
+                    .is_some_and(|(reason, at)| *reason == error.reason && at.elapsed() < REMIND);
+                if !known {
+                    tracing::warn!(fix = error.fix, "{error}; trying again until it works");
+                    told = Some((error.reason, Instant::now()));
+                }
                 tokio::time::sleep(delay).await;
             }
         }
@@ -111,6 +126,9 @@ async fn try_connect(
                     "set nats.credentials, nats.user and nats.password, nats.token or nats.nkey to what the server knows"
                 }
                 Kind::Tls => "see [nats.tls]: ca, cert, key, required",
+                _ if refuses_certificate(&error) => {
+                    "give nats.tls.ca the authority that signed the server's certificate; it has to name the host of nats.url (subjectAltName), and be no authority's own, as `openssl req -x509` makes them (basicConstraints=CA:FALSE)"
+                }
                 _ => "start the server, or correct nats.url",
             };
             return Err(failed(error.to_string(), fix, true));
@@ -123,6 +141,21 @@ async fn try_connect(
     // The event of the first connection comes by a task of its own; whoever gets the link should find it connected.
     let _ = tokio::time::timeout(Duration::from_secs(1), link.wait_for(|link| link.connected)).await;
     Ok((client, link))
+}
+
+/// Whether the server's certificate is what the connection failed for.
+fn refuses_certificate(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if inner
+            .is_some_and(|inner| matches!(inner.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn options(nats: &Nats, auth: &Auth, name: &str) -> Result<ConnectOptions, String> {

@@ -6,7 +6,10 @@ use headgate::{
     cli::{Cli, Exit, Failure},
     telemetry,
 };
-use std::process::ExitCode;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
 
 /// For webhooks and the admin listener; each source that reads a log has a thread of its own.
 const WORKERS: usize = 2;
@@ -28,7 +31,10 @@ fn main() -> ExitCode {
             Ok(runtime) => runtime,
             Err(error) => return Failure::internal(format!("cannot start: {error}")).report(),
         };
-    let done = runtime.block_on(cli.execute());
+    // What panicked has said so on standard error; the exit code is that of every other defect.
+    let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(cli.execute()))).unwrap_or_else(|_| {
+        Err(Failure::internal("this is a defect of Headgate: please report the lines above"))
+    });
     // A task that hangs (a blocked reader of standard input) must not hold the process up.
     runtime.shutdown_background();
     match done {

@@ -18,6 +18,7 @@ mod stream;
 mod window;
 
 pub use checkpoint::{CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
+pub(crate) use claim_check::object;
 pub use publisher::{Durable, Identity, Publisher};
 pub use release::release;
 pub use stream::{End, SourceStream, findings, stream_name};

@@ -3,6 +3,7 @@
 //! Logs go to standard error, so that standard output stays a command's own. They are quiet by default: the gateway's
 //! own news, and nothing of its libraries but what is wrong.
 
+pub mod exposition;
 pub mod metrics;
 
 use std::io::IsTerminal as _;

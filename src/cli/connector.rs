@@ -24,8 +24,10 @@ pub(super) async fn check(name: &str, source: &Source) -> Vec<Finding> {
 pub(super) async fn drop_source(name: &str, source: &Source) -> Result<Vec<String>, Fault> {
     match &source.connector {
         Connector::Postgres(config) => headgate_postgres::drop_source(name, config).await,
-        // A reader of a binary log leaves nothing behind on the server.
-        Connector::MySql(_) => Ok(Vec::new()),
+        Connector::MySql(config) => {
+            headgate_mysql::drop_source(name, config).await?;
+            Ok(Vec::new())
+        }
         Connector::Webhook(_) => Ok(Vec::new()),
     }
 }

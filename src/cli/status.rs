@@ -31,29 +31,33 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) async fn execute(self, config: &Config) -> Result<(), Failure> {
-        let address = config.admin.listen;
-        let away = |error: reqwest::Error| {
-            let why = if error.is_timeout() { "it does not answer" } else { "nothing answers" };
-            Failure::unavailable(format!(
-                "no headgate is running with this configuration: {why} on {address}"
-            ))
-            .with_fix("headgate run, or look at admin.listen")
-        };
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(|error| Failure::internal(error.to_string()))?;
-        let answer = client.get(format!("http://{address}/status")).send().await.map_err(away)?;
-        let text = answer.error_for_status().map_err(away)?.text().await.map_err(away)?;
-        let report: Report = serde_json::from_str(&text).map_err(|_| {
-            Failure::unavailable(format!("what listens on {address} is not a headgate of this version"))
-        })?;
+        let (text, report) = fetch(config).await?;
         if self.json {
             return print(format!("{text}\n").as_bytes());
         }
         print(table(&report, Paint::detect()).as_bytes())
     }
+}
+
+/// The running gateway's report, as text too.
+pub(super) async fn fetch(config: &Config) -> Result<(String, Report), Failure> {
+    let address = config.admin.listen;
+    let away = |error: reqwest::Error| {
+        let why = if error.is_timeout() { "it does not answer" } else { "nothing answers" };
+        Failure::unavailable(format!("no headgate is running with this configuration: {why} on {address}"))
+            .with_fix("headgate run, or look at admin.listen")
+    };
+    let client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .no_proxy()
+        .build()
+        .map_err(|error| Failure::internal(error.to_string()))?;
+    let answer = client.get(format!("http://{address}/status")).send().await.map_err(away)?;
+    let text = answer.error_for_status().map_err(away)?.text().await.map_err(away)?;
+    let report = serde_json::from_str(&text).map_err(|_| {
+        Failure::unavailable(format!("what listens on {address} is not a headgate of this version"))
+    })?;
+    Ok((text, report))
 }
 
 fn table(report: &Report, paint: Paint) -> String {

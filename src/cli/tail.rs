@@ -7,7 +7,7 @@
 //! Each message is shown once, also across restarts of the broker. When the reader of standard output goes away
 //! (`| head`), the command ends with success.
 
-mod event;
+pub(super) mod event;
 mod follow;
 mod line;
 mod selection;
@@ -26,6 +26,7 @@ use clap::Args;
 use event::Structured;
 use line::Lines;
 use selection::{From, Selection};
+use std::{io::Write as _, time::Duration};
 use tokio::sync::mpsc;
 
 /// Messages that may wait to be shown.
@@ -58,10 +59,35 @@ pub(super) struct Tail {
     json: bool,
 }
 
+/// Ends when nobody reads standard output any more (`| head`), which a write would tell only with the next event.
+async fn reader_gone() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    const LOOK: Duration = Duration::from_millis(250);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let out = std::io::stdout();
+        let mut out = [PollFd::new(&out, PollFlags::empty())];
+        if poll(&mut out, Some(&Timespec::default())).is_ok()
+            && out[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+        {
+            return;
+        }
+    }
+}
+
 impl Tail {
     pub(super) async fn execute(self, config: Config) -> Result<(), Failure> {
         if self.count == Some(0) {
             return Ok(());
+        }
+        if let Some(source) = self.pattern.source().filter(|source| !config.sources.contains_key(*source)) {
+            let known: Vec<&str> = config.sources.keys().map(String::as_str).collect();
+            // Where even standard error is gone, the events are what counts.
+            let _ = writeln!(
+                std::io::stderr(),
+                "headgate: the configuration has no source {source}; known: {}. Waiting for its events",
+                known.join(", ")
+            );
         }
         let name = format!("{} tail", config.gateway.name);
         let (client, link) = broker::connect(&config.nats, &name, Patience::Once)
@@ -76,7 +102,11 @@ impl Tail {
         let mut out = Vec::new();
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(WAITING).min(WAITING);
-            if messages.recv_many(&mut gathered, most).await == 0 {
+            let received = tokio::select! {
+                received = messages.recv_many(&mut gathered, most) => received,
+                () = reader_gone() => return Ok(()),
+            };
+            if received == 0 {
                 break;
             }
             for message in gathered.drain(..) {
@@ -87,7 +117,8 @@ impl Tail {
                     }
                     Ok(event) => out.extend_from_slice(lines.show(&message, &event).as_bytes()),
                     Err(why) => {
-                        eprintln!("headgate: {}: not a CloudEvent: {why}", line::safe(&message.subject, 200));
+                        let subject = line::safe(&message.subject, 200);
+                        let _ = writeln!(std::io::stderr(), "headgate: {subject}: not a CloudEvent: {why}");
                         continue;
                     }
                 }

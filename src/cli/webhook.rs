@@ -1,6 +1,7 @@
 //! `headgate webhook`: the providers that are known, a signed test delivery, making a webhook, what was missed, dead letters published again.
 
 mod access;
+mod arrived;
 mod bookmark;
 mod list;
 mod reconcile;
@@ -13,7 +14,7 @@ mod show;
 use super::{Failure, load};
 use crate::config::{Config, Connector, Webhook as Settings};
 use clap::Subcommand;
-use headgate_webhook::{Catalog, Provider};
+use headgate_webhook::{Catalog, Provider, Registration};
 use std::path::Path;
 
 /// The subcommands.
@@ -37,7 +38,7 @@ impl Webhook {
     pub(super) async fn execute(self, file: &Path) -> Result<(), Failure> {
         match self {
             Self::List(command) => command.execute(&catalog(file)?),
-            Self::Show(command) => command.execute(&catalog(file)?),
+            Self::Show(command) => command.execute(&catalog(file)?, config(file).as_ref()),
             Self::Send(command) => command.execute(&load(file)?).await,
             Self::Register(command) => command.execute(file).await,
             Self::Reconcile(command) => command.execute(&load(file)?).await,
@@ -48,7 +49,7 @@ impl Webhook {
 
 /// All providers: those of this release, and those of the configuration's `providers_dir` where there is a sound one.
 fn catalog(file: &Path) -> Result<Catalog, Failure> {
-    let directory = super::read(file).ok().and_then(|config| config.http.providers_dir);
+    let directory = config(file).and_then(|config| config.http.providers_dir);
     let mut catalog = Catalog::builtin().map_err(|error| Failure::internal(error.to_string()))?;
     if let Some(directory) = directory {
         catalog.add_dir(&directory).map_err(|error| Failure::usage(error.to_string()))?;
@@ -56,10 +57,18 @@ fn catalog(file: &Path) -> Result<Catalog, Failure> {
     Ok(catalog)
 }
 
+/// The configuration, where there is a sound one; secrets may still be missing.
+fn config(file: &Path) -> Option<Config> {
+    secret_file::load(file, "").ok().map(|(config, _)| config)
+}
+
 /// What the gateway can do by a provider's API.
 fn abilities(provider: &Provider) -> Vec<&'static str> {
     let Some(service) = provider.service() else { return Vec::new() };
-    if service.reconcile.is_empty() { vec!["register"] } else { vec!["register", "reconcile"] }
+    let mut abilities = Vec::new();
+    abilities.extend((service.register != Registration::Hand).then_some("register"));
+    abilities.extend((!service.reconcile.is_empty()).then_some("reconcile"));
+    abilities
 }
 
 /// A webhook source of the configuration.

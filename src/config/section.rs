@@ -7,7 +7,7 @@ use super::{error::Problem, expand::expand, nearest::nearest, units};
 use headgate_webhook::IpNet;
 use std::{
     cell::RefCell,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     path::{Path, PathBuf},
     time::Duration,
@@ -258,7 +258,7 @@ impl<'r, 't> Section<'r, 't> {
         match (self.reader.files)(&self.name(key), &file) {
             Ok(secret) => Some(secret),
             Err(what) => {
-                let hint = "put the secret there; `headgate webhook register` does, where it knows the provider's API";
+                let hint = "put the secret there; `headgate webhook register` does where it can, and says what belongs there where not";
                 self.problem(key, format!("the file {what}"), (key == "secret").then(|| hint.to_owned()));
                 None
             }
@@ -368,10 +368,14 @@ impl<'r, 't> Section<'r, 't> {
         networks
     }
 
-    /// An address to listen on.
+    /// An address to listen on. Names would be looked up, and mean something else tomorrow, save for `localhost`.
     pub(super) fn address(&self, key: &'static str) -> Option<SocketAddr> {
         const EXPECTED: &str = "an address like \"127.0.0.1:8080\"";
-        self.parsed(key, self.get(key)?.get_ref(), EXPECTED, |text| text.parse().ok(), Variables::Allowed)
+        let parse = |text: &str| match text.strip_prefix("localhost:") {
+            Some(port) => port.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            None => text.parse().ok(),
+        };
+        self.parsed(key, self.get(key)?.get_ref(), EXPECTED, parse, Variables::Allowed)
     }
 
     /// One of a few words.

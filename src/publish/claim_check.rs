@@ -8,12 +8,22 @@
 use crate::event::Event;
 use async_nats::jetstream::{
     Context,
-    object_store::{Config, ObjectStore},
+    object_store::{Config, ObjectMetadata, ObjectStore},
     stream::StorageType,
 };
 use bytes::Bytes;
 use headgate_sdk::Fault;
 use sha2::{Digest, Sha256};
+
+/// An object in chunks that a broker with this payload limit takes: those of 128 KiB, as usual, or smaller ones.
+pub(crate) fn object(name: &str, max_payload: usize) -> ObjectMetadata {
+    const USUAL: usize = 128 << 10;
+    ObjectMetadata {
+        name: name.to_owned(),
+        chunk_size: Some(max_payload.clamp(1, USUAL)),
+        ..ObjectMetadata::default()
+    }
+}
 
 /// Stores large data of one source.
 #[derive(Clone, Debug)]
@@ -52,7 +62,8 @@ impl ClaimCheck {
                 .with_cause(error)
         };
         let store = self.open().await.map_err(unstored)?;
-        store.put(name.as_str(), &mut data.as_ref()).await.map_err(|error| unstored(error.into()))?;
+        let object = object(&name, self.context.client().server_info().max_payload);
+        store.put(object, &mut data.as_ref()).await.map_err(|error| unstored(error.into()))?;
         let mut digest = String::with_capacity(72);
         digest.push_str("sha-256:");
         for byte in Sha256::digest(&data) {

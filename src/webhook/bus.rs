@@ -5,6 +5,7 @@ use super::message::Message;
 use crate::{
     broker::{self, Link, Patience},
     config::{Nats, Stream},
+    publish,
 };
 use async_nats::jetstream::{
     self, ErrorCode,
@@ -117,7 +118,8 @@ impl Bus {
             }
         };
         let mut content = data;
-        store.put(name.as_str(), &mut content).await.map_err(|error| unstored(error.into()))?;
+        let object = publish::object(&name, self.context.client().server_info().max_payload);
+        store.put(object, &mut content).await.map_err(|error| unstored(error.into()))?;
         let mut digest = "sha-256:".to_owned();
         for byte in Sha256::digest(data) {
             let _ = write!(digest, "{byte:02x}");

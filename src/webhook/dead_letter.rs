@@ -63,11 +63,15 @@ pub(crate) struct Replayed {
     pub(crate) without_content: usize,
 }
 
-/// Publishes a source's dead letters again. They stay where they are.
+/// Publishes a source's dead letters again, or the one of a delivery. They stay where they are.
 ///
 /// # Errors
 /// The broker does not answer, or refuses one again; those before it are published.
-pub(crate) async fn replay(context: &Context, source: &str) -> Result<Replayed, Fault> {
+pub(crate) async fn replay(
+    context: &Context,
+    source: &str,
+    delivery: Option<&str>,
+) -> Result<Replayed, Fault> {
     #[derive(Deserialize)]
     struct Kept<'a> {
         #[serde(borrow)]
@@ -92,6 +96,9 @@ pub(crate) async fn replay(context: &Context, source: &str) -> Result<Replayed, 
         let letter = letter.map_err(|error| unreadable(error.into()))?;
         left -= 1;
         let Ok(Kept { data }) = serde_json::from_slice::<Kept<'_>>(&letter.payload) else { continue };
+        if delivery.is_some_and(|wanted| wanted != data.delivery) {
+            continue;
+        }
         let Some(content) = data.content else {
             replayed.without_content += 1;
             continue;
@@ -105,7 +112,13 @@ pub(crate) async fn replay(context: &Context, source: &str) -> Result<Replayed, 
             data: (0, 0),
         };
         let publish = PublishMessage::build().payload(message.payload.clone()).headers(message.headers());
-        let refused = |error: async_nats::Error| failed("a dead letter was not published", error);
+        let refused = |error: async_nats::Error| {
+            Fault::transient(format!("the dead letter of delivery {} was not published", message.id))
+                .with_cause(error)
+                .with_fix(
+                    "mend what keeps it out (EVENTS_dlq says the reason), or replay others by --delivery",
+                )
+        };
         let ack = context.send_publish(message.subject.clone(), publish).await;
         let ack = ack.map_err(|error| refused(error.into()))?.await.map_err(|error| refused(error.into()))?;
         if ack.duplicate {

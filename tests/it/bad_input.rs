@@ -203,8 +203,7 @@ async fn table_altered_and_dropped_under_load() {
 }
 
 /// Larger than the broker takes: the data goes to the object store, and the event says where it is and what it is.
-async fn too_large_for_the_broker(nats_lines: &str) {
-    let shop = Shop::open().await;
+async fn too_large_for_the_broker(shop: Shop, nats_lines: &str) {
     let mut gateway = shop.gateway_with(&shop.settings_with(nats_lines)).await;
     let id = "7d444840-9dc0-11d1-b245-5ffdce74fad2";
     let insert = format!(
@@ -242,17 +241,24 @@ async fn too_large_for_the_broker(nats_lines: &str) {
 
 #[tokio::test]
 async fn row_too_large_for_the_broker() {
-    too_large_for_the_broker("").await;
+    too_large_for_the_broker(Shop::open().await, "").await;
 }
 
 #[tokio::test]
 async fn row_too_large_for_the_broker_in_binary_mode() {
-    too_large_for_the_broker("mode = \"binary\"\n").await;
+    too_large_for_the_broker(Shop::open().await, "mode = \"binary\"\n").await;
 }
 
 #[tokio::test]
 async fn row_too_large_for_the_broker_in_atomic_mode() {
-    too_large_for_the_broker("publish = \"atomic\"\n").await;
+    too_large_for_the_broker(Shop::open().await, "publish = \"atomic\"\n").await;
+}
+
+/// One that takes less than an object's usual chunk.
+#[tokio::test]
+async fn row_too_large_for_a_broker_that_takes_little() {
+    let nats = Nats::with("max_payload: 65536").await;
+    too_large_for_the_broker(Shop::with(Version::Pg15, nats).await, "").await;
 }
 
 /// Larger than all the memory that a source may take, behind smaller ones of its transaction, which hold some of it.

@@ -2,7 +2,7 @@
 
 use crate::support::{
     database, eventually,
-    gateway::Gateway,
+    gateway::{Gateway, Settings},
     nats::Nats,
     oracle,
     postgres::{Postgres, Version},
@@ -40,6 +40,33 @@ async fn tells_of_a_gap(shop: &Shop, gateway: &mut Gateway) {
     let events = stream::read(&shop.nats, STREAM).await;
     assert_eq!(gaps(&events), [events.len() - 1], "one gap event, at the end");
     assert_eq!(oracle::malformed(&events), Vec::<String>::new());
+}
+
+/// An empty broker cannot prove that something is missing in it. What can be known is said, and the source goes on.
+#[tokio::test]
+async fn another_broker_is_told_of_in_the_log() {
+    const BEFORE: &str = "the slot was there before the stream began";
+    let shop = Shop::open().await;
+    let mut gateway = shop.gateway().await;
+    gateway.is_ready().await;
+    assert_eq!(gateway.terminate(), Some(0));
+    assert!(!gateway.log().contains(BEFORE), "the slot is this run's own");
+    let another = Nats::start().await;
+    let settings = Settings { nats: another.urls(), ..shop.settings() };
+    let mut gateway = Gateway::start(&settings).await;
+    shop.postgres.slot_is_active(SLOT).await;
+    shop.postgres.execute("INSERT INTO scratch VALUES (1)").await;
+    eventually("the event", Duration::from_secs(30), || async {
+        let events = stream::read(&another, STREAM).await;
+        if events.iter().any(|event| event.data.op == "created") {
+            Ok(())
+        } else {
+            Err(format!("{events:?}"))
+        }
+    })
+    .await;
+    assert!(gateway.log().contains(BEFORE), "{}", gateway.log());
+    assert_eq!(gateway.terminate(), Some(0));
 }
 
 fn gaps(events: &[Event]) -> Vec<usize> {

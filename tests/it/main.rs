@@ -19,6 +19,8 @@ mod mysql_setup;
 mod mysql_snapshots;
 mod neighbours;
 mod provider_apis;
+mod provider_states;
+mod reconciliation;
 mod schemas;
 mod shaping;
 mod snapshots;

@@ -244,6 +244,8 @@ async fn check_tells_whether_a_gateway_reads_already() {
     let mut gateway = shop.gateway().await;
     let found = check(&gateway);
     assert!(found["reader's id"].1["what"].as_str().unwrap().contains("a gateway is reading"), "{found:?}");
+    let refused = gateway.command().args(["source", "drop", "shop", "--yes"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(78), "it would go on and remember its place again: {refused:?}");
     gateway.kill9();
     shop.server.execute(&["REVOKE REPLICATION CLIENT ON *.* FROM cdc"]).await;
     let output = gateway.command().args(["check", "--json"]).output().unwrap();

@@ -376,7 +376,9 @@ async fn a_sample_is_sent_and_dead_letters_are_published_again() {
     .await;
     config.max_message_size = -1;
     jetstream.update_stream(&config).await.unwrap();
-    let (code, text) = run(&["replay", "gh"]).await;
+    let (code, text) = run(&["replay", "gh", "--delivery", "another"]).await;
+    assert!(code == Some(64) && text.contains("no dead letter of another"), "{text}");
+    let (code, text) = run(&["replay", "gh", "--delivery", "too-large"]).await;
     assert!(code == Some(0) && text.contains("published 1"), "{text}");
     let (_, text) = run(&["replay", "gh"]).await;
     assert!(text.contains("published 0, already there 1"), "{text}");

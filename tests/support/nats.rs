@@ -31,8 +31,17 @@ impl Nats {
         Self::cluster(1).await
     }
 
+    /// A single server with more lines of configuration.
+    pub(crate) async fn with(lines: &str) -> Self {
+        Self::configured(1, lines).await
+    }
+
     /// A cluster of `size` servers, once it has a leader.
     pub(crate) async fn cluster(size: usize) -> Self {
+        Self::configured(size, "").await
+    }
+
+    async fn configured(size: usize, lines: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("headgate-nats-").tempdir().unwrap();
         let nodes: Vec<Node> = (0..size)
             .map(|n| Node { name: format!("n{n}"), port: Port::free(), routes: Port::free(), process: None })
@@ -41,7 +50,7 @@ impl Nats {
             nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.routes.number())).collect();
         for node in &nodes {
             let mut text = format!(
-                "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{store}\" }}\n",
+                "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{store}\" }}\n{lines}\n",
                 name = node.name,
                 port = node.port.number(),
                 store = dir.path().join(&node.name).display(),

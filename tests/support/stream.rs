@@ -116,6 +116,21 @@ pub(crate) async fn read(nats: &Nats, stream: &str) -> Vec<Event> {
     events
 }
 
+/// The data of everything that a stream holds now, as JSON; of structured events.
+pub(crate) async fn read_data(nats: &Nats, stream: &str) -> Vec<serde_json::Value> {
+    let jetstream = nats.jetstream().await;
+    let count = jetstream.get_stream(stream).await.unwrap().cached_info().state.messages;
+    let mut messages = messages(&jetstream, stream, 0).await.unwrap();
+    let mut data = Vec::new();
+    for _ in 0..count {
+        let message =
+            tokio::time::timeout(Duration::from_secs(10), messages.next()).await.expect("the next message");
+        let event: serde_json::Value = serde_json::from_slice(&message.unwrap().unwrap().payload).unwrap();
+        data.push(event["data"].clone());
+    }
+    data
+}
+
 async fn messages(
     jetstream: &jetstream::Context,
     stream: &str,

@@ -42,6 +42,16 @@ pub(crate) struct World {
     pub(crate) life: i64,
     /// Shopify's subscriptions.
     pub(crate) subscriptions: Vec<Value>,
+    /// Slack's messages by channel, oldest first, those of threads among them.
+    pub(crate) messages: HashMap<String, Vec<Value>>,
+    /// The manifest of Slack's app.
+    pub(crate) manifest: Value,
+    /// Salesforce's records, deleted ones too.
+    pub(crate) records: Vec<Value>,
+    /// What Salesforce's last query found.
+    found: Vec<Value>,
+    /// Whether Salesforce's calls of the day are spent.
+    pub(crate) spent: bool,
     /// Where pages of a log were asked for from.
     pub(crate) asked: Vec<String>,
 }
@@ -75,6 +85,16 @@ impl Vendors {
             .route("/api/v2/webhooks", get(zendesk_hooks).post(zendesk_make))
             .route("/api/v2/webhooks/{id}/signing_secret", get(zendesk_secret))
             .route("/graphql.json", post(shopify))
+            .route("/auth.test", post(slack_who))
+            .route("/users.conversations", get(slack_joined))
+            .route("/conversations.history", get(slack_history))
+            .route("/conversations.replies", get(slack_replies))
+            .route("/apps.manifest.export", post(slack_export))
+            .route("/apps.manifest.update", post(slack_update))
+            .route("/services/data/v65.0/sobjects/Account/describe", get(salesforce_describe))
+            .route("/services/data/v65.0/queryAll", get(salesforce_query))
+            .route("/services/data/v65.0/query/{at}", get(salesforce_more))
+            .route("/services/data/v65.0/composite/sobjects/Account", post(salesforce_records))
             .with_state(world.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -421,4 +441,216 @@ async fn shopify(State(world): State<Shared>, headers: HeaderMap, Json(call): Js
     };
     Json(json!({"data": {"webhookSubscriptionCreate": {"webhookSubscription": made, "userErrors": errors}}}))
         .into_response()
+}
+
+// Slack: https://docs.slack.dev/reference/methods
+
+/// Slack's errors come with status 200, but the one for too many calls.
+fn slack_refusal(world: &Shared, headers: &HeaderMap) -> Option<Response> {
+    let refused = refusal(world, headers, |message| json!({"ok": false, "error": message}))?;
+    if refused.status() == StatusCode::TOO_MANY_REQUESTS {
+        return Some(refused);
+    }
+    Some(Json(json!({"ok": false, "error": "token_expired"})).into_response())
+}
+
+/// Two on a page, and a cursor to the rest.
+fn slack_page(all: &[Value], query: &HashMap<String, String>, name: &str) -> Response {
+    let from: usize = query.get("cursor").map_or(0, |cursor| cursor.trim_end_matches('=').parse().unwrap());
+    let page: Vec<&Value> = all.iter().skip(from).take(2).collect();
+    let more = from + 2 < all.len();
+    let next = if more { format!("{}=", from + 2) } else { String::new() };
+    Json(json!({"ok": true, name: page, "has_more": more, "response_metadata": {"next_cursor": next}}))
+        .into_response()
+}
+
+async fn slack_who(State(world): State<Shared>, headers: HeaderMap) -> Response {
+    slack_refusal(&world, &headers)
+        .unwrap_or_else(|| Json(json!({"ok": true, "team_id": "T1", "user_id": "U1"})).into_response())
+}
+
+async fn slack_joined(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    slack_refusal(&world, &headers).unwrap_or_else(|| {
+        let channels: Vec<Value> = ["C1", "C2", "C3"].map(|id| json!({"id": id, "is_member": true})).to_vec();
+        slack_page(&channels, &query, "channels")
+    })
+}
+
+fn slack_within(message: &Value, query: &HashMap<String, String>) -> bool {
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    let ts = number(message["ts"].as_str().unwrap());
+    (number(&query["oldest"])..=number(&query["latest"])).contains(&ts)
+}
+
+/// Newest first, without the replies of threads.
+async fn slack_history(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    if let Some(refused) = slack_refusal(&world, &headers) {
+        return refused;
+    }
+    let mut world = world.lock().unwrap();
+    world.asked.push(format!("{} {}", query["channel"], query.get("cursor").map_or("", String::as_str)));
+    let Some(messages) = world.messages.get(&query["channel"]) else {
+        return Json(json!({"ok": false, "error": "channel_not_found"})).into_response();
+    };
+    let is_reply = |message: &Value| message.get("thread_ts").is_some_and(|thread| *thread != message["ts"]);
+    let mut found: Vec<Value> = messages
+        .iter()
+        .filter(|message| !is_reply(message) && slack_within(message, &query))
+        .cloned()
+        .collect();
+    found.reverse();
+    slack_page(&found, &query, "messages")
+}
+
+/// The thread's first message, then its replies, oldest first.
+async fn slack_replies(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    if let Some(refused) = slack_refusal(&world, &headers) {
+        return refused;
+    }
+    let world = world.lock().unwrap();
+    let found: Vec<Value> = world.messages[&query["channel"]]
+        .iter()
+        .filter(|message| message["thread_ts"] == query["ts"])
+        .filter(|message| message["ts"] == query["ts"] || slack_within(message, &query))
+        .cloned()
+        .collect();
+    slack_page(&found, &query, "messages")
+}
+
+async fn slack_export(State(world): State<Shared>, headers: HeaderMap, Json(call): Json<Value>) -> Response {
+    slack_refusal(&world, &headers).unwrap_or_else(|| {
+        assert_eq!(call["app_id"], "A1");
+        Json(json!({"ok": true, "manifest": world.lock().unwrap().manifest})).into_response()
+    })
+}
+
+async fn slack_update(State(world): State<Shared>, headers: HeaderMap, Json(call): Json<Value>) -> Response {
+    slack_refusal(&world, &headers).unwrap_or_else(|| {
+        assert_eq!(call["app_id"], "A1");
+        let manifest: Value = serde_json::from_str(call["manifest"].as_str().unwrap()).unwrap();
+        if manifest["oauth_config"]["scopes"]["bot"].as_array().is_none_or(Vec::is_empty) {
+            let pointer = "/oauth_config/scopes";
+            let errors = json!([{"message": "Missing scopes for the events", "pointer": pointer}]);
+            return Json(json!({"ok": false, "error": "invalid_manifest", "errors": errors})).into_response();
+        }
+        world.lock().unwrap().manifest = manifest;
+        Json(json!({"ok": true, "app_id": "A1", "permissions_updated": false})).into_response()
+    })
+}
+
+// Salesforce: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/
+
+fn salesforce_error(message: &str) -> Value {
+    json!([{"message": format!("Session expired or invalid: {message}"), "errorCode": "INVALID_SESSION_ID"}])
+}
+
+async fn salesforce_describe(State(world): State<Shared>, headers: HeaderMap) -> Response {
+    refusal(&world, &headers, salesforce_error).unwrap_or_else(|| {
+        if world.lock().unwrap().spent {
+            let error =
+                json!([{"message": "TotalRequests Limit exceeded.", "errorCode": "REQUEST_LIMIT_EXCEEDED"}]);
+            return (StatusCode::FORBIDDEN, Json(error)).into_response();
+        }
+        let types = [
+            ("Id", "id"),
+            ("IsDeleted", "boolean"),
+            ("Name", "string"),
+            ("BillingAddress", "address"),
+            ("Employees", "int"),
+            ("LastModifiedDate", "datetime"),
+            ("SystemModstamp", "datetime"),
+        ];
+        let fields = types.map(|(name, kind)| json!({"name": name, "type": kind, "picklistValues": []}));
+        Json(json!({"name": "Account", "fields": fields})).into_response()
+    })
+}
+
+/// Two on a page, in order, deleted ones too.
+async fn salesforce_query(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    if let Some(refused) = refusal(&world, &headers, salesforce_error) {
+        return refused;
+    }
+    let query = &query["q"];
+    let head = "SELECT Id, SystemModstamp, IsDeleted FROM Account WHERE SystemModstamp >= ";
+    let rest = query.strip_prefix(head).unwrap_or_else(|| panic!("{query}"));
+    let (from, rest) = rest.split_once(" AND SystemModstamp < ").unwrap();
+    let until = rest.strip_suffix(" ORDER BY SystemModstamp, Id").unwrap();
+    let at = |text: &str| -> jiff::Timestamp { text.replace("+0000", "Z").parse().unwrap() };
+    let mut world = world.lock().unwrap();
+    world.asked.push(from.to_owned());
+    let mut found: Vec<Value> = world
+        .records
+        .iter()
+        .filter(|record| (at(from)..at(until)).contains(&at(record["SystemModstamp"].as_str().unwrap())))
+        .cloned()
+        .collect();
+    found.sort_by_key(|record| (record["SystemModstamp"].to_string(), record["Id"].to_string()));
+    world.found = found;
+    salesforce_page(&world.found, 0)
+}
+
+fn salesforce_page(found: &[Value], from: usize) -> Response {
+    let row = |record: &Value| {
+        json!({"attributes": {"type": "Account"}, "Id": record["Id"], "SystemModstamp": record["SystemModstamp"],
+            "IsDeleted": record["IsDeleted"]})
+    };
+    let page: Vec<Value> = found.iter().skip(from).take(2).map(row).collect();
+    let mut answer = json!({"totalSize": found.len(), "done": from + 2 >= found.len(), "records": page});
+    if from + 2 < found.len() {
+        answer["nextRecordsUrl"] =
+            json!(format!("/services/data/v65.0/query/01g000000000001AAA-{}", from + 2));
+    }
+    Json(answer).into_response()
+}
+
+async fn salesforce_more(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    Path(at): Path<String>,
+) -> Response {
+    refusal(&world, &headers, salesforce_error).unwrap_or_else(|| {
+        let (_, from) = at.split_once('-').unwrap();
+        salesforce_page(&world.lock().unwrap().found, from.parse().unwrap())
+    })
+}
+
+/// What was deleted is null.
+async fn salesforce_records(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    Json(wanted): Json<Value>,
+) -> Response {
+    if let Some(refused) = refusal(&world, &headers, salesforce_error) {
+        return refused;
+    }
+    let world = world.lock().unwrap();
+    let fields: Vec<&str> = wanted["fields"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(!fields.contains(&"BillingAddress"), "{fields:?}");
+    let one = |id: &Value| {
+        let known = |record: &&Value| record["Id"] == *id && record["IsDeleted"] == json!(false);
+        let Some(record) = world.records.iter().find(known) else { return Value::Null };
+        let mut answer = json!({"attributes": {"type": "Account"}});
+        for field in &fields {
+            answer[*field] = record[*field].clone();
+        }
+        answer
+    };
+    let records: Vec<Value> = wanted["ids"].as_array().unwrap().iter().map(one).collect();
+    Json(records).into_response()
 }

@@ -264,6 +264,10 @@ impl Target {
                 Fault::definite(format!("{doing}: the server has no TLS"))
                     .with_fix("give the server a certificate (ssl_cert, ssl_key), or, on a network that you trust, set ssl-mode=preferred in the url")
             }
+            Error::Io(mysql_async::IoError::Io(io)) if unanswered(&io) => {
+                Fault::transient(format!("{doing}: {}", innermost(&io)))
+                    .with_fix("check host and port in the url, that the server runs and listens there (bind_address, port), and that no firewall is in between")
+            }
             error => match certificate_error(&error) {
                 // It may be renewed, or another server may come back behind the address: tried again.
                 Some(found) => Fault::transient(format!("{doing}: the server's certificate does not prove who it is"))
@@ -273,6 +277,16 @@ impl Target {
             },
         }
     }
+}
+
+/// Whether the network failed, or what listens there says nothing that a MySQL server says, rather than TLS.
+fn unanswered(error: &std::io::Error) -> bool {
+    !error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// The error without those that only repeat it.
+fn innermost(error: &std::io::Error) -> String {
+    error.get_ref().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// What rustls finds wrong with a server's certificate, if that is the error.
@@ -334,11 +348,15 @@ pub(crate) fn sql_fault(error: Error, doing: impl Into<String>) -> Fault {
     };
     match refusal.code {
         // Access denied: for the user, to a database, for lack of a privilege.
-        1044 | 1045 | 1142 | 1143 | 1227 | 1698 => Fault::definite(doing)
+        1045 => Fault::definite(doing)
+            .with_fix("check user and password in the url; to set it: ALTER USER … IDENTIFIED BY '…', for the host that the message names")
+            .with_cause(refusal),
+        1044 | 1142 | 1143 | 1227 | 1698 => Fault::definite(doing)
             .with_fix("see that user and password of the url are right, and: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the user; GRANT SELECT on the captured tables")
             .with_cause(refusal),
-        // Unknown database; the account is locked or its password expired.
-        1049 | 1820 | 1862 | 3118 => Fault::definite(doing).with_cause(refusal),
+        1049 => Fault::definite(doing).with_fix("check the database in the url").with_cause(refusal),
+        // The account is locked or its password expired.
+        1820 | 1862 | 3118 => Fault::definite(doing).with_cause(refusal),
         _ => Fault::transient(doing).with_cause(refusal),
     }
 }

@@ -211,9 +211,7 @@ impl Watch {
         }
         match self.publications.carry_out(client, &plan, &self.user, &self.database).await {
             Ok(()) => {
-                for change in &plan.changes {
-                    tracing::info!(source = self.source, change, "publications changed");
-                }
+                plan.tell(&self.source);
                 self.tell_captured(&plan);
                 Ok(None)
             }

@@ -57,6 +57,23 @@ pub(crate) struct Plan {
     pub(crate) orphans: Vec<String>,
 }
 
+impl Plan {
+    /// Logs what was changed; of many tables the first ones and a number.
+    pub(crate) fn tell(&self, source: &str) {
+        const TOLD: usize = 12;
+        for change in self.changes.iter().take(TOLD) {
+            tracing::info!(source, change, "publications changed");
+        }
+        if let Some(more) = self.changes.len().checked_sub(TOLD).filter(|more| *more > 0) {
+            tracing::info!(
+                source,
+                changes = self.changes.len(),
+                "publications changed, and {more} times more"
+            );
+        }
+    }
+}
+
 /// A table in one of the publications.
 struct Member {
     publication: String,
@@ -307,9 +324,13 @@ impl Publications {
     /// The fault of a run that cannot publish tables it should.
     pub(crate) fn foreign_fault(plan: &Plan, user: &str) -> Option<Fault> {
         let (table, owner) = plan.foreign.first()?;
-        let names: Vec<String> = plan.foreign.iter().take(10).map(|(table, _)| table.to_string()).collect();
+        let mut names: Vec<String> =
+            plan.foreign.iter().take(10).map(|(table, _)| table.to_string()).collect();
+        if plan.foreign.len() > names.len() {
+            names.push(format!("and {} more", plan.foreign.len() - names.len()));
+        }
         Some(
-            Fault::definite(format!("{user} does not own {} and so may not publish {}", names.join(", "), if plan.foreign.len() == 1 { "it" } else { "them" }))
+            Fault::definite(format!("{user} does not own {}, and so may not publish {}", names.join(", "), if plan.foreign.len() == 1 { "it" } else { "them" }))
                 .with_fix(format!(
                     "GRANT {} TO {} (or ALTER TABLE {} OWNER TO a role that both share), exclude the table (tables = [\"!{table}\"]), or name a publication that its owner keeps (publication = \"…\")",
                     escape_identifier(owner),

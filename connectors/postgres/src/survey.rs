@@ -45,8 +45,8 @@ pub struct SurveyedTable {
     pub table: String,
     /// The role that owns it.
     pub owner: String,
-    /// Rows.
-    pub rows: u64,
+    /// Rows, as the server guesses; none of a table that it has not counted since it was made.
+    pub rows: Option<u64>,
     /// Bytes, with indexes and large values.
     pub bytes: u64,
     /// Rows inserted, updated and deleted in a second, while it was looked at.
@@ -122,7 +122,7 @@ struct Found {
 
 async fn tables(client: &tokio_postgres::Client) -> Result<Vec<Found>, Fault> {
     const STATEMENT: &str = "SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, pg_has_role(c.relowner, 'USAGE'), \
-        (SELECT sum(GREATEST(m.reltuples, 0))::bigint FROM pg_class m WHERE m.oid = ANY (l.oids)), \
+        (SELECT sum(m.reltuples)::bigint FROM pg_class m WHERE m.oid = ANY (l.oids) AND m.reltuples >= 0), \
         (SELECT sum(pg_total_relation_size(o))::bigint FROM unnest(l.oids) o), \
         (SELECT sum(pg_stat_get_tuples_inserted(o) + pg_stat_get_tuples_updated(o) + pg_stat_get_tuples_deleted(o))::bigint FROM unnest(l.oids) o), \
         CASE c.relreplident WHEN 'f' THEN 'f' \
@@ -145,7 +145,7 @@ async fn tables(client: &tokio_postgres::Client) -> Result<Vec<Found>, Fault> {
                     schema: row.try_get(1)?,
                     table: row.try_get(2)?,
                     owner: row.try_get(3)?,
-                    rows: count(row.try_get(5)?),
+                    rows: row.try_get::<_, Option<i64>>(5)?.map(|rows| count(Some(rows))),
                     bytes: count(row.try_get(6)?),
                     writes: 0.0,
                     identity: match row.try_get::<_, Option<&str>>(8)? {

@@ -6,19 +6,27 @@
 //! has. So everything that holds for a delivery holds for it, de-duplication by id included, and nothing is published beside
 //! the gateway.
 //!
+//! Where the API does not tell that id ([`patience`]), what is found has one of its own, made of what it is, and the stream is asked
+//! first: [`Missed::seen`] takes away what arrived. It holds what the provider's own delivery would have told.
+//!
 //! # Order
 //! [`Missed`] gives the oldest first, and its caller posts one after the other.
 //!
 //! # Memory
 //! A page is at most `client::ANSWER` bytes. What is missing is named by up to [`MISSED`] ids, and more than that is said to
 //! be too much, instead of being cut; contents are fetched one by one, or page by page. Only Stripe lists whole events: those
-//! are held until the oldest, which comes last, is known.
+//! are held until the oldest, which comes last, is known. What is compared with the stream is held by name and time, and by value
+//! where a provider's delivery holds nothing else.
 
 mod airtable;
+mod arrived;
 mod client;
 mod drive;
 mod github;
+mod hubspot;
+mod salesforce;
 mod shopify;
+mod slack;
 mod stripe;
 mod zendesk;
 
@@ -26,10 +34,13 @@ use crate::{
     Secret,
     json::{Pointer, Value},
 };
+use arrived::{Arrived, State};
 use bytes::Bytes;
+use client::Chain;
 pub use client::{Api, ApiError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Most missed deliveries of one run.
 pub const MISSED: usize = 10_000;
@@ -44,7 +55,7 @@ pub struct Wish<'a> {
     pub target: &'a str,
     /// The URL that it calls.
     pub url: &'a str,
-    /// The events, in the provider's names, where they have to be named.
+    /// The events, in the provider's names, where they have to be named; for what is missing, the things that are looked through.
     pub events: &'a [String],
 }
 
@@ -91,6 +102,10 @@ pub struct Batch {
     pub deliveries: Vec<Redelivery>,
     /// How many the provider itself was asked to deliver again, because it does not tell what was in them.
     pub asked: usize,
+    /// How many the provider neither tells the content of nor delivers again.
+    pub untold: usize,
+    /// How many the provider had dropped from its log before anybody read them.
+    pub dropped: u64,
     /// What has to be remembered when all of them were posted.
     pub bookmark: Option<Bookmark>,
 }
@@ -104,8 +119,35 @@ pub struct Missed<'a> {
 enum Rest {
     Github(github::Missed),
     Stripe(Option<Vec<Bytes>>),
-    Airtable(airtable::Pages),
+    Airtable(airtable::Payloads),
     Drive(drive::Pages),
+    Salesforce(salesforce::Objects),
+    Slack(slack::Conversations),
+    Shopify(shopify::Missed),
+    Zendesk(zendesk::Missed),
+    Hubspot(hubspot::Missed),
+}
+
+/// An event that is in the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its `type`.
+    pub event_type: &'a str,
+    /// Its `data`, which is JSON.
+    pub data: &'a [u8],
+}
+
+/// For how long a provider itself goes on trying to deliver, where its API does not tell under which id: what is younger may still
+/// come by itself, and older events have to be looked for in the stream ([`Missed::seen`]) because no id tells them apart.
+#[must_use]
+pub fn patience(provider: &str) -> Option<Duration> {
+    match provider {
+        "hubspot" => Some(hubspot::PATIENCE),
+        "salesforce" => Some(salesforce::PATIENCE),
+        "shopify" => Some(shopify::PATIENCE),
+        "slack" => Some(slack::PATIENCE),
+        _ => None,
+    }
 }
 
 /// The webhook that calls the URL already.
@@ -122,7 +164,9 @@ pub async fn find(
         "airtable" => airtable::find(api, wish).await,
         "github" => github::find(api, wish).await,
         "google-drive" => Ok(drive::find(wish, bookmark)),
+        "hubspot" => hubspot::find(api, wish).await,
         "shopify" => shopify::find(api, wish).await,
+        "slack" => slack::find(api, wish).await,
         "stripe" => stripe::find(api, wish).await,
         "zendesk" => zendesk::find(api, wish).await,
         _ => Err(ApiError::Unknown),
@@ -144,7 +188,9 @@ pub async fn make(
         "airtable" => airtable::make(api, wish).await,
         "github" => github::make(api, wish, secret).await,
         "google-drive" => drive::make(api, wish, secret, bookmark).await,
+        "hubspot" => hubspot::make(api, wish).await,
         "shopify" => shopify::make(api, wish).await,
+        "slack" => slack::make(api, wish).await,
         "stripe" => stripe::make(api, wish).await,
         "zendesk" => zendesk::make(api, wish).await,
         _ => Err(ApiError::Unknown),
@@ -189,13 +235,49 @@ impl<'a> Missed<'a> {
         since: i64,
     ) -> Result<Self, ApiError> {
         let rest = match provider {
-            "airtable" => Rest::Airtable(airtable::Pages::new(api, wish, bookmark).await?),
+            "airtable" => Rest::Airtable(airtable::Payloads::new(api, wish, bookmark).await?),
             "github" => Rest::Github(github::Missed::find(api, wish, since).await?),
             "google-drive" => Rest::Drive(drive::Pages::new(wish, bookmark)?),
+            "salesforce" => Rest::Salesforce(salesforce::Objects::new(wish, bookmark, since)?),
+            "slack" => Rest::Slack(slack::Conversations::new(api, wish, since).await?),
+            "hubspot" => Rest::Hubspot(hubspot::Missed::find(api, wish, since).await?),
+            "shopify" => Rest::Shopify(shopify::Missed::find(api, wish, since).await?),
             "stripe" => Rest::Stripe(Some(stripe::missed(api, since).await?)),
+            "zendesk" => Rest::Zendesk(zendesk::Missed::find(api, wish, since).await?),
             _ => return Err(ApiError::Unknown),
         };
         Ok(Self { api, rest })
+    }
+
+    /// From when on things are looked at, in microseconds since 1970-01-01 UTC, where a bookmark says that; it may be long ago.
+    #[must_use]
+    pub fn begins(&self) -> Option<i64> {
+        match &self.rest {
+            Rest::Salesforce(objects) => Some(objects.begins()),
+            _ => None,
+        }
+    }
+
+    /// Leaves out what happened after `until`, in microseconds since 1970-01-01 UTC; where the provider has [`patience`].
+    pub fn settle(&mut self, until: i64) {
+        match &mut self.rest {
+            Rest::Hubspot(missed) => missed.settle(until),
+            Rest::Salesforce(objects) => objects.settle(until),
+            Rest::Shopify(missed) => missed.settle(until),
+            Rest::Slack(conversations) => conversations.settle(until),
+            _ => {}
+        }
+    }
+
+    /// Leaves out what an event of the stream shows to have arrived; where the provider has [`patience`].
+    pub fn seen(&mut self, event: &Seen<'_>) {
+        match &mut self.rest {
+            Rest::Hubspot(missed) => missed.seen(event),
+            Rest::Salesforce(objects) => objects.seen(event),
+            Rest::Shopify(missed) => missed.seen(event),
+            Rest::Slack(conversations) => conversations.seen(event),
+            _ => {}
+        }
     }
 
     /// The next batch; `None` when there is nothing more.
@@ -209,8 +291,13 @@ impl<'a> Missed<'a> {
                 deliveries: events.into_iter().map(|body| Redelivery { headers: json(), body }).collect(),
                 ..Batch::default()
             })),
-            Rest::Airtable(pages) => pages.next(self.api).await,
+            Rest::Airtable(payloads) => payloads.next(self.api).await,
             Rest::Drive(pages) => pages.next(self.api).await,
+            Rest::Salesforce(objects) => objects.next(self.api).await,
+            Rest::Slack(conversations) => conversations.next(self.api).await,
+            Rest::Shopify(missed) => missed.next(self.api).await,
+            Rest::Zendesk(missed) => missed.next(self.api).await,
+            Rest::Hubspot(missed) => Ok(missed.next()),
         }
     }
 }

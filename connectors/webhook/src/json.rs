@@ -166,6 +166,11 @@ impl Pointer {
         Self(vec![name.to_owned()])
     }
 
+    /// The name of what it points at; `None` for the whole.
+    pub(crate) fn last(&self) -> Option<&str> {
+        self.0.last().map(String::as_str)
+    }
+
     /// The pointer cut at each step that is `*`: for elements of arrays within arrays.
     pub(crate) fn split_at_stars(&self) -> Vec<Self> {
         self.0.split(|step| step == "*").map(|steps| Self(steps.to_vec())).collect()

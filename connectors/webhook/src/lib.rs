@@ -50,7 +50,7 @@ pub use keys::{KeyRequest, KeyRing};
 pub use provider::{
     ParameterInfo, Provider,
     catalog::{Catalog, CatalogError},
-    service::{Auth, SecretOrigin, Service},
+    service::{Auth, Registration, SecretOrigin, Service},
 };
 pub use request::Request;
 pub use secret::{Secret, Unrandom};

@@ -70,10 +70,22 @@ impl Provider {
         &self.definition.secret.about
     }
 
-    /// What has to be set on the provider's side.
+    /// What has to be set on the provider's side, for an endpoint at this URL.
     #[must_use]
-    pub fn setup(&self) -> &str {
-        &self.definition.setup
+    pub fn setup(&self, url: &str) -> String {
+        self.definition.setup.trim().replace("{url}", url)
+    }
+
+    /// Whether there is a secret at all; some providers sign with a key of their own.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        !self.definition.secret.about.starts_with("none:")
+    }
+
+    /// Whether the secret is the user's to choose.
+    #[must_use]
+    pub fn takes_any_secret(&self) -> bool {
+        self.definition.secret.chosen
     }
 
     /// How sure the facts of the file are: `confirmed` by the provider's own words or code, `reported` by others, or from

@@ -3,6 +3,7 @@
 use crate::{
     Endpoint, Reason, Request,
     json::{self, Pointer},
+    soap,
     template::Scope,
     verify::{Verifier, signature::Slot, url},
 };
@@ -148,7 +149,11 @@ impl Endpoint {
             }
             Slot::Json(pointer) => {
                 let at = scope.item.and_then(|item| item.get(pointer)).map(json::Value::text);
-                signed.body = at.map_or_else(|| signed.body.clone(), |at| replace(&signed.body, at, &text));
+                signed.body = match at {
+                    Some(at) => replace(&signed.body, at, &text),
+                    // Where the body is no JSON, it is SOAP.
+                    None => soap::replace(&signed.body, pointer.last().unwrap_or_default(), &text),
+                };
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! become an array; an attribute `x` is the member `@x`; `xsi:nil` is null. A document type declaration is refused, so
 //! nothing is ever expanded.
 
+use bytes::Bytes;
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::{Map, Value};
 
@@ -22,6 +23,18 @@ pub(crate) fn to_json(body: &[u8]) -> Result<String, &'static str> {
     let mut object = Map::new();
     object.insert(root.tag_name().name().to_owned(), element(root, 0)?);
     serde_json::to_string(&Value::Object(object)).map_err(|_| "not JSON")
+}
+
+/// The document with another text in the first element of that local name; as it is where there is none.
+pub(crate) fn replace(body: &Bytes, name: &str, text: &str) -> Bytes {
+    let range = std::str::from_utf8(body).ok().and_then(|document| {
+        let document = Document::parse(document).ok()?;
+        let found = document.descendants().find(|node| node.tag_name().name() == name)?;
+        Some(found.first_child()?.range())
+    });
+    let Some(range) = range else { return body.clone() };
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;");
+    Bytes::from([&body[..range.start], escaped.as_bytes(), &body[range.end..]].concat())
 }
 
 fn element(node: Node<'_, '_>, depth: usize) -> Result<Value, &'static str> {

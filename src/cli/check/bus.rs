@@ -11,6 +11,7 @@ use std::time::Duration;
 /// What there is to say about the broker, and the connection to it if there is one.
 pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Client>) {
     let mut findings = Vec::new();
+    let mut startable = true;
     let name = format!("{} check", config.gateway.name);
     if let Server::Embedded(settings) = &config.nats.server {
         match embedded::program(settings) {
@@ -19,6 +20,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Client>) 
                 let why = "Headgate cannot start a broker of its own";
                 findings
                     .push(Finding::error("embedded server", error.to_string(), why).with_fix(error.fix()));
+                startable = false;
             }
         }
     }
@@ -28,7 +30,9 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Client>) 
             (findings, Some(client))
         }
         Err(_) if matches!(config.nats.server, Server::Embedded(_)) => {
-            findings.push(Finding::good("connection", "not running yet; headgate run starts it"));
+            if startable {
+                findings.push(Finding::good("connection", "not running yet; headgate run starts it"));
+            }
             (findings, None)
         }
         Err(error) => {

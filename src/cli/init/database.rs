@@ -14,7 +14,7 @@ pub(super) enum Database {
 pub(super) struct Table {
     /// `schema.table`.
     pub(super) name: String,
-    pub(super) rows: u64,
+    pub(super) rows: Option<u64>,
     pub(super) bytes: u64,
     /// Rows written in a second, where the server counts them.
     pub(super) writes: Option<f64>,
@@ -213,7 +213,7 @@ impl From<&headgate_mysql::SurveyedTable> for Table {
     fn from(table: &headgate_mysql::SurveyedTable) -> Self {
         Self {
             name: format!("{}.{}", table.schema, table.table),
-            rows: table.rows,
+            rows: Some(table.rows),
             bytes: table.bytes,
             writes: table.writes,
             named_by: if table.keyed { "yes" } else { "none" },

@@ -143,7 +143,7 @@ pub(super) fn tables(database: &Database, globs: &[String], paint: Paint) -> Str
         let _ = writeln!(
             text,
             "  {name:<width$}  {:>9}  {:>10}  {writes:>9}  {named_by}",
-            count(table.rows),
+            table.rows.map_or_else(|| "?".to_owned(), count),
             bytes(table.bytes),
         );
     }
@@ -227,7 +227,7 @@ mod tests {
             schema: "public".to_owned(),
             table: name.to_owned(),
             owner: "o".to_owned(),
-            rows: 12_345,
+            rows: Some(12_345),
             bytes: 5 << 20,
             writes: 1.5,
             identity,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 /// A structured CloudEvent without line breaks.
-pub(super) struct Structured {
+pub(in crate::cli) struct Structured {
     json: Vec<u8>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Attributes {
 }
 
 impl Structured {
-    pub(super) fn read(message: &Message) -> Result<Self, String> {
+    pub(in crate::cli) fn read(message: &Message) -> Result<Self, String> {
         let structured =
             message.headers.as_ref().and_then(|headers| header(headers, "content-type")).is_some_and(
                 // The binding compares without regard to case.
@@ -49,7 +49,7 @@ impl Structured {
         Ok(Self { json })
     }
 
-    pub(super) fn json(&self) -> &[u8] {
+    pub(in crate::cli) fn json(&self) -> &[u8] {
         &self.json
     }
 

@@ -45,6 +45,11 @@ impl Selection {
         }
     }
 
+    /// The source, where one is named that is not the dead letters.
+    pub(super) fn source(&self) -> Option<&str> {
+        self.pattern.split('.').nth(1).filter(|source| !matches!(*source, "*" | ">" | DEAD_LETTERS))
+    }
+
     /// Whether events of this source can match. The dead letters have to be named.
     pub(super) fn wants(&self, source: &str) -> bool {
         match self.pattern.split('.').nth(1) {

@@ -22,6 +22,11 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether there is a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.as_deref().is_some_and(|token| !token.is_empty())
+    }
+
     /// The API of a provider.
     pub(super) fn open(&self, provider: &Provider, service: &Service) -> Result<Api, Failure> {
         let base = match &self.api {
@@ -54,6 +59,7 @@ impl Access {
             ApiError::Target(_) => {
                 Failure::usage(text).with_fix(format!("set --target to {}", service.target))
             }
+            ApiError::Event(_) => Failure::usage(text).with_fix(format!("set --event to {}", service.events)),
             ApiError::Unknown | ApiError::NoEvents(_) | ApiError::Url(_) => Failure::usage(text),
             ApiError::Denied { .. } => {
                 Failure::refused(text).with_fix(format!("HEADGATE_API_TOKEN has to be {}", service.token))

@@ -5,10 +5,12 @@
 //!
 //! # Duplicates
 //! Each has the id that its delivery has, and no more than the window is looked back in which the gateway knows an id again. Where
-//! the provider has a log, the run goes on where the last one ended.
+//! the provider has a log, the run goes on where the last one ended. Where the API does not tell that id, what arrived is looked for
+//! in the stream ([`arrived`]), and what the provider itself may still deliver is left to it.
 
 use super::{
     access::{Access, url},
+    arrived,
     bookmark::Place,
     send,
 };
@@ -20,11 +22,13 @@ use crate::{
 use clap::Args;
 use headgate_webhook::{
     Endpoint,
-    api::{Batch, Missed},
+    api::{self, Batch, Missed},
 };
 use reqwest::StatusCode;
 use serde::Serialize;
 use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -33,8 +37,10 @@ What was not delivered is fetched, signed with the source's secret and posted to
 under the id that the delivery had: what is there already makes no second event. It ends when that is done; run it \
 by a timer.
 
-  github, stripe          what never got a 2xx, not longer ago than nine tenths of dedup_window
-  airtable, google-drive  what notifications only tell of, from where the last run ended
+  github, stripe, zendesk  what never got a 2xx, not longer ago than nine tenths of dedup_window
+  airtable, google-drive   what notifications only tell of, from where the last run ended
+  shopify, hubspot, slack  what happened there and is not in the stream, when the provider itself has given up
+  salesforce               the same, of the objects that --event names, from where the last run ended
 
 Examples:
   headgate webhook reconcile gh --target octo/shop
@@ -45,9 +51,18 @@ Exit codes: 0 done, 64 no such source or no API for it, 69 the API or the gatewa
 pub(in crate::cli) struct Reconcile {
     /// The source, as in [sources.NAME]
     source: String,
-    /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most
+    /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most, but a day and what --until is where
+    /// the stream is looked through
     #[arg(long)]
     since: Option<String>,
+    /// shopify, hubspot, slack, salesforce: leave out what is younger; as long as the provider itself tries again by default (4h,
+    /// 24h, 10m, 15m), since what comes both ways becomes two events
+    #[arg(long)]
+    until: Option<String>,
+    /// shopify, hubspot: the events to look for, in the provider's names; by default at shopify those that the webhook has.
+    /// salesforce: the objects
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+    events: Vec<String>,
     #[command(flatten)]
     access: Access,
     /// Where the gateway is; by default where http.listen is
@@ -69,6 +84,17 @@ struct Outcome<'a> {
     asked: usize,
     /// Fetched, posted and refused: too large, say. They are left out.
     refused: usize,
+    /// Missing at the provider as well: it tells their existence and not their content.
+    untold: usize,
+    /// Dropped by the provider before anybody fetched them.
+    dropped: u64,
+}
+
+/// A part of the past, as ages.
+#[derive(Clone, Copy)]
+struct Span {
+    since: Duration,
+    until: Duration,
 }
 
 impl Reconcile {
@@ -83,7 +109,7 @@ impl Reconcile {
             return Err(Failure::usage(text)
                 .with_fix("`headgate webhook list` shows whose can: API register, reconcile"));
         };
-        let since = time::now().saturating_sub(self.back(webhook.dedup_window)?);
+        let span = self.span(api::patience(provider.name()), webhook.dedup_window)?;
         let api = self.access.open(provider, service)?;
         let public_url = url(&webhook.settings, &self.source)?;
         let endpoint = Endpoint::new(provider.clone(), webhook.settings.clone())
@@ -91,11 +117,25 @@ impl Reconcile {
         let base = send::base(config, &self.source, self.url.as_deref());
         let place = Place::of(config, &self.source);
         let failed = |error| self.access.failure(service, &error);
-        let wish = self.access.wish(&public_url, &[]);
-        let missed = Missed::find(provider.name(), &api, &wish, &place.read()?, since).await;
+        let wish = self.access.wish(&public_url, &self.events);
+        let now = time::now();
+        let missed =
+            Missed::find(provider.name(), &api, &wish, &place.read()?, before(now, span.since)).await;
         let mut missed = missed.map_err(failed)?;
-        let mut outcome =
-            Outcome { source: &self.source, provider: provider.name(), delivered: 0, asked: 0, refused: 0 };
+        if api::patience(provider.name()).is_some() {
+            missed.settle(before(now, span.until));
+            let back = missed.begins().map_or(span.since, |from| since(now, from).max(span.since));
+            arrived::strike(config, &self.source, back, &mut missed).await?;
+        }
+        let mut outcome = Outcome {
+            source: &self.source,
+            provider: provider.name(),
+            delivered: 0,
+            asked: 0,
+            refused: 0,
+            untold: 0,
+            dropped: 0,
+        };
         while let Some(batch) = missed.next().await.map_err(failed)? {
             deliver(&batch, &endpoint, &base, &mut outcome).await?;
             if let Some(bookmark) = &batch.bookmark {
@@ -110,6 +150,14 @@ impl Reconcile {
         } else {
             print(outcome.text(provider.title()).as_bytes())?;
         }
+        if outcome.untold > 0 || outcome.dropped > 0 {
+            let lost = u64::try_from(outcome.untold).unwrap_or(u64::MAX).saturating_add(outcome.dropped);
+            return Err(Failure::refused(format!(
+                "{lost} cannot be had any more: {} does not keep them",
+                provider.title()
+            ))
+            .with_fix("run it more often, and read the present state of what they were about"));
+        }
         if outcome.refused > 0 {
             let text = format!("the gateway refused {} of them, which are left out", outcome.refused);
             return Err(Failure::refused(text).with_fix("its log says why; max_body limits their size"));
@@ -117,23 +165,51 @@ impl Reconcile {
         Ok(())
     }
 
-    /// How far to look back, in microseconds: never to what the gateway no longer knows again when it is posted.
-    fn back(&self, window: Duration) -> Result<i64, Failure> {
-        let longest = window / 10 * 9;
-        let back = match &self.since {
-            None => longest,
+    /// What to look at. What is known by its id is looked for only as long as the gateway knows an id again; what is looked for in the
+    /// stream, from when on the provider itself has given up.
+    fn span(&self, patience: Option<Duration>, window: Duration) -> Result<Span, Failure> {
+        let age = |name: &str, text: &Option<String>, default: Duration| match text {
+            None => Ok(default),
             Some(text) => parse_duration(text).ok_or_else(|| {
-                Failure::usage(format!("--since: \"{text}\" is no duration")).with_fix("90s, 2h, 3d")
-            })?,
+                Failure::usage(format!("{name}: \"{text}\" is no duration")).with_fix("90s, 2h, 3d")
+            }),
         };
-        if back > longest {
-            return Err(Failure::usage(
-                "--since is longer than nine tenths of the source's dedup_window: events could come twice",
-            )
-            .with_fix("a shorter --since, or a longer dedup_window"));
+        let Some(patience) = patience else {
+            let longest = window / 10 * 9;
+            let since = age("--since", &self.since, longest)?;
+            if self.until.is_some() || !self.events.is_empty() {
+                return Err(Failure::usage(
+                    "--until and --event are for shopify, hubspot, slack and salesforce",
+                ));
+            }
+            if since > longest {
+                return Err(Failure::usage(
+                    "--since is longer than nine tenths of the source's dedup_window: events could come twice",
+                )
+                .with_fix("a shorter --since, or a longer dedup_window"));
+            }
+            return Ok(Span { since, until: Duration::ZERO });
+        };
+        let until = age("--until", &self.until, patience)?;
+        let since = age("--since", &self.since, until.saturating_add(DAY))?;
+        if since <= until {
+            return Err(Failure::usage(format!(
+                "--since has to be longer than --until, which is {} s",
+                until.as_secs()
+            )));
         }
-        Ok(i64::try_from(back.as_micros()).unwrap_or(i64::MAX))
+        Ok(Span { since, until })
     }
+}
+
+/// The time that is so long before another, in microseconds since 1970-01-01 UTC.
+fn before(now: i64, age: Duration) -> i64 {
+    now.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// How long a time in microseconds since 1970-01-01 UTC is ago.
+fn since(now: i64, then: i64) -> Duration {
+    Duration::from_micros(now.saturating_sub(then).try_into().unwrap_or(0))
 }
 
 async fn deliver(
@@ -143,6 +219,8 @@ async fn deliver(
     outcome: &mut Outcome<'_>,
 ) -> Result<(), Failure> {
     outcome.asked += batch.asked;
+    outcome.untold += batch.untold;
+    outcome.dropped = outcome.dropped.saturating_add(batch.dropped);
     for delivery in &batch.deliveries {
         let signed = endpoint
             .sign_delivery(delivery.headers.clone(), delivery.body.clone(), time::now())
@@ -165,6 +243,7 @@ async fn deliver(
 impl Outcome<'_> {
     fn text(&self, title: &str) -> String {
         match (self.delivered, self.asked) {
+            (0, 0) if self.untold > 0 || self.dropped > 0 => format!("delivered nothing of {title}\n"),
             (0, 0) => format!("nothing of {title} is missing\n"),
             (delivered, 0) => format!("delivered {delivered} of {title}\n"),
             (delivered, asked) => {

@@ -15,7 +15,7 @@ use crate::{
 };
 use clap::Args;
 use headgate_webhook::{
-    Provider, Secret, SecretOrigin, Service,
+    Provider, Registration, Secret, SecretOrigin, Service,
     api::{self, Api, Bookmark, Hook, Wish},
 };
 use serde::Serialize;
@@ -66,7 +66,7 @@ struct Outcome<'a> {
     /// The provider's secret, where the configuration names no file for it.
     secret: Option<String>,
     /// What to do on the provider's side.
-    setup: Option<&'a str>,
+    setup: Option<String>,
 }
 
 impl Register {
@@ -86,7 +86,12 @@ impl Register {
             secret: None,
             setup: None,
         };
-        if let Some(service) = provider.service() {
+        let by_api = provider.service().filter(|service| match service.register {
+            Registration::Api => true,
+            Registration::Either => self.access.has_token(),
+            Registration::Hand => false,
+        });
+        if let Some(service) = by_api {
             let place = Place::of(&config, &self.source);
             let run = Run {
                 provider,
@@ -99,7 +104,11 @@ impl Register {
             };
             run.execute(webhook, &mut outcome).await?;
         } else {
-            outcome.setup = Some(provider.setup().trim());
+            if let Some(absent) = absent.as_ref().filter(|_| provider.takes_any_secret()) {
+                Claim::new(&absent.path)?.write(&absent.path, &absent.fresh)?;
+                outcome.secret_file = Some(absent.path.clone());
+            }
+            outcome.setup = Some(provider.setup(&url));
         }
         if self.json {
             let mut text =
@@ -107,7 +116,7 @@ impl Register {
             text.push(b'\n');
             return print(&text);
         }
-        print(outcome.text(provider).as_bytes())
+        print(outcome.text(provider, absent.as_ref()).as_bytes())
     }
 }
 
@@ -241,15 +250,43 @@ impl Run<'_> {
 }
 
 impl Outcome<'_> {
-    fn text(&self, provider: &Provider) -> String {
+    /// What to do where the API does not do it.
+    fn by_hand(&self, provider: &Provider, absent: Option<&Absent>) -> String {
+        let mut text = format!(
+            "{} is set up by hand:\n\n{}\n\nURL     {}\n",
+            provider.title(),
+            self.setup.as_deref().unwrap_or_default(),
+            self.url,
+        );
+        let about = provider.secret();
+        match (&self.secret_file, absent) {
+            (Some(file), _) => {
+                let file = file.display();
+                text.push_str(&format!("secret  a fresh one is in {file}, to be pasted there: {about}\n"));
+            }
+            (None, Some(absent)) => {
+                let file = absent.path.display();
+                text.push_str(&format!(
+                    "secret  {about}\n        put it into {file}, which is not there yet\n"
+                ));
+            }
+            (None, None) => text.push_str(&format!("secret  {about}\n")),
+        }
+        if let Some(service) = provider.service().filter(|service| service.register == Registration::Either) {
+            text.push_str(&format!("\nWith HEADGATE_API_TOKEN this is done by API: {}\n", service.token));
+        }
+        text.push_str("\nThen `headgate check` and `headgate run`");
+        // Who signs with a key of his own cannot be played here.
+        if provider.has_secret() {
+            text.push_str(&format!("; `headgate webhook send {}` tries it from this side", self.source));
+        }
+        text.push_str(".\n");
+        text
+    }
+
+    fn text(&self, provider: &Provider, absent: Option<&Absent>) -> String {
         let Some(webhook) = &self.webhook else {
-            return format!(
-                "{} is set up by hand:\n\n{}\n\nthe endpoint's URL: {}\nthe secret: {}\n",
-                provider.title(),
-                self.setup.unwrap_or_default(),
-                self.url,
-                provider.secret(),
-            );
+            return self.by_hand(provider, absent);
         };
         let mut text = match self.outcome {
             "made" => format!("made webhook {webhook} for {}\n", self.url),

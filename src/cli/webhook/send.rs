@@ -47,7 +47,11 @@ impl Send {
         let status = answer.status();
         let body = answer.text().await.unwrap_or_default();
         let body = if body.is_empty() { String::new() } else { format!(": {}", body.trim()) };
-        print(format!("{status}{body}\n").as_bytes())
+        let next = format!(
+            "`headgate tail {} --from 1h` shows its event; once, however often it is sent",
+            self.source
+        );
+        print(format!("{status}{body}\n{next}\n").as_bytes())
     }
 }
 

@@ -1,6 +1,9 @@
 //! `headgate webhook show`.
 
-use crate::cli::{Failure, failure::print, paint::Paint};
+use crate::{
+    cli::{Failure, failure::print, paint::Paint},
+    config::{Config, Connector},
+};
 use clap::Args;
 use headgate_webhook::{Catalog, Provider};
 use std::fmt::Write as _;
@@ -14,18 +17,39 @@ pub(in crate::cli) struct Show {
 }
 
 impl Show {
-    pub(in crate::cli) fn execute(&self, catalog: &Catalog) -> Result<(), Failure> {
+    /// `config` is the configuration, where there is a sound one: its URLs stand in what has to be set at the provider.
+    pub(in crate::cli) fn execute(&self, catalog: &Catalog, config: Option<&Config>) -> Result<(), Failure> {
         let provider = catalog.get(&self.provider).ok_or_else(|| {
             Failure::usage(format!("no provider {}", self.provider))
                 .with_fix("`headgate webhook list` shows all of them")
         })?;
-        print(page(provider, Paint::detect()).as_bytes())
+        let endpoint = endpoint(provider, config);
+        print(page(provider, &endpoint, Paint::detect()).as_bytes())
     }
 }
 
-fn page(provider: &Provider, paint: Paint) -> String {
+/// What stands for http.public_url where there is none yet.
+const HOST: &str = "https://HOST";
+
+/// A source of this provider and its URL: one of the configuration, else what stands for them.
+fn endpoint(provider: &Provider, config: Option<&Config>) -> (String, String) {
+    let sources = config.iter().flat_map(|config| &config.sources);
+    let mut named = sources.filter_map(|(name, source)| match &source.connector {
+        Connector::Webhook(webhook) if webhook.provider.name() == provider.name() => {
+            Some((name.clone(), webhook.settings.public_url.clone()?))
+        }
+        _ => None,
+    });
+    named.next().unwrap_or_else(|| {
+        let base = config.and_then(|config| config.http.public_url.as_deref());
+        let base = base.unwrap_or(HOST).trim_end_matches('/');
+        ("NAME".to_owned(), format!("{base}/webhooks/NAME"))
+    })
+}
+
+fn page(provider: &Provider, (name, url): &(String, String), paint: Paint) -> String {
     let mut out =
-        format!("{} ({})\n\n{}\n\n", paint.bold(provider.title()), provider.name(), provider.setup().trim());
+        format!("{} ({})\n\n{}\n\n", paint.bold(provider.title()), provider.name(), provider.setup(url));
     let mut row = |name: &str, text: &str| {
         if !text.is_empty() {
             let _ = writeln!(out, "{}  {text}", paint.dim(&format!("{name:<10}")));
@@ -44,19 +68,13 @@ fn page(provider: &Provider, paint: Paint) -> String {
         row("  missed", &service.reconcile);
         row("  see", &service.documentation.join(" "));
     }
-    let _ = write!(
-        out,
-        "\n[sources.NAME]\nconnector = \"webhook\"\nprovider = \"{}\"\nsecret = {}\n",
-        provider.name(),
-        // A file is what `register` can write.
-        match provider.service() {
-            Some(_) => "{ file = \"NAME.secret\" }",
-            None => "\"${NAME_SECRET}\"",
-        }
-    );
+    let _ = write!(out, "\n[sources.{name}]\nconnector = \"webhook\"\nprovider = \"{}\"\n", provider.name());
+    if provider.has_secret() {
+        let _ = writeln!(out, "secret = {{ file = \"{name}.secret\" }}");
+    }
     let parameters = provider.parameters();
     if !parameters.is_empty() {
-        out.push_str("\n[sources.NAME.parameters]\n");
+        let _ = write!(out, "\n[sources.{name}.parameters]\n");
         for parameter in parameters {
             let (mark, value) = match &parameter.default {
                 Some(default) => ("# ", default.as_str()),
@@ -65,6 +83,17 @@ fn page(provider: &Provider, paint: Paint) -> String {
             let _ = writeln!(out, "{mark}{} = {value:?}  # {}", parameter.name, parameter.about);
         }
     }
-    out.push_str("\nIts URL is http.public_url, then /webhooks/NAME.\n");
+    if name == "NAME" {
+        out.push_str("\nNAME is yours to choose");
+        out.push_str(if url.starts_with(HOST) {
+            "; HOST is what http.public_url will say.\n"
+        } else {
+            ".\n"
+        });
+    }
+    let _ = write!(
+        out,
+        "\n`headgate webhook register {name}` says or does what has to be done at the provider.\n"
+    );
     out
 }

@@ -154,6 +154,12 @@ entities = {{ "public.orders" = "order" }}
 }
 
 #[test]
+fn localhost_is_this_machine() {
+    let config = load_text(&format!("{SMALLEST}\n[admin]\nlisten = \"localhost:9191\"\n")).unwrap();
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9191");
+}
+
+#[test]
 fn embedded_server_and_lists_of_servers() {
     let config = load_text(&SMALLEST.replace("nats://127.0.0.1:4222", "embedded")).unwrap();
     let Server::Embedded(embedded) = config.nats.server else { panic!() };

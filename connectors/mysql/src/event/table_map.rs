@@ -220,7 +220,7 @@ impl ColumnType {
         )
     }
 
-    /// Whether [`Metadata::collations`] tells of it.
+    /// Whether it has a collation that [`Metadata::collations`] tells, where MariaDB counts geometries too.
     #[must_use]
     pub fn is_character(self) -> bool {
         matches!(

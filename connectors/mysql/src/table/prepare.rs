@@ -126,6 +126,9 @@ pub(super) fn prepare(
         }
         if wire.is_character() {
             facts.collation = metadata.collations.as_ref().and_then(|all| all.get(character));
+        }
+        // MariaDB tells a collation of geometries too. Without it those of the columns behind one would be their neighbours'.
+        if wire.is_character() || (flavor == Flavor::MariaDb && wire.code == code::GEOMETRY) {
             character += 1;
         }
         if wire.has_labels() {
@@ -191,4 +194,43 @@ fn ends_rows(at: usize, description: Option<&Description>, columns: &[Column], k
     let known = description.columns.iter().find(|known| known.name == column.name);
     let timed = matches!(kind, Kind::Timestamp { digits: 6 } | Kind::Integer { bytes: 8, unsigned: true });
     known.map_or(timed && column.name == "row_end", |known| known.row_end)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::event::{Collations, ColumnType, Metadata};
+
+    /// MariaDB lists a collation (63, binary) for a geometry; MySQL does not.
+    #[test]
+    fn a_text_behind_a_geometry_has_its_own_collation() {
+        let column = |code, meta| ColumnType { code, meta };
+        let types = vec![column(code::LONG, 0), column(code::GEOMETRY, 4), column(code::VARCHAR, 9)];
+        for (flavor, collations) in [
+            (Flavor::MariaDb, Collations::Each(vec![63, 8])),
+            (Flavor::MariaDb, Collations::Default(8, vec![(0, 63)])),
+            (Flavor::MySql, Collations::Each(vec![8])),
+            (Flavor::MySql, Collations::Default(8, vec![])),
+        ] {
+            let metadata = Metadata {
+                collations: Some(collations),
+                names: Some(vec!["id", "place", "name"]),
+                key: Some(vec![0]),
+                ..Metadata::default()
+            };
+            let map = TableMap {
+                table_id: 1,
+                schema: "shop",
+                table: "places",
+                types: types.clone(),
+                metadata,
+                shape: &[],
+            };
+            let table = prepare(&map, flavor, None).unwrap();
+            let types: Vec<&str> =
+                table.relation.columns.iter().map(|column| column.type_name.as_str()).collect();
+            assert_eq!(types, ["int", "geometry", "varchar(9)"], "{flavor:?}");
+        }
+    }
 }

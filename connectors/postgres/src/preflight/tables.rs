@@ -8,6 +8,7 @@ use crate::{
 use headgate_sdk::TableName;
 use headgate_sdk::{Fault, Finding, TableFilter};
 use postgres_protocol::escape::escape_identifier;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// More findings of one kind than this are told as a number.
 const SHOWN: usize = 12;
@@ -43,7 +44,11 @@ pub(super) async fn look(site: &Site<'_>, publications: &Publications, plan: &Pl
     }
     let filter = TableFilter::new(&site.config.tables);
     let mut matched = matched(site).await?;
-    matched.retain(|table| filter.matches(&table.name.schema, &table.name.table));
+    let is_captured = |table: &Table| filter.matches(&table.name.schema, &table.name.table);
+    // Schemas of which the globs leave something out.
+    let partial: BTreeSet<String> =
+        matched.iter().filter(|table| !is_captured(table)).map(|table| table.name.schema.clone()).collect();
+    matched.retain(is_captured);
     let captured: Vec<&Table> = matched
         .iter()
         .filter(|table| plan.whole.contains(&table.name) || plan.append.contains(&table.name))
@@ -56,7 +61,7 @@ pub(super) async fn look(site: &Site<'_>, publications: &Publications, plan: &Pl
     findings.extend(partitions(&captured));
     findings.extend(generated(site, publications, &captured));
     findings.extend(not_logged(&matched));
-    findings.extend(unreadable(site, &captured));
+    findings.extend(unreadable(site, &captured, &partial));
     Ok(findings)
 }
 
@@ -161,27 +166,18 @@ fn not_logged(matched: &[Table]) -> Vec<Finding> {
 }
 
 /// What a snapshot could not read. The log needs no right to the table.
-fn unreadable(site: &Site<'_>, captured: &[&Table]) -> Vec<Finding> {
+fn unreadable(site: &Site<'_>, captured: &[&Table], partial: &BTreeSet<String>) -> Vec<Finding> {
     let role = escape_identifier(&site.server.target.user);
     let mut findings = Vec::new();
     let hidden: Vec<&&Table> = captured.iter().filter(|table| !table.readable).collect();
     if !hidden.is_empty() {
-        let mut schemas: Vec<&str> = hidden.iter().map(|table| table.name.schema.as_str()).collect();
-        schemas.sort_unstable();
-        schemas.dedup();
-        let schemas: Vec<String> = schemas.into_iter().map(escape_identifier).collect();
-        let tables: Vec<String> = hidden.iter().map(|table| sql_name::quoted(&table.name)).collect();
         findings.push(
             Finding::warning(
                 "SELECT",
                 format!("not on {}", some(hidden.iter().map(|table| table.name.to_string()))),
                 "the log needs no such right, but rows that are there already can be told only by reading them",
             )
-            .with_fix(format!(
-                "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role}",
-                schemas.join(", "),
-                tables.join(", ")
-            )),
+            .with_fix(granting(&hidden, partial, &role)),
         );
     }
     let filtered = captured.iter().filter(|table| table.filtered).map(|table| table.name.to_string());
@@ -197,6 +193,29 @@ fn unreadable(site: &Site<'_>, captured: &[&Table]) -> Vec<Finding> {
         );
     }
     findings
+}
+
+/// The statements after which the role may read the tables, and nothing that is not captured.
+fn granting(hidden: &[&&Table], partial: &BTreeSet<String>, role: &str) -> String {
+    let mut by_schema: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for table in hidden {
+        by_schema.entry(&table.name.schema).or_default().push(sql_name::quoted(&table.name));
+    }
+    let schemas: Vec<String> = by_schema.keys().map(|schema| escape_identifier(schema)).collect();
+    let mut statements = vec![format!("GRANT USAGE ON SCHEMA {} TO {role}", schemas.join(", "))];
+    let mut single = Vec::new();
+    for (schema, tables) in by_schema {
+        if tables.len() > SHOWN && !partial.contains(schema) {
+            let schema = escape_identifier(schema);
+            statements.push(format!("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"));
+        } else {
+            single.extend(tables);
+        }
+    }
+    if !single.is_empty() {
+        statements.push(format!("GRANT SELECT ON {} TO {role}", single.join(", ")));
+    }
+    statements.join("; ")
 }
 
 async fn matched(site: &Site<'_>) -> Result<Vec<Table>, Fault> {

@@ -210,9 +210,7 @@ impl Postgres {
             }
         } else {
             publications.carry_out(&control.client, &plan, user, database).await?;
-            for change in &plan.changes {
-                tracing::info!(source = self.source, change, "publications changed");
-            }
+            plan.tell(&self.source);
         }
         monitor::warn_of_append(&self.source, &plan, &mut BTreeSet::new());
         if plan.whole.is_empty() && plan.append.is_empty() {
@@ -290,6 +288,15 @@ impl Opening<'_> {
                 self.system.log
             ))),
             Verdict::Continue { epoch, slot } => {
+                let unknown = Identity::of(resume).is_none() && resume.proven().is_none();
+                if unknown && matches!(slot, SlotAction::Keep) {
+                    tracing::warn!(
+                        source = self.source.source,
+                        slot = self.name,
+                        at = %stands,
+                        "the slot was there before the stream began: if another broker, or another store of this one, had its events until now, those are not in this stream"
+                    );
+                }
                 let created = match slot {
                     SlotAction::Create => self.create().await?,
                     // The beginning of an epoch stays what it was.

@@ -8,6 +8,7 @@ use super::{
 use crate::{Secret, json, mapping::time};
 use bytes::Bytes;
 use reqwest::Method;
+use std::vec;
 
 fn hooks(target: &str) -> Result<String, ApiError> {
     if is_word(target) {
@@ -56,23 +57,30 @@ fn expires(hook: json::Value<'_>) -> Option<i64> {
     text(hook, "/expirationTime").as_deref().and_then(time)
 }
 
-/// The payloads from a bookmark on.
-pub(super) struct Pages {
+/// The payloads from a bookmark on, one by one: each is a step of its own, so that what was posted of a page is not posted again
+/// after the run was cut off in the middle of it.
+pub(super) struct Payloads {
     base: String,
     hook: String,
+    /// Those of the page that was fetched, each with its number.
+    page: vec::IntoIter<(u64, Redelivery)>,
     /// The cursor of the next page; `None` after the last one.
     next: Option<u64>,
 }
 
-impl Pages {
+impl Payloads {
     pub(super) async fn new(api: &Api, wish: &Wish<'_>, bookmark: &Bookmark) -> Result<Self, ApiError> {
         let hook = find(api, wish).await?.ok_or_else(|| ApiError::NoHook(wish.url.to_owned()))?.id;
         // A cursor belongs to a webhook; those of another one begin at 1.
         let known = bookmark.next.parse().ok().filter(|_| bookmark.hook == hook);
-        Ok(Self { base: wish.target.to_owned(), hook, next: Some(known.unwrap_or(1)) })
+        let page = Vec::new().into_iter();
+        Ok(Self { base: wish.target.to_owned(), hook, page, next: Some(known.unwrap_or(1)) })
     }
 
     pub(super) async fn next(&mut self, api: &Api) -> Result<Option<Batch>, ApiError> {
+        if let Some(batch) = self.step() {
+            return Ok(Some(batch));
+        }
         let Some(cursor) = self.next.take() else { return Ok(None) };
         let path = format!("{}/{}/payloads?cursor={cursor}&limit=50", hooks(&self.base)?, self.hook);
         let answer = api.call(Method::GET, &path, None).await?;
@@ -84,14 +92,31 @@ impl Pages {
         let count = payloads.len() as u64;
         // Those that Airtable has dropped since are before the first of the page, not behind its last.
         let first = next.checked_sub(count).ok_or(ApiError::Strange("a cursor before its payloads"))?;
-        let deliveries =
-            payloads.iter().zip(first..).map(|(payload, number)| self.delivery(*payload, number));
-        let bookmark = Bookmark { hook: self.hook.clone(), next: next.to_string(), ..Bookmark::default() };
-        let batch = Batch { deliveries: deliveries.collect(), bookmark: Some(bookmark), asked: 0 };
+        let page: Vec<(u64, Redelivery)> = payloads
+            .iter()
+            .zip(first..)
+            .map(|(payload, number)| (number, self.delivery(*payload, number)))
+            .collect();
+        self.page = page.into_iter();
         let more = text(root, "/mightHaveMore").is_some_and(|more| more == "true");
         // An answer that leads nowhere must not be asked for for ever.
         self.next = Some(next).filter(|next| more && count > 0 && *next > cursor);
-        Ok(Some(batch))
+        // A run from the first number on wants what there is; one that goes on wants what follows.
+        let dropped = if cursor > 1 { first.saturating_sub(cursor) } else { 0 };
+        let begun =
+            self.step().unwrap_or_else(|| Batch { bookmark: Some(self.bookmark(next)), ..Batch::default() });
+        Ok(Some(Batch { dropped, ..begun }))
+    }
+
+    /// The next payload of the page.
+    fn step(&mut self) -> Option<Batch> {
+        let (number, delivery) = self.page.next()?;
+        let bookmark = Some(self.bookmark(number.saturating_add(1)));
+        Some(Batch { deliveries: vec![delivery], bookmark, ..Batch::default() })
+    }
+
+    fn bookmark(&self, next: u64) -> Bookmark {
+        Bookmark { hook: self.hook.clone(), next: next.to_string(), ..Bookmark::default() }
     }
 
     /// A payload in the form of a notification, with what it tells of.

@@ -11,7 +11,12 @@ use reqwest::{
     Method, StatusCode, Url,
     header::{self, HeaderValue},
 };
-use std::{error::Error, time::Duration};
+use std::{
+    collections::{HashSet, hash_map::DefaultHasher},
+    error::Error,
+    hash::{Hash as _, Hasher as _},
+    time::Duration,
+};
 
 /// Largest answer that is read, in bytes.
 pub(super) const ANSWER: usize = 32 << 20;
@@ -23,6 +28,9 @@ const TRIES: u32 = 5;
 
 /// Longest wait that an API may ask for between two tries.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most pages of one list.
+const PAGES: usize = 1000;
 
 /// Deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -39,16 +47,22 @@ pub enum ApiError {
     /// Events have to be named; the example is one of them.
     #[error("this provider has no \"all events\": name those you want, --event {0} for instance")]
     NoEvents(&'static str),
+    /// An event that cannot be asked for.
+    #[error("the event \"{0}\" is none that can be looked for")]
+    Event(String),
+    /// There is one URL, and it is another's.
+    #[error("the app calls {0}, and one URL is all it has: delete that there, or take another app")]
+    Taken(String),
     /// The system has no random numbers to give.
     #[error(transparent)]
     Unrandom(#[from] Unrandom),
     /// The token is missing a right, or its time is over.
-    #[error(
-        "the API answered {status}: the token is wrong, has expired or lacks the right to manage webhooks"
-    )]
+    #[error("the API answered {status} ({said}): the token is wrong, has expired or lacks a right")]
     Denied {
-        /// 401 or 403.
+        /// 401 or 403; 200 at Slack, which says it in the body.
         status: u16,
+        /// The API's own words, shortened.
+        said: String,
     },
     /// Any other refusal.
     #[error("the API answered {status}: {message}")]
@@ -74,7 +88,7 @@ pub enum ApiError {
     #[error("no webhook there calls {0}; headgate webhook register makes one")]
     NoHook(String),
     /// More than one run takes.
-    #[error("more than {0} deliveries are missing: take a later --since")]
+    #[error("more than {0} deliveries may be missing: take a later --since")]
     TooMany(usize),
 }
 
@@ -84,6 +98,27 @@ pub struct Api {
     base: Url,
     auth: Auth,
     token: Secret,
+}
+
+/// The pages of a list, told by what leads to each: none comes twice, and they come to an end.
+#[derive(Default)]
+pub(super) struct Chain(HashSet<u64>);
+
+impl Chain {
+    /// Goes on to another page.
+    pub(super) fn follow(&mut self, next: &str) -> Result<(), ApiError> {
+        // What leads to a page may be long, and it is the other side that says it.
+        let mut hasher = DefaultHasher::new();
+        next.hash(&mut hasher);
+        if self.0.len() >= PAGES {
+            return Err(ApiError::Strange("more than a thousand pages"));
+        }
+        if self.0.insert(hasher.finish()) {
+            Ok(())
+        } else {
+            Err(ApiError::Strange("a page that leads to itself"))
+        }
+    }
 }
 
 /// A successful answer.
@@ -117,8 +152,31 @@ impl Api {
         body: Option<(&'static str, String)>,
     ) -> Result<Answer, ApiError> {
         let url = self.url(path)?;
+        self.send(&method, &url, body, |request| self.authorize(request)).await
+    }
+
+    /// Calls a path of the API with the token as a parameter of the URL, as some want it.
+    pub(super) async fn call_with_key(
+        &self,
+        method: Method,
+        path: &str,
+        parameter: &str,
+        body: Option<(&'static str, String)>,
+    ) -> Result<Answer, ApiError> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().append_pair(parameter, self.token.expose());
+        self.send(&method, &url, body, |request| request).await
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: Option<(&'static str, String)>,
+        authorize: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<Answer, ApiError> {
         for attempt in 1..=TRIES {
-            let request = self.authorize(self.client.request(method.clone(), url.clone()));
+            let request = authorize(self.client.request(method.clone(), url.clone()));
             let mut request = request.header(header::ACCEPT, "application/json");
             if let Some((content_type, body)) = &body {
                 request = request.header(header::CONTENT_TYPE, *content_type).body(body.clone());
@@ -127,7 +185,7 @@ impl Api {
             let answer = answer.map_err(|error| self.unreachable(error))?;
             let status = answer.status();
             let limited = limited(&answer);
-            let again = limited || (status.is_server_error() && method == Method::GET);
+            let again = limited || (status.is_server_error() && *method == Method::GET);
             if again && attempt < TRIES {
                 tokio::time::sleep(pause(&answer, attempt)).await;
                 continue;
@@ -135,11 +193,15 @@ impl Api {
             if limited {
                 break;
             }
-            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-                return Err(ApiError::Denied { status: status.as_u16() });
-            }
             let next = next(&answer);
             let body = read(answer).await.map_err(|error| self.unreachable(error))?.ok_or(ENDLESS)?;
+            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+                // Salesforce says 403 when a day's calls are spent, and waiting a minute does not help.
+                if code(&body) == "REQUEST_LIMIT_EXCEEDED" {
+                    return Err(ApiError::Busy(attempt));
+                }
+                return Err(self.denied(status.as_u16(), &message(&body)));
+            }
             if !status.is_success() {
                 return Err(self.refused(status.as_u16(), &message(&body)));
             }
@@ -158,12 +220,28 @@ impl Api {
         ApiError::Unreachable(format!("{}: {cause}", self.base.host_str().unwrap_or_default()))
     }
 
-    /// A refusal in the API's own words, without the token, should it have come back in them.
+    /// A refusal in the API's own words.
     pub(super) fn refused(&self, status: u16, message: &str) -> ApiError {
-        // The token goes before anything is cut off, for a piece of it is as bad.
-        let message = message.replace(self.token.expose(), "…");
-        let message = message.chars().filter(|c| !c.is_control()).take(300).collect();
-        ApiError::Refused { status, message }
+        ApiError::Refused { status, message: self.clean(message) }
+    }
+
+    /// A refusal that is the token's fault, in the API's own words.
+    pub(super) fn denied(&self, status: u16, message: &str) -> ApiError {
+        ApiError::Denied { status, said: self.clean(message) }
+    }
+
+    /// An API's own words, without the token, should it have come back in them.
+    fn clean(&self, message: &str) -> String {
+        // The token goes before anything is cut off, for a piece of it is as bad; in every form that it was sent in.
+        let token = self.token.expose();
+        let mut url = self.base.clone();
+        url.set_query(None);
+        url.query_pairs_mut().append_key_only(token);
+        let encoded = url.query().unwrap_or(token).to_owned();
+        let message = [BASE64_STANDARD.encode(token), encoded, token.to_owned()]
+            .iter()
+            .fold(message.to_owned(), |message, form| message.replace(form, "…"));
+        message.chars().filter(|c| !c.is_control()).take(300).collect()
     }
 
     fn authorize(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -240,9 +318,10 @@ async fn read(mut answer: reqwest::Response) -> reqwest::Result<Option<Bytes>> {
 /// What an API says about a refusal, in a line.
 fn message(body: &[u8]) -> String {
     let root = json::parse(body).ok();
-    // GitHub; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
+    // GitHub and HubSpot; Salesforce; Stripe, Google and Airtable; Zendesk; Airtable and Shopify.
     let places = [
         "/message",
+        "/0/message",
         "/error/message",
         "/error/title",
         "/errors/0/title",
@@ -252,4 +331,9 @@ fn message(body: &[u8]) -> String {
     ];
     let text = places.iter().find_map(|place| super::text(root?, place));
     text.unwrap_or_else(|| "no reason given".to_owned())
+}
+
+/// Salesforce's name of a refusal.
+fn code(body: &[u8]) -> String {
+    json::parse(body).ok().and_then(|root| super::text(root, "/0/errorCode")).unwrap_or_default()
 }

@@ -2,7 +2,8 @@
 //! tell of. There is no list of channels, so a [`Bookmark`] remembers the one that was made.
 
 use super::{
-    Api, ApiError, Batch, Bookmark, Hook, Redelivery, Wish, insert, is_word, json as json_headers, list, text,
+    Api, ApiError, Batch, Bookmark, Chain, Hook, Redelivery, Wish, insert, is_word, json as json_headers,
+    list, text,
 };
 use crate::{Secret, json, secret::random};
 use bytes::Bytes;
@@ -88,6 +89,7 @@ fn encoded(token: &str) -> String {
 pub(super) struct Pages {
     bookmark: Bookmark,
     drive: String,
+    chain: Chain,
     done: bool,
 }
 
@@ -101,7 +103,9 @@ impl Pages {
             drive if is_word(drive) => format!("&driveId={drive}"),
             other => return Err(ApiError::Target(other.to_owned())),
         };
-        Ok(Self { bookmark: bookmark.clone(), drive, done: false })
+        let mut chain = Chain::default();
+        chain.follow(&bookmark.next)?;
+        Ok(Self { bookmark: bookmark.clone(), drive, chain, done: false })
     }
 
     pub(super) async fn next(&mut self, api: &Api) -> Result<Option<Batch>, ApiError> {
@@ -116,8 +120,8 @@ impl Pages {
         let (more, last) = (text(root, "/nextPageToken"), text(root, "/newStartPageToken"));
         self.done = more.is_none();
         let next = more.or(last).ok_or(ApiError::Strange("changes without the token of a next page"))?;
-        if !self.done && next == self.bookmark.next {
-            return Err(ApiError::Strange("a page of changes that leads to itself"));
+        if !self.done {
+            self.chain.follow(&next)?;
         }
         self.bookmark.next = next;
         let deliveries = changes.iter().map(|change| {
@@ -127,6 +131,10 @@ impl Pages {
             insert(&mut headers, "x-goog-resource-state", "change");
             Redelivery { headers, body: Bytes::copy_from_slice(change.text().as_bytes()) }
         });
-        Ok(Some(Batch { deliveries: deliveries.collect(), asked: 0, bookmark: Some(self.bookmark.clone()) }))
+        Ok(Some(Batch {
+            deliveries: deliveries.collect(),
+            bookmark: Some(self.bookmark.clone()),
+            ..Batch::default()
+        }))
     }
 }

@@ -2,7 +2,8 @@
 //! (REST API, "Repository webhooks"). Deliveries are kept for three days.
 
 use super::{
-    Api, ApiError, Batch, Hook, MISSED, Redelivery, Wish, insert, is_word, json as json_headers, list, text,
+    Api, ApiError, Batch, Chain, Hook, MISSED, Redelivery, Wish, insert, is_word, json as json_headers, list,
+    text,
 };
 use crate::{
     Secret,
@@ -35,7 +36,9 @@ fn hooks(target: &str) -> Result<String, ApiError> {
 /// The hook that calls this URL.
 pub(super) async fn find(api: &Api, wish: &Wish<'_>) -> Result<Option<Hook>, ApiError> {
     let mut page = Some(format!("{}?per_page=100", hooks(wish.target)?));
+    let mut chain = Chain::default();
     while let Some(path) = page.take() {
+        chain.follow(&path)?;
         let answer = api.call(Method::GET, &path, None).await?;
         let root = json::parse(&answer.body).map_err(ApiError::Strange)?;
         for hook in list(root, "", "webhooks are no list")? {
@@ -43,17 +46,9 @@ pub(super) async fn find(api: &Api, wish: &Wish<'_>) -> Result<Option<Hook>, Api
                 return made(hook).map(Some);
             }
         }
-        page = other_than(&path, answer.next)?;
+        page = answer.next;
     }
     Ok(None)
-}
-
-/// The next page, which must not be the same again.
-fn other_than(path: &str, next: Option<String>) -> Result<Option<String>, ApiError> {
-    if next.as_deref() == Some(path) {
-        return Err(ApiError::Strange("a page that leads to itself"));
-    }
-    Ok(next)
 }
 
 pub(super) async fn make(api: &Api, wish: &Wish<'_>, secret: &Secret) -> Result<Hook, ApiError> {
@@ -96,7 +91,9 @@ impl Missed {
         let mut attempts: HashMap<String, Attempts> = HashMap::new();
         let mut position = 0;
         let mut page = Some(format!("{deliveries}?per_page=100"));
+        let mut chain = Chain::default();
         while let Some(path) = page.take() {
+            chain.follow(&path)?;
             let answer = api.call(Method::GET, &path, None).await?;
             let root = json::parse(&answer.body).map_err(ApiError::Strange)?;
             let mut done = false;
@@ -122,7 +119,7 @@ impl Missed {
                     return Err(ApiError::TooMany(MISSED));
                 }
             }
-            page = other_than(&path, answer.next.filter(|_| !done))?;
+            page = answer.next.filter(|_| !done);
         }
         let mut missed: Vec<Attempts> = attempts.into_values().filter(|event| !event.arrived).collect();
         // Newest first is how they are listed; oldest first is how they happened.

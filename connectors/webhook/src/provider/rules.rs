@@ -19,7 +19,7 @@ pub(crate) const KEYS: [&str; 7] = ["methods", "body", "form-json", "verify", "h
 pub(crate) struct Definition {
     pub(crate) name: String,
     pub(crate) title: String,
-    /// What has to be done on the provider's side, in words.
+    /// What has to be done on the provider's side, in words; `{url}` stands for the endpoint's URL.
     pub(crate) setup: String,
     pub(crate) facts: Facts,
     pub(crate) secret: SecretRules,
@@ -54,6 +54,9 @@ impl Facts {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecretRules {
     pub(crate) about: String,
+    /// The user chooses it, and tells it the provider.
+    #[serde(default)]
+    pub(crate) chosen: bool,
     /// The provider hands it over in a handshake, so an endpoint may start without.
     #[serde(default)]
     pub(crate) captured: bool,

@@ -17,6 +17,9 @@ pub struct Service {
     /// How the token is sent.
     #[serde(default)]
     pub auth: Auth,
+    /// Whether the webhook is made by it.
+    #[serde(default)]
+    pub register: Registration,
     /// Who chooses the secret that signs.
     pub secret: SecretOrigin,
     /// What the events are called that have to be named (`--event`); empty where all of them are subscribed to.
@@ -50,6 +53,19 @@ impl From<String> for Auth {
             _ => Self::Header(text),
         }
     }
+}
+
+/// How a webhook is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// By the API.
+    #[default]
+    Api,
+    /// By the API where there is a token for it, else by hand.
+    Either,
+    /// By hand.
+    Hand,
 }
 
 /// Who chooses the secret of a webhook that is made by API.

@@ -119,6 +119,23 @@ fn the_documented_provider_of_ones_own_works() {
     assert_eq!(delivery.source.as_deref(), Some("https://acme.example/a1"));
 }
 
+/// What has to be clicked is said with the URL to paste; Airtable has no page where it could be pasted.
+#[test]
+fn every_provider_is_told_the_url() {
+    for provider in CATALOG.iter() {
+        let text = provider.setup("https://hooks.example.com/webhooks/in");
+        let by_api_alone = provider.name() == "airtable";
+        let told = text.contains("https://hooks.example.com/webhooks/in");
+        assert!(told != by_api_alone, "{}: {text}", provider.name());
+        assert!(
+            !text.contains("{url}") && !text.contains("the endpoint's URL"),
+            "{}: {text}",
+            provider.name()
+        );
+    }
+    assert!(CATALOG.iter().count() >= 47);
+}
+
 #[test]
 fn every_provider_has_its_section_in_the_docs() {
     let pages =
@@ -127,8 +144,12 @@ fn every_provider_has_its_section_in_the_docs() {
             std::fs::read_to_string(path).unwrap()
         });
     for provider in CATALOG.iter() {
-        let heading =
-            format!("## {}: `{}`\n\n{}", provider.title(), provider.name(), provider.setup().trim());
+        let heading = format!(
+            "## {}: `{}`\n\n{}",
+            provider.title(),
+            provider.name(),
+            provider.setup("the endpoint's URL")
+        );
         let found = pages.iter().filter(|page| page.contains(&heading)).count();
         assert_eq!(
             found,

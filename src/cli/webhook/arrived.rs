@@ -1,0 +1,106 @@
+//! What of a source's stream shows to have arrived, for providers whose API does not tell under which id they delivered.
+//!
+//! # Duplicates
+//! The stream has to be read whole from where the search began, or what arrived could be taken for missing. So a stream that does
+//! not reach back so far, one that stops coming, and deliveries that still wait in the gateway's spool end the run.
+//!
+//! # Memory
+//! One message at a time; what is looked for is bounded by what a run may find.
+
+use crate::{
+    broker::{self, Patience},
+    cli::{Failure, status, tail::event::Structured},
+    config::Config,
+};
+use async_nats::jetstream::{
+    self,
+    consumer::{DeliverPolicy, pull::OrderedConfig},
+    stream::Stream,
+};
+use futures_util::StreamExt as _;
+use headgate_webhook::api::{Missed, Seen};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+/// How much earlier than it happened something may have arrived, by clocks that differ.
+const CLOCKS: Duration = Duration::from_secs(600);
+
+/// How long a message may take to come.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What is looked at.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// Takes what arrived within the last `back` away from what was missed.
+pub(super) async fn strike(
+    config: &Config,
+    source: &str,
+    back: Duration,
+    missed: &mut Missed<'_>,
+) -> Result<(), Failure> {
+    // Who runs no admin listener here has no spool here either.
+    if let Ok((_, report)) = status::fetch(config).await
+        && report.sources.iter().any(|known| known.name == source && known.retained_bytes > 0)
+    {
+        return Err(Failure::unavailable(format!("deliveries of {source} still wait in the spool"))
+            .with_fix("come again when `headgate status` shows none of it RETAINED"));
+    }
+    let client = format!("{} reconcile", config.gateway.name);
+    let (client, _) = broker::connect(&config.nats, &client, Patience::Once)
+        .await
+        .map_err(|error| Failure::unavailable(error.to_string()).with_fix(error.fix()))?;
+    let name = format!("EVENTS_{source}");
+    let mut stream = jetstream::new(client).get_stream(&name).await.map_err(|error| {
+        Failure::unavailable(format!("{name}: {error}")).with_fix("headgate run, which makes it")
+    })?;
+    let from = SystemTime::now().checked_sub(back + CLOCKS).unwrap_or(SystemTime::UNIX_EPOCH);
+    reaches_back(&mut stream, &name, from).await?;
+    let unreadable = |error: async_nats::Error| Failure::unavailable(format!("cannot read {name}: {error}"));
+    let config = OrderedConfig {
+        deliver_policy: DeliverPolicy::ByStartTime { start_time: from.into() },
+        ..OrderedConfig::default()
+    };
+    let mut consumer = stream.create_consumer(config).await.map_err(|error| unreadable(error.into()))?;
+    let mut left = consumer.info().await.map_err(|error| unreadable(error.into()))?.num_pending;
+    let mut messages = consumer.messages().await.map_err(|error| unreadable(error.into()))?;
+    while left > 0 {
+        let Ok(Some(message)) = tokio::time::timeout(SILENCE, messages.next()).await else {
+            return Err(Failure::unavailable(format!(
+                "{name} stopped coming, {left} messages before its end"
+            ))
+            .with_fix("run it again: nothing was posted yet"));
+        };
+        let message = message.map_err(|error| unreadable(error.into()))?;
+        left -= 1;
+        let Ok(structured) = Structured::read(&message) else { continue };
+        let Ok(event) = serde_json::from_slice::<Event<'_>>(structured.json()) else { continue };
+        if let Some(data) = event.data {
+            missed.seen(&Seen { event_type: &event.kind, data: data.get().as_bytes() });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a stream that has dropped events of the time that is looked at.
+async fn reaches_back(stream: &mut Stream, name: &str, from: SystemTime) -> Result<(), Failure> {
+    let info = stream.info().await.map_err(|error| Failure::unavailable(format!("{name}: {error}")))?;
+    let first = SystemTime::from(info.state.first_timestamp);
+    if info.state.first_sequence > 1 && first > from {
+        let kept = SystemTime::now().duration_since(first).unwrap_or_default().as_secs();
+        return Err(Failure::usage(format!(
+            "{name} goes back {kept} s only: what arrived before could not be told from what did not"
+        ))
+        .with_fix("a shorter --since, or a longer nats.stream.max_age"));
+    }
+    Ok(())
+}
