@@ -25,7 +25,10 @@ use data_dir::DataDir;
 pub use data_dir::DataDirError;
 use std::sync::Arc;
 use tokio::{sync::watch, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 /// Why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,9 @@ pub enum RunError {
     /// The embedded broker cannot be had.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// The system gives no thread for a source.
+    #[error("cannot start a thread for a source: {0}")]
+    Thread(std::io::Error),
 }
 
 impl RunError {
@@ -53,6 +59,7 @@ impl RunError {
             Self::Webhooks(error) => error.fix().to_owned(),
             Self::DataDir(error) => error.fix().to_owned(),
             Self::Embedded(error) => error.fix(),
+            Self::Thread(_) => "raise the limit on threads or open files (ulimit -u, ulimit -n)".to_owned(),
         }
     }
 
@@ -66,7 +73,7 @@ impl RunError {
 /// Runs everything that `config` says until `shutdown` fires, then drains.
 ///
 /// # Errors
-/// Nothing was started.
+/// Something could not be started; no source has been, unless the system ran out of threads.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = admin::bind(config.admin.listen).await?;
     let webhooks = webhook::bind(&config).await?;
@@ -99,13 +106,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             continue;
         }
         let Some(state) = registry.source(name) else { continue };
-        tasks.spawn(run_source(
-            config.clone(),
-            name.clone(),
-            source.clone(),
-            Arc::clone(state),
-            shutdown.clone(),
-        ));
+        let running =
+            run_source(config.clone(), name.clone(), source.clone(), Arc::clone(state), shutdown.clone());
+        start_source(name, running, tasks.token())?;
     }
     tasks.close();
     tracing::info!(admin = %config.admin.listen, sources = config.sources.len(), "gateway started");
@@ -123,6 +126,29 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         embedded.stop().await;
     }
     tracing::info!("gateway stopped");
+    Ok(())
+}
+
+/// Runs a source on a thread and a runtime of its own, which end with it.
+///
+/// So reader, normalizer and publisher hand over to each other without waking another thread, and no source waits for a worker
+/// that another one keeps busy.
+fn start_source(
+    name: &str,
+    running: impl Future<Output = ()> + Send + 'static,
+    token: TaskTrackerToken,
+) -> Result<(), RunError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _token = token;
+            runtime.block_on(running);
+            // Nothing that is left (a name that is still being looked up) may hold the end up.
+            runtime.shutdown_background();
+        })
+        .map_err(RunError::Thread)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Enough: one source saturates one core of its database, and the gateway needs less than that.
+/// For webhooks and the admin listener; each source that reads a log has a thread of its own.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {

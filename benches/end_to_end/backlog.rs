@@ -100,7 +100,8 @@ pub(crate) async fn run(version: Version, rows: u64, rounds: usize) {
     }
 }
 
-fn login(postgres: &Postgres) -> (u16, String, String) {
+/// Port, user and password.
+pub(crate) fn login(postgres: &Postgres) -> (u16, String, String) {
     let url = postgres.url();
     let (user, password) = url
         .strip_prefix("postgres://")

@@ -8,7 +8,8 @@
 //!
 //! `HEADGATE_BENCH_ROWS` (500 000), `HEADGATE_BENCH_ROUNDS` (3) and `HEADGATE_BENCH_POSTGRES` (`15,18`) change the size;
 //! `HEADGATE_BENCH_MYSQL` (`9.7`, also `10.11`, `11.8`) names the MySQL servers, `none` leaves either database out;
-//! `HEADGATE_BENCH_ONLY` (`backlog,latency,stalled,snapshot,webhooks,duplicates`) and `HEADGATE_BENCH_LOADS` (part of a load's name) leave some of it out.
+//! `HEADGATE_BENCH_ONLY` (`backlog,latency,stalled,snapshot,webhooks,duplicates`), `HEADGATE_BENCH_LOADS` (part of a load's name) and
+//! `HEADGATE_BENCH_RATES` (`100,1000`, of the latency) leave some of it out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod backlog;
@@ -18,6 +19,7 @@ mod load;
 mod mysql;
 mod process;
 mod raw_reader;
+mod relay;
 mod snapshot;
 mod stalled;
 #[path = "../../tests/support/mod.rs"]

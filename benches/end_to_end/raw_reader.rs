@@ -15,9 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-struct Reader {
+/// A connection that streams a slot.
+pub(crate) struct Reader {
     stream: TcpStream,
     buffer: Vec<u8>,
+    end: usize,
 }
 
 impl Reader {
@@ -60,44 +62,55 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Connects, and begins to stream `slot`.
+    pub(crate) fn start(port: u16, user: &str, password: &str, slot: &str) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut reader = Self { stream, buffer: vec![0; 1 << 20], end: 0 };
+        let parameters = [("user", user), ("database", "postgres"), ("replication", "database")];
+        reader.send(|out| frontend::startup_message(parameters, out).unwrap());
+        reader.authenticate(password);
+        let start = format!(
+            "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', publication_names 'bench', messages 'true')"
+        );
+        reader.send(|out| frontend::query(&start, out).unwrap());
+        reader
+    }
+
+    /// Waits for more, and hands over the payload of each XLogData that it completes.
+    pub(crate) fn gulp(&mut self, mut each: impl FnMut(&[u8])) {
+        let read = self.stream.read(&mut self.buffer[self.end..]).unwrap();
+        assert!(read > 0, "the server closed the connection");
+        self.end += read;
+        let mut at = 0;
+        while let Ok(Some(header)) = backend::Header::parse(&self.buffer[at..self.end]) {
+            let whole = header.len() as usize + 1;
+            if at + whole > self.end {
+                break;
+            }
+            let message = &self.buffer[at..at + whole];
+            assert_ne!(header.tag(), b'E', "{}", String::from_utf8_lossy(message));
+            // 'd', length, 'w', three times 8 bytes.
+            if header.tag() == b'd' && message.get(5) == Some(&b'w') {
+                each(&message[30..]);
+            }
+            at += whole;
+        }
+        self.buffer.copy_within(at..self.end, 0);
+        self.end -= at;
+    }
+}
+
 /// Reads `rows` inserts from the slot; how long that took.
 #[allow(clippy::disallowed_methods, reason = "it has a thread of its own")]
 pub(crate) fn read(port: u16, user: &str, password: &str, slot: &str, rows: u64) -> Duration {
     let began = Instant::now();
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut reader = Reader { stream, buffer: vec![0; 1 << 20] };
-    let parameters = [("user", user), ("database", "postgres"), ("replication", "database")];
-    reader.send(|out| frontend::startup_message(parameters, out).unwrap());
-    reader.authenticate(password);
-    let start = format!(
-        "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', publication_names 'bench', messages 'true')"
-    );
-    reader.send(|out| frontend::query(&start, out).unwrap());
-    let (mut end, mut seen) = (0, 0);
+    let mut reader = Reader::start(port, user, password, slot);
+    let mut seen = 0;
     while seen < rows {
         thread::sleep(Duration::from_millis(1));
-        let read = reader.stream.read(&mut reader.buffer[end..]).unwrap();
-        assert!(read > 0, "the server closed the connection after {seen} rows");
-        end += read;
-        let mut at = 0;
-        while let Ok(Some(header)) = backend::Header::parse(&reader.buffer[at..end]) {
-            let whole = header.len() as usize + 1;
-            if at + whole > end {
-                break;
-            }
-            assert_ne!(header.tag(), b'E', "{}", String::from_utf8_lossy(&reader.buffer[at..at + whole]));
-            // XLogData that begins with an Insert: 'd', length, 'w', three times 8 bytes, 'I'.
-            if header.tag() == b'd'
-                && reader.buffer.get(at + 5) == Some(&b'w')
-                && reader.buffer.get(at + 30) == Some(&b'I')
-            {
-                seen += 1;
-            }
-            at += whole;
-        }
-        reader.buffer.copy_within(at..end, 0);
-        end -= at;
+        reader.gulp(|payload| seen += u64::from(payload.first() == Some(&b'I')));
     }
     began.elapsed()
 }
