@@ -241,6 +241,7 @@ mod tests {
                 table_id: 1,
                 schema: "shop",
                 table: "places",
+                nullable: vec![false; types.len()],
                 types: types.clone(),
                 metadata,
                 shape: &[],
