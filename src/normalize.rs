@@ -199,6 +199,10 @@ impl Outlet for Normalizer {
         self.encoder.reject(fault);
     }
 
+    fn pass_over(&mut self) {
+        self.encoder.pass_over();
+    }
+
     fn commit(&mut self, progress: Progress) {
         self.encoder.commit(progress);
     }

@@ -206,6 +206,15 @@ impl Encoder {
         }
     }
 
+    /// A change of the open transaction that nobody is told. Its index is taken all the same, and no other event's `txindex`.
+    pub fn pass_over(&mut self) {
+        if self.refusal.is_some() {
+            return;
+        }
+        self.metrics.received.inc();
+        let _ = self.next_position();
+    }
+
     /// Everything before `progress` has been told.
     pub fn progress(&mut self, progress: Progress) {
         if self.refusal.is_some() {

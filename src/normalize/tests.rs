@@ -252,6 +252,26 @@ fn an_unencodable_row_goes_to_the_dead_letters_and_the_last_good_event_stays_the
     assert_eq!(event["txlast"], true);
 }
 
+/// Nobody is told of it, and the change behind it has the id that it would have if somebody were.
+#[test]
+fn a_change_that_is_passed_over_takes_its_index() {
+    let orders = relation("public", "orders", &["id"], &[0]);
+    let mut encoder = encoder(Mode::Structured, TEMPLATE, None);
+    begin(&mut encoder, 10);
+    for id in ["1", "2"] {
+        encoder.pass_over();
+        let after = [value(id)];
+        encoder.change(&Change { relation: &orders, op: Op::Created, before: None, after: Some(&after) });
+    }
+    commit(&mut encoder, 11);
+    let seen = events(&mut encoder);
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|(_, event)| (event["txindex"].as_u64().unwrap(), &event["id"].as_str().unwrap()[22..]))
+        .collect();
+    assert_eq!(seen, [(0, "00000003"), (1, "00000007")]);
+}
+
 /// A dead letter takes an index, so that ids stay the same, and no place among the events; also where the stream ends
 /// between it and the rest of its transaction.
 #[test]

@@ -61,7 +61,7 @@ async fn ask(
     target.answer(described).await
 }
 
-type ColumnRow = (String, String, Option<String>, Option<String>, String);
+type ColumnRow = (String, String, Option<String>, Option<String>, Option<String>, String);
 
 /// Reads a table from `information_schema`.
 pub(crate) async fn describe(
@@ -71,7 +71,7 @@ pub(crate) async fn describe(
 ) -> Result<Option<Description>, mysql_async::Error> {
     let rows: Vec<ColumnRow> = session
         .exec(
-            "SELECT column_name, column_type, character_set_name, generation_expression, is_nullable \
+            "SELECT column_name, column_type, character_set_name, collation_name, generation_expression, is_nullable \
              FROM information_schema.columns WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position",
             (schema, table),
         )
@@ -105,12 +105,13 @@ pub(crate) async fn describe(
         .await?;
     let columns = rows
         .into_iter()
-        .map(|(name, column_type, character_set, generation, nullable)| DescribedColumn {
+        .map(|(name, column_type, character_set, collation, generation, nullable)| DescribedColumn {
             json: checks.iter().any(|check| *check == format!("json_valid(`{}`)", name.replace('`', "``"))),
             row_end: generation.is_some_and(|expression| expression.eq_ignore_ascii_case("ROW END")),
             name,
             column_type,
             character_set,
+            collation,
             nullable: nullable.eq_ignore_ascii_case("YES"),
         })
         .collect();

@@ -39,7 +39,9 @@ pub(crate) struct Watch {
     pub(crate) captured: watch::Sender<CapturedTables>,
 }
 
-/// The tables that are there and captured. The log tells a table that is made anew under a former one's name from its first row on.
+/// The tables that are there and captured. Nothing tells a table from another that has its name later on: of one that is made
+/// anew the log tells every row from the first on. A filled table that is renamed into the name is not noticed, and its rows are
+/// not in the log: they are read when a snapshot is asked for.
 pub(crate) async fn tables(config: &Config, session: &mut Conn) -> Result<CapturedTables, Fault> {
     let all = captured(config, session).await?;
     Ok(all.into_iter().map(|(schema, table)| (TableName { schema, table }, 0)).collect())

@@ -53,6 +53,8 @@ fn catalog(server: &str) -> BTreeMap<String, Description> {
             name: text(name),
             column_type: text(column_type),
             character_set: (charset != "-").then(|| charset.to_owned()),
+            // Not among what was captured either: what is in the log is not compared by it.
+            collation: None,
             json: json == "1",
             row_end: row_end == "1",
             // Not among what was captured, and no part of how a value is read.

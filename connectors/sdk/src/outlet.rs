@@ -103,6 +103,11 @@ pub trait Outlet: Send {
     /// A row of the open transaction that cannot be read: it goes to the dead letters, and counts as one event.
     fn reject(&mut self, fault: &RowFault);
 
+    /// A change of the open transaction that is told to nobody still takes its index: whoever reads the transaction again, and
+    /// knows more or less of the table by then, has to count the changes behind it as they were counted. Who wraps an outlet has
+    /// to pass it on.
+    fn pass_over(&mut self) {}
+
     /// Ends the open transaction. `progress.log` is the position after its commit.
     fn commit(&mut self, progress: Progress);
 

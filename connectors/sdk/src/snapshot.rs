@@ -45,8 +45,9 @@ impl fmt::Display for TableName {
     }
 }
 
-/// Tables, each with what tells it from another that has its name later on (PostgreSQL: its OID). Zero where that does not matter, for
-/// the log tells a table that is made anew from its first row on, or where it is not known.
+/// Tables, each with what tells it from another that has its name later on (PostgreSQL: its OID). Zero where it is not
+/// known: then a table that is made anew is told by the log from its first row on, and one that was filled before it was renamed
+/// into the name is not noticed.
 pub type CapturedTables = BTreeMap<TableName, u64>;
 
 /// Why a snapshot is made.

@@ -29,6 +29,8 @@ pub enum Told {
     Message(String, Vec<u8>, bool),
     /// [`Outlet::reject`].
     Reject(RowFault),
+    /// [`Outlet::pass_over`].
+    PassOver,
     /// [`Outlet::commit`].
     Commit(Progress),
     /// [`Outlet::progress`].
@@ -108,6 +110,10 @@ impl Outlet for Recorder {
 
     fn reject(&mut self, fault: &RowFault) {
         self.told.push(Told::Reject(fault.clone()));
+    }
+
+    fn pass_over(&mut self) {
+        self.told.push(Told::PassOver);
     }
 
     fn commit(&mut self, progress: Progress) {

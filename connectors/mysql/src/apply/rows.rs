@@ -107,7 +107,12 @@ impl Apply {
                             None => plain,
                             Some(ending) => match ending.told(rows.change, &images) {
                                 Some(op) => op,
-                                None => continue,
+                                None => {
+                                    // Whether it is history the catalog may have said, and may not say again when the log
+                                    // is read once more: the changes behind it keep their indexes.
+                                    outlet.pass_over();
+                                    continue;
+                                }
                             },
                         };
                         outlet.change(&Change {

@@ -46,6 +46,8 @@ use std::{
 const SETTLE: Duration = Duration::from_millis(250);
 /// A session that was idle as long is not used again: the server may have ended it.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often in a row it may be unknown whether the server still works on what is waited for.
+const UNKNOWN: u32 = 10;
 
 /// What all reads of a source have in common.
 #[derive(Debug)]
@@ -95,19 +97,34 @@ impl Database {
 
     /// Waits for what session `id` asks as long as the server works on it. When nothing has come for the source's patience,
     /// another session asks whether it does. If not, what it said was lost on the way, or will never be whole: once more as
-    /// long is given to what may have been said in between, and then the wait is over. Whoever gives up has to give up the
-    /// session too.
+    /// long is given to what may have been said in between, and then the wait is over. That it cannot be asked (the server has
+    /// no connection left, say) is no answer: [`UNKNOWN`] such times in a row are waited through. When the wait is over in vain,
+    /// so is the session.
     async fn attend<T>(&self, id: u32, asked: impl Future<Output = T>) -> Result<T, Fault> {
         let patience = self.target.patience();
         let mut asked = pin!(asked);
         let mut idle = false;
+        let mut unknown = 0;
         loop {
             if let Ok(answer) = tokio::time::timeout(patience, asked.as_mut()).await {
                 return Ok(answer);
             }
             // In a box: it is almost never made, and would be room in each wait for a row.
-            let works = Box::pin(self.target.answer(self.is_at_work(id))).await?;
+            let works = match Box::pin(self.target.answer(self.is_at_work(id))).await {
+                Ok(works) => works,
+                Err(fault) if unknown + 1 < UNKNOWN => {
+                    unknown += 1;
+                    tracing::debug!(%fault, unknown, "cannot ask whether the server still reads a table");
+                    continue;
+                }
+                Err(fault) => {
+                    Box::pin(self.end_session(id)).await;
+                    return Err(fault);
+                }
+            };
+            unknown = 0;
             if !works && idle {
+                Box::pin(self.end_session(id)).await;
                 let address = self.target.address();
                 return Err(Fault::transient(format!(
                     "{address} has nothing more to say to a session that waits for rows: what it said was lost on the way"

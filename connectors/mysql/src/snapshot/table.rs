@@ -94,14 +94,31 @@ impl Facts {
     }
 }
 
+/// A type without the length that its values are not ordered by. The labels of an ENUM, say, they are ordered by.
+fn ordered_kind(type_name: &str) -> &str {
+    match type_name.split_once('(') {
+        Some((kind @ ("char" | "varchar" | "varbinary"), _)) => kind,
+        _ => type_name,
+    }
+}
+
 impl snapshots::Table for Table {
     fn has_key(&self) -> bool {
         !self.key.is_empty()
     }
 
     fn order(&self) -> String {
-        let key = self.printed.key.iter().filter_map(|&at| self.printed.columns.get(at));
-        key.map(|column| format!("{} {},", column.name, column.type_name)).collect()
+        let columns = self.printed.columns.iter().zip(&self.facts.description.columns);
+        let columns: Vec<_> = columns.collect();
+        let key = self.printed.key.iter().filter_map(|&at| columns.get(at));
+        key.map(|(column, described)| {
+            let (name, kind) = (&column.name, ordered_kind(&column.type_name));
+            match &described.collation {
+                Some(collation) => format!("{name} {kind} {collation},"),
+                None => format!("{name} {kind},"),
+            }
+        })
+        .collect()
     }
 }
 
@@ -251,5 +268,30 @@ mod tests {
             )
         );
         assert!(table.statement(&Rows::After(Some("7".to_owned()), 1), None).is_err());
+    }
+
+    #[test]
+    fn a_key_is_ordered_by_its_collation_and_not_by_its_length() {
+        use snapshots::Table as _;
+        let order = |column_type: &str, collation: Option<&str>| {
+            let column = DescribedColumn {
+                name: "a".to_owned(),
+                column_type: column_type.to_owned(),
+                character_set: Some("utf8mb4".to_owned()),
+                collation: collation.map(str::to_owned),
+                ..DescribedColumn::default()
+            };
+            let description = Description { columns: vec![column], key: vec!["a".to_owned()] };
+            let facts = Facts { description, index: None, transactional: true };
+            let name = TableName { schema: "s".to_owned(), table: "t".to_owned() };
+            Table::new(&name, facts).unwrap().order()
+        };
+        let former = order("varchar(9)", Some("utf8mb4_bin"));
+        assert_eq!(former, "a varchar utf8mb4_bin,");
+        assert_eq!(former, order("varchar(90)", Some("utf8mb4_bin")));
+        assert_ne!(former, order("varchar(9)", Some("utf8mb4_general_ci")));
+        assert_eq!(order("int(11)", None), "a int,");
+        let labels = Some("utf8mb4_bin");
+        assert_ne!(order("enum('a','b')", labels), order("enum('b','a')", labels));
     }
 }

@@ -18,6 +18,8 @@ pub struct DescribedColumn {
     pub column_type: String,
     /// `CHARACTER_SET_NAME`; `None` where it is NULL.
     pub character_set: Option<String>,
+    /// `COLLATION_NAME`; `None` where it is NULL.
+    pub collation: Option<String>,
     /// `IS_NULLABLE`.
     pub nullable: bool,
     /// Whether it is a text that MariaDB checks to be JSON: a CHECK constraint ``json_valid(`name`)`` is there.

@@ -168,9 +168,14 @@ pub(super) fn prepare(
         kinds.push(kind);
     }
     let mut key = key(map, description, &columns);
+    if flavor == Flavor::MariaDb && has_void_bits(map, &key) {
+        for column in &mut columns {
+            column.nullable = None;
+        }
+    }
     let mut ending = None;
     if flavor == Flavor::MariaDb
-        && let Some(at) = (0..columns.len()).find(|at| ends_rows(*at, description, &columns, &kinds))
+        && let Some(at) = (0..columns.len()).find(|at| ends_rows(*at, map, description, &columns, &kinds))
     {
         key.retain(|part| *part != at);
         ending = matches!(kinds.get(at), Some(Kind::Timestamp { .. })).then_some(Ending { column: at });
@@ -201,17 +206,44 @@ fn key(map: &TableMap<'_>, description: Option<&Description>, columns: &[Column]
     named.iter().map(place).collect::<Option<_>>().unwrap_or_default()
 }
 
+/// Whether a map's bits of nullability say nothing. MariaDB sets all of them for a table on the inner side of an outer join
+/// (`UPDATE a LEFT JOIN b`), those of its primary key, which has no NULL, among them.
+fn has_void_bits(map: &TableMap<'_>, key: &[usize]) -> bool {
+    if key.is_empty() {
+        return map.nullable.iter().all(|nullable| *nullable);
+    }
+    key.iter().any(|at| map.nullable.get(*at) == Some(&true))
+}
+
 /// Whether a column is the end of a row's life, which MariaDB adds to the keys of system-versioned tables.
 ///
 /// It is no part of the row's name, which stays the same when the row ends. The catalog flags the column, or, where nobody
-/// declared it, does not have it.
-fn ends_rows(at: usize, description: Option<&Description>, columns: &[Column], kinds: &[Kind]) -> bool {
-    let (Some(column), Some(kind), Some(description)) = (columns.get(at), kinds.get(at), description) else {
+/// declared it, does not have it. What the catalog does not have may as well be a column of the application's that was renamed
+/// or dropped since, so it has to stand as MariaDB puts it: last, right behind the beginning, neither of them NULL, and in the
+/// key where there is one.
+fn ends_rows(
+    at: usize,
+    map: &TableMap<'_>,
+    description: Option<&Description>,
+    columns: &[Column],
+    kinds: &[Kind],
+) -> bool {
+    let (Some(column), Some(description)) = (columns.get(at), description) else {
         return false;
     };
-    let known = description.columns.iter().find(|known| known.name == column.name);
-    let timed = matches!(kind, Kind::Timestamp { digits: 6 } | Kind::Integer { bytes: 8, unsigned: true });
-    known.map_or(timed && column.name == "row_end", |known| known.row_end)
+    if let Some(known) = description.columns.iter().find(|known| known.name == column.name) {
+        return known.row_end;
+    }
+    let is = |at: usize, name: &str| {
+        columns.get(at).is_some_and(|column| column.name == name && column.nullable != Some(true))
+            && matches!(kinds.get(at), Some(Kind::Timestamp { digits: 6 }))
+    };
+    let in_key =
+        map.metadata.key.as_ref().is_none_or(|key| key.iter().any(|part| usize::try_from(*part) == Ok(at)));
+    at + 1 == columns.len()
+        && is(at, "row_end")
+        && at.checked_sub(1).is_some_and(|before| is(before, "row_start"))
+        && in_key
 }
 
 #[cfg(test)]
@@ -251,5 +283,60 @@ mod tests {
                 table.relation.columns.iter().map(|column| column.type_name.as_str()).collect();
             assert_eq!(types, ["int", "geometry", "varchar(9)"], "{flavor:?}");
         }
+    }
+
+    fn map<'m>(names: &[&'m str], codes: &[u8], nullable: &[bool], key: Option<Vec<u64>>) -> TableMap<'m> {
+        let meta = |code: u8| if code == code::TIMESTAMP2 { 6 } else { 0 };
+        TableMap {
+            table_id: 1,
+            schema: "shop",
+            table: "prices",
+            nullable: nullable.to_vec(),
+            types: codes.iter().map(|&code| ColumnType { code, meta: meta(code) }).collect(),
+            metadata: Metadata { names: Some(names.to_vec()), key, ..Metadata::default() },
+            shape: &[],
+        }
+    }
+
+    #[test]
+    fn an_end_that_nobody_declared_stands_where_mariadb_puts_it() {
+        let catalog = Description {
+            columns: vec![DescribedColumn {
+                name: "id".to_owned(),
+                column_type: "int".to_owned(),
+                ..DescribedColumn::default()
+            }],
+            key: vec!["id".to_owned()],
+        };
+        let ends = |names: &[&'static str], nullable: &[bool], key: Option<Vec<u64>>| {
+            let codes: Vec<u8> = names
+                .iter()
+                .map(|name| if name.starts_with("row") { code::TIMESTAMP2 } else { code::LONG })
+                .collect();
+            let table = prepare(&map(names, &codes, nullable, key), Flavor::MariaDb, Some(&catalog)).unwrap();
+            table.ending.is_some()
+        };
+        let names = ["id", "row_start", "row_end"];
+        assert!(ends(&names, &[false; 3], Some(vec![0, 2])));
+        assert!(ends(&names, &[true, false, false], None));
+        assert!(ends(&names, &[true; 3], Some(vec![0, 2])), "an outer join's bits say nothing");
+        assert!(!ends(&names, &[false; 3], Some(vec![0])), "not in the key");
+        assert!(!ends(&names, &[false, false, true], None), "may be NULL");
+        assert!(!ends(&["id", "row_end"], &[false; 2], Some(vec![0, 1])), "no beginning");
+        assert!(!ends(&["row_start", "row_end", "id"], &[false; 3], Some(vec![2, 1])), "not the last");
+    }
+
+    #[test]
+    fn the_bits_of_an_outer_join_say_nothing() {
+        let nullable = |flavor, bits: &[bool], key: Option<Vec<u64>>| {
+            let names = ["id", "price"];
+            let table = prepare(&map(&names, &[code::LONG; 2], bits, key), flavor, None).unwrap();
+            table.relation.columns.iter().map(|column| column.nullable).collect::<Vec<_>>()
+        };
+        let key = || Some(vec![0]);
+        assert_eq!(nullable(Flavor::MariaDb, &[true, true], key()), [None, None]);
+        assert_eq!(nullable(Flavor::MariaDb, &[true, true], None), [None, None]);
+        assert_eq!(nullable(Flavor::MariaDb, &[false, true], key()), [Some(false), Some(true)]);
+        assert_eq!(nullable(Flavor::MySql, &[true, true], key()), [Some(true), Some(true)]);
     }
 }

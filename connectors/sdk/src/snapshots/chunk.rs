@@ -325,7 +325,9 @@ pub(super) fn same_shape(one: &Relation, other: &Relation) -> bool {
         && one.key == other.key
         && one.columns.len() == other.columns.len()
         && one.columns.iter().zip(&other.columns).all(|(one, other)| {
-            one.name == other.name && one.type_name == other.type_name && one.nullable == other.nullable
+            // Where nobody says whether a column may be NULL, nobody says that it is another one.
+            let nullable = one.nullable.zip(other.nullable).is_none_or(|(one, other)| one == other);
+            one.name == other.name && one.type_name == other.type_name && nullable
         })
 }
 
@@ -359,6 +361,17 @@ mod tests {
             columns: columns.iter().map(column).collect(),
             key: vec![0],
         })
+    }
+
+    #[test]
+    fn a_nullability_that_nobody_says_is_any() {
+        let with = |nullable| {
+            let mut relation = Arc::into_inner(relation(&["id"])).unwrap();
+            relation.columns[0].nullable = nullable;
+            relation
+        };
+        assert!(same_shape(&with(None), &with(Some(false))) && same_shape(&with(Some(true)), &with(None)));
+        assert!(!same_shape(&with(Some(true)), &with(Some(false))));
     }
 
     /// Three rows, told as `key=a,b`.

@@ -21,6 +21,8 @@ pub(super) struct Job<R: Reader> {
     pub(super) size: Size,
     /// Transactions that may have written to the table before its changes were published; they have to end first.
     pub(super) writers: Option<BTreeSet<String>>,
+    /// How often in a row the table was not there to be described, although it is captured.
+    pub(super) missed: u32,
     /// Not before.
     pub(super) wait: Option<Instant>,
     /// Where the log stood when all of it had been told.
@@ -70,6 +72,7 @@ impl<R: Reader> Job<R> {
             described: None,
             size: Size::default(),
             writers: None,
+            missed: 0,
             wait: None,
             told_at: None,
             progress,
@@ -100,6 +103,7 @@ impl<R: Reader> Job<R> {
         self.reread();
         self.size = Size::default();
         self.writers = None;
+        self.missed = 0;
         self.show_table();
     }
 

@@ -56,6 +56,10 @@ impl<O: Outlet, R: Reader> Outlet for Listening<'_, O, R> {
         self.outlet.reject(fault);
     }
 
+    fn pass_over(&mut self) {
+        self.outlet.pass_over();
+    }
+
     fn commit(&mut self, progress: Progress) {
         self.outlet.commit(progress);
         self.snapshots.hear_progress(progress);

@@ -11,6 +11,11 @@ use crate::{Fault, FaultKind, SnapshotReason, TableName};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::{task::JoinHandle, time::Instant};
 
+/// At which try to describe a captured table it is told that it cannot be described: at the first it may be amid a rename.
+const TROUBLE_AT: u32 = 2;
+/// After how many of them the table is skipped.
+const TRIES: u32 = 30;
+
 /// A read under way.
 pub(super) struct Reading<R: Reader> {
     pub(super) job: u64,
@@ -123,7 +128,7 @@ impl<R: Reader> Snapshots<R> {
         match outcome.found {
             // Renamed, and perhaps back again in a moment: whether it is gone, the next look at the tables says.
             Found::Table { table: None, .. } if self.captured.borrow().contains_key(&reading.name) => {
-                job.wait = Some(Instant::now() + RETRY / 10);
+                self.table_missed(at, &reading.name);
             }
             Found::Table { table: None, .. } => {
                 tracing::info!(source = self.source, table = %reading.name, "the table is not there, or not captured, any more");
@@ -132,6 +137,10 @@ impl<R: Reader> Snapshots<R> {
             Found::Table { table: Some(table), expected } => {
                 if !job.place.is_of(&table.order()) {
                     tracing::info!(source = self.source, job = job.job.id, table = %reading.name, "the table's key is another one: reading it from its beginning");
+                }
+                if std::mem::take(&mut job.missed) >= TROUBLE_AT {
+                    (job.progress.trouble, job.progress.fix) = (None, None);
+                    self.desk.show(job.progress.clone());
                 }
                 job.described = Some(table);
                 job.progress.expected = job.progress.expected.or(expected);
@@ -194,6 +203,30 @@ impl<R: Reader> Snapshots<R> {
             }
         }
         self.held.push_back(Held { job: id, name, rows, complete, chunk, watermark, read_at, next: 0 });
+    }
+
+    /// A table that is captured is not there to be described. The tables behind it do not wait for it for ever.
+    fn table_missed(&mut self, at: usize, table: &TableName) {
+        let Some(job) = self.jobs.get_mut(at) else { return };
+        job.missed += 1;
+        if job.missed >= TRIES {
+            tracing::warn!(
+                source = self.source,
+                job = job.job.id,
+                %table,
+                "the table is captured, but cannot be described: it is skipped; `headgate snapshot` reads it when it can be"
+            );
+            (job.progress.trouble, job.progress.fix) = (None, None);
+            self.table_told(at, None);
+            return;
+        }
+        job.wait = Some(Instant::now() + RETRY / 10);
+        if job.missed == TROUBLE_AT {
+            let text = format!("table {table} is captured, but cannot be described");
+            tracing::warn!(source = self.source, job = job.job.id, "snapshot: {text}");
+            (job.progress.trouble, job.progress.fix) = (Some(text), None);
+            self.desk.show(job.progress.clone());
+        }
     }
 
     /// A table cannot be read.
