@@ -3,6 +3,9 @@
 //! * **Order**: one message after the other, each after the acknowledgement of the one before. Once the stream proves to
 //!   have no other writer ([`Footing`]), a window of messages is sent at once, each with the sequence that it must follow
 //!   (`Nats-Expected-Last-Sequence`); the first that another writer or a duplicate disturbs ends that.
+//!   Each expects an absolute sequence. So where a second gateway drains into the stream at the same time and its message takes the
+//!   place of one of a window, the ones behind that may still find theirs and be stored; the one whose place was taken is then sent
+//!   again and comes after them. `sequence` tells the order of arrival all the same.
 //! * **Duplicates**: what the stream has already, the broker drops by its id.
 //! * **Durability**: records leave the spool after their acknowledgement.
 //! * **Faults**: again and again, at most two seconds apart. What the broker will never take goes to the dead letters.

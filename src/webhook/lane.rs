@@ -134,6 +134,9 @@ impl Lane {
     pub(super) fn new(style: Arc<Style>, drain: Drain) -> (Self, Gate) {
         let (sender, turns) = mpsc::channel(WAITING);
         let state = Arc::clone(&drain.state);
+        // What an earlier run left counts before the drain gets to it.
+        let held = drain.spool.held(&drain.source);
+        state.vitals.retained_bytes.store(held.bytes, Ordering::Relaxed);
         let gate = Gate { turns: sender, style, state: Arc::clone(&state) };
         (Self { turns, last_sequence: 0, drain, state }, gate)
     }

@@ -266,7 +266,7 @@ async fn salesforces_missing_records_and_deletes_come_once_from_where_the_last_r
         record(&id(6), ago(130), false),
         record(&id(7), ago(1), false),
     ];
-    let reconcile = ["reconcile", "in", "--event", "Account"];
+    let reconcile = ["reconcile", "in", "--event", "Account", "--until", "15m"];
     let (code, text) = run(&gateway, &vendors, TOKEN, &["reconcile", "in"]).await;
     assert!(code == Some(64) && text.contains("--event Account"), "{text}");
     let (code, text) = run(&gateway, &vendors, TOKEN, &["reconcile", "in", "--event", "Account' OR"]).await;

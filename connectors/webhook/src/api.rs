@@ -150,6 +150,15 @@ pub fn patience(provider: &str) -> Option<Duration> {
     }
 }
 
+/// What is younger than this has to be left out of a search in any case, where the provider has [`patience`]: it may not show yet.
+#[must_use]
+pub fn settled(provider: &str) -> Duration {
+    match provider {
+        "salesforce" => salesforce::SETTLED,
+        _ => Duration::ZERO,
+    }
+}
+
 /// The webhook that calls the URL already.
 ///
 /// # Errors
@@ -255,6 +264,14 @@ impl<'a> Missed<'a> {
         match &self.rest {
             Rest::Salesforce(objects) => Some(objects.begins()),
             _ => None,
+        }
+    }
+
+    /// Goes by the time that [`Missed::find`] was told and not by the bookmark, where the bookmark is a time as well; before the first
+    /// batch. The bookmark is not moved back by it.
+    pub fn begin_anew(&mut self) {
+        if let Rest::Salesforce(objects) = &mut self.rest {
+            objects.begin_anew();
         }
     }
 

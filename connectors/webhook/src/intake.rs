@@ -167,7 +167,7 @@ pub struct Intake<K> {
     budget: Budget,
     spool: Spool,
     outbound: Outbound,
-    undoing: Semaphore,
+    undoing: Arc<Semaphore>,
 }
 
 impl<K: Keep> Intake<K> {
@@ -185,7 +185,7 @@ impl<K: Keep> Intake<K> {
             budget,
             spool,
             outbound: Outbound::default(),
-            undoing: Semaphore::new(UNDOING),
+            undoing: Arc::new(Semaphore::new(UNDOING)),
         }
     }
 
@@ -240,7 +240,7 @@ impl<K: Keep> Intake<K> {
         let received_at = now();
         let decoded = match Coding::of(&parts.headers) {
             Ok(None) => Ok((body, lease)),
-            Ok(Some(coding)) => self.undo(coding, body, webhook.limits.max_body, lease).await,
+            Ok(Some(coding)) => self.undo(coding, body, &webhook.limits, lease).await,
             Err(unread) => Err(unread),
         };
         let (body, _lease) = match decoded {
@@ -292,11 +292,16 @@ impl<K: Keep> Intake<K> {
         &self,
         coding: Coding,
         body: Bytes,
-        most: usize,
+        limits: &Limits,
         mut lease: Lease,
     ) -> Result<(Bytes, Lease), Unread> {
-        let _turn = self.undoing.acquire().await;
+        let most = limits.max_body;
+        let waiting = Arc::clone(&self.undoing).acquire_owned();
+        let waited = tokio::time::timeout(limits.body_timeout, waiting).await;
+        let Ok(Ok(turn)) = waited else { return Err(Unread::NoRoom) };
         let undoing = tokio::task::spawn_blocking(move || {
+            // The turn is the thread's: a client that hangs up ends its request, but not the thread.
+            let _turn = turn;
             coding.undo(&body, most, &mut lease).map(|undone| (undone, lease))
         });
         undoing.await.unwrap_or(Err(Unread::Broken))

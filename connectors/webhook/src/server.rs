@@ -127,12 +127,7 @@ impl Listener {
             };
             // All are at work: the newcomer is the one who can come again.
             let Some(visit) = self.roster.admit(&shutdown) else { continue };
-            let connection = Connection {
-                intake: Arc::clone(&intake),
-                peer: peer.ip(),
-                visit,
-                shutdown: shutdown.clone(),
-            };
+            let connection = Connection { intake: Arc::clone(&intake), peer: peer.ip(), visit };
             connections.spawn(connection.run(stream, self.tls.clone()));
         }
         drop(self.tcp);
@@ -145,7 +140,6 @@ struct Connection<K> {
     intake: Arc<Intake<K>>,
     peer: IpAddr,
     visit: Visit,
-    shutdown: CancellationToken,
 }
 
 impl<K: Keep> Connection<K> {
@@ -181,8 +175,9 @@ impl<K: Keep> Connection<K> {
             biased;
             ended = connection.as_mut() => ended,
             () = self.visit.ended.cancelled() => {
-                // Nothing is waited for where no request is under way.
-                if !self.shutdown.is_cancelled() || self.visit.is_idle() {
+                // Nothing is waited for where no request is under way. One may have begun just when the connection had to make
+                // room, and its delivery may be safe already: it is answered.
+                if self.visit.is_idle() {
                     return;
                 }
                 connection.as_mut().graceful_shutdown();

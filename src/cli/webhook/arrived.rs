@@ -23,8 +23,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{
     borrow::Cow,
+    io::ErrorKind,
+    path::Path,
     time::{Duration, SystemTime},
 };
+use tokio::net::TcpStream;
 
 /// How much earlier than it happened something may have arrived, by clocks that differ.
 const CLOCKS: Duration = Duration::from_secs(600);
@@ -41,19 +44,27 @@ struct Event<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// Takes what arrived within the last `back` away from what was missed.
+/// How long whoever listens may take to accept a connection.
+const KNOCK: Duration = Duration::from_secs(3);
+
+/// Takes what arrived within the last `back` away from what was missed. `bookmark` is the file that says how far that is, if one does.
 pub(super) async fn strike(
     config: &Config,
     source: &str,
     back: Duration,
+    bookmark: Option<&Path>,
     missed: &mut Missed<'_>,
 ) -> Result<(), Failure> {
-    // Who runs no admin listener here has no spool here either.
-    if let Ok((_, report)) = status::fetch(config).await
-        && report.sources.iter().any(|known| known.name == source && known.retained_bytes > 0)
-    {
-        return Err(Failure::unavailable(format!("deliveries of {source} still wait in the spool"))
-            .with_fix("come again when `headgate status` shows none of it RETAINED"));
+    match status::fetch(config).await {
+        Ok((_, report)) => {
+            if report.sources.iter().any(|known| known.name == source && known.retained_bytes > 0) {
+                return Err(Failure::unavailable(format!("deliveries of {source} still wait in the spool"))
+                    .with_fix("come again when `headgate status` shows none of it RETAINED"));
+            }
+        }
+        // Who runs no admin listener here has no spool here either. One that is busy, or of another version, may well have one.
+        Err(_) if nobody_listens(config).await => {}
+        Err(failure) => return Err(failure),
     }
     let client = format!("{} reconcile", config.gateway.name);
     let (client, _) = broker::connect(&config.nats, &client, Patience::Once)
@@ -64,7 +75,7 @@ pub(super) async fn strike(
         Failure::unavailable(format!("{name}: {error}")).with_fix("headgate run, which makes it")
     })?;
     let from = SystemTime::now().checked_sub(back + CLOCKS).unwrap_or(SystemTime::UNIX_EPOCH);
-    reaches_back(&mut stream, &name, from).await?;
+    reaches_back(&mut stream, &name, from, bookmark).await?;
     let unreadable = |error: async_nats::Error| Failure::unavailable(format!("cannot read {name}: {error}"));
     let config = OrderedConfig {
         deliver_policy: DeliverPolicy::ByStartTime { start_time: from.into() },
@@ -91,16 +102,34 @@ pub(super) async fn strike(
     Ok(())
 }
 
+/// Whether connections to the admin listener's address are refused.
+async fn nobody_listens(config: &Config) -> bool {
+    let knock = tokio::time::timeout(KNOCK, TcpStream::connect(config.admin.listen)).await;
+    matches!(knock, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
+}
+
 /// Refuses a stream that has dropped events of the time that is looked at.
-async fn reaches_back(stream: &mut Stream, name: &str, from: SystemTime) -> Result<(), Failure> {
+async fn reaches_back(
+    stream: &mut Stream,
+    name: &str,
+    from: SystemTime,
+    bookmark: Option<&Path>,
+) -> Result<(), Failure> {
     let info = stream.info().await.map_err(|error| Failure::unavailable(format!("{name}: {error}")))?;
-    let first = SystemTime::from(info.state.first_timestamp);
-    if info.state.first_sequence > 1 && first > from {
+    // Of a stream that lost all that it had, the broker tells no time: it goes back to now.
+    let emptied = info.state.messages == 0 && info.state.last_sequence > 0;
+    let first = if emptied { SystemTime::now() } else { SystemTime::from(info.state.first_timestamp) };
+    if (emptied || info.state.first_sequence > 1) && first > from {
         let kept = SystemTime::now().duration_since(first).unwrap_or_default().as_secs();
+        let fix = "a shorter --since, or a longer nats.stream.max_age";
+        let fix = bookmark.map_or_else(
+            || fix.to_owned(),
+            |file| format!("{fix}; without --since, {} says from when on", file.display()),
+        );
         return Err(Failure::usage(format!(
             "{name} goes back {kept} s only: what arrived before could not be told from what did not"
         ))
-        .with_fix("a shorter --since, or a longer nats.stream.max_age"));
+        .with_fix(fix));
     }
     Ok(())
 }

@@ -20,6 +20,11 @@ impl Place {
         Self(config.gateway.data_dir.join("webhooks").join(format!("{source}.json")))
     }
 
+    /// Its file.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The bookmark; an empty one if there is none yet.
     pub(super) fn read(&self) -> Result<Bookmark, Failure> {
         let bytes = match fs::read(&self.0) {

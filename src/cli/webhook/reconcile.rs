@@ -40,7 +40,7 @@ by a timer.
   github, stripe, zendesk  what never got a 2xx, not longer ago than nine tenths of dedup_window
   airtable, google-drive   what notifications only tell of, from where the last run ended
   shopify, hubspot, slack  what happened there and is not in the stream, when the provider itself has given up
-  salesforce               the same, of the objects that --event names, from where the last run ended
+  salesforce               the same, of the objects that --event names, from where the last run ended, or from --since
 
 Examples:
   headgate webhook reconcile gh --target octo/shop
@@ -52,11 +52,11 @@ pub(in crate::cli) struct Reconcile {
     /// The source, as in [sources.NAME]
     source: String,
     /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most, but a day and what --until is where
-    /// the stream is looked through
+    /// the stream is looked through. At salesforce it goes before where the last run ended
     #[arg(long)]
     since: Option<String>,
     /// shopify, hubspot, slack, salesforce: leave out what is younger; as long as the provider itself tries again by default (4h,
-    /// 24h, 10m, 15m), since what comes both ways becomes two events
+    /// 24h, 10m, 24h), since what comes both ways becomes two events; at salesforce no less than 15m
     #[arg(long)]
     until: Option<String>,
     /// shopify, hubspot: the events to look for, in the provider's names; by default at shopify those that the webhook has.
@@ -109,7 +109,7 @@ impl Reconcile {
             return Err(Failure::usage(text)
                 .with_fix("`headgate webhook list` shows whose can: API register, reconcile"));
         };
-        let span = self.span(api::patience(provider.name()), webhook.dedup_window)?;
+        let span = self.span(provider.name(), webhook.dedup_window)?;
         let api = self.access.open(provider, service)?;
         let public_url = url(&webhook.settings, &self.source)?;
         let endpoint = Endpoint::new(provider.clone(), webhook.settings.clone())
@@ -124,8 +124,13 @@ impl Reconcile {
         let mut missed = missed.map_err(failed)?;
         if api::patience(provider.name()).is_some() {
             missed.settle(before(now, span.until));
+            if self.since.is_some() {
+                missed.begin_anew();
+            }
             let back = missed.begins().map_or(span.since, |from| since(now, from).max(span.since));
-            arrived::strike(config, &self.source, back, &mut missed).await?;
+            // Only where it decides how far back the stream has to reach.
+            let bookmark = missed.begins().map(|_| place.path());
+            arrived::strike(config, &self.source, back, bookmark, &mut missed).await?;
         }
         let mut outcome = Outcome {
             source: &self.source,
@@ -167,14 +172,14 @@ impl Reconcile {
 
     /// What to look at. What is known by its id is looked for only as long as the gateway knows an id again; what is looked for in the
     /// stream, from when on the provider itself has given up.
-    fn span(&self, patience: Option<Duration>, window: Duration) -> Result<Span, Failure> {
+    fn span(&self, provider: &str, window: Duration) -> Result<Span, Failure> {
         let age = |name: &str, text: &Option<String>, default: Duration| match text {
             None => Ok(default),
             Some(text) => parse_duration(text).ok_or_else(|| {
                 Failure::usage(format!("{name}: \"{text}\" is no duration")).with_fix("90s, 2h, 3d")
             }),
         };
-        let Some(patience) = patience else {
+        let Some(patience) = api::patience(provider) else {
             let longest = window / 10 * 9;
             let since = age("--since", &self.since, longest)?;
             if self.until.is_some() || !self.events.is_empty() {
@@ -191,6 +196,14 @@ impl Reconcile {
             return Ok(Span { since, until: Duration::ZERO });
         };
         let until = age("--until", &self.until, patience)?;
+        let settled = api::settled(provider);
+        if until < settled {
+            return Err(Failure::usage(format!(
+                "--until is shorter than {} s: what is younger may not show in {provider} yet, and would be passed over",
+                settled.as_secs()
+            ))
+            .with_fix("a longer --until"));
+        }
         let since = age("--since", &self.since, until.saturating_add(DAY))?;
         if since <= until {
             return Err(Failure::usage(format!(
@@ -234,6 +247,11 @@ async fn deliver(
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
             | StatusCode::UNPROCESSABLE_ENTITY => outcome.refused += 1,
+            StatusCode::FORBIDDEN => {
+                return Err(Failure::refused(format!("the gateway answered {status}")).with_fix(
+                    "the source's allow_ips has to contain the address that this command calls from; else the gateway's log says why",
+                ));
+            }
             status => return Err(send::refused(status)),
         }
     }

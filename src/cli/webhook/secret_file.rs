@@ -71,10 +71,9 @@ impl Claim {
         file.write_all(secret.expose().as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        if path.try_exists()? {
-            return Err(std::io::Error::new(ErrorKind::AlreadyExists, "it is there meanwhile"));
-        }
-        fs::rename(&self.0, path)?;
+        // A second name, unlike a new one, is never given in place of a file that is there.
+        fs::hard_link(&self.0, path)?;
+        fs::remove_file(&self.0)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
@@ -82,7 +81,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // After the rename it is gone already; left over it harms nothing.
+        // Once the secret has its name it is gone already; left over it harms nothing.
         let _ = fs::remove_file(&self.0);
     }
 }

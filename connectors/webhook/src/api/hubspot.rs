@@ -21,7 +21,7 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::json as object;
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 /// HubSpot tries ten times in 24 hours; some minutes more for what is under way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(24 * 3600 + 600);
@@ -154,6 +154,26 @@ const OBJECTS: [(&str, &str, &str); 6] = [
     ("line_item", "line_items", "hs_lastmodifieddate"),
 ];
 
+/// The ids by which subscriptions to any kind of object name these.
+const TYPES: [(&str, &str); OBJECTS.len()] = [
+    ("0-1", "contact"),
+    ("0-2", "company"),
+    ("0-3", "deal"),
+    ("0-5", "ticket"),
+    ("0-7", "product"),
+    ("0-8", "line_item"),
+];
+
+/// An event's name with that of its object: `object.creation` of the type `0-1` is `contact.creation`.
+fn specific<'a>(name: &'a str, told: Value<'_>) -> Cow<'a, str> {
+    let kind = name.strip_prefix("object.").and_then(|verb| {
+        let id = text(told, "/objectTypeId")?;
+        let (_, object) = TYPES.iter().find(|(known, _)| *known == id)?;
+        Some(format!("{object}.{verb}"))
+    });
+    kind.map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
 /// Something that a delivery should have told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
@@ -253,6 +273,7 @@ impl Missed {
     pub(super) fn seen(&mut self, event: &Seen<'_>) {
         let Some(name) = event.event_type.strip_prefix("com.hubspot.") else { return };
         let Ok(told) = json::parse(event.data) else { return };
+        let name = specific(name, told);
         let (Some(object), Some(at)) = (number(told, "/objectId"), at(told, "/occurredAt")) else { return };
         let change = text(told, "/propertyName")
             .map(|property| (property, text(told, "/propertyValue").unwrap_or_default()));
@@ -440,4 +461,46 @@ fn number(value: Value<'_>, pointer: &str) -> Option<u64> {
 
 fn at(value: Value<'_>, pointer: &str) -> Option<i64> {
     text(value, pointer).as_deref().and_then(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(object: u64, event: &str, change: Option<(&str, &str)>) -> Due {
+        let change = change.map(|(property, value)| (property.to_owned(), value.to_owned()));
+        Due { at: 1_700_000_000_000_000, object, event: event.to_owned(), change, origin: String::new() }
+    }
+
+    #[test]
+    fn generic_subscriptions_tell_of_the_same_events() {
+        let all = [
+            due(1, "contact.creation", None),
+            due(2, "line_item.propertyChange", Some(("price", "9"))),
+            due(3, "ticket.deletion", None),
+            due(4, "deal.creation", None),
+        ];
+        let mut missed = Missed::of(7, all.to_vec());
+        let told = [
+            ("creation", r#"{"objectTypeId":"0-1","objectId":1,"occurredAt":1700000000000}"#),
+            (
+                "propertyChange",
+                r#"{"objectTypeId":"0-8","objectId":2,"occurredAt":1700000000000,"propertyName":"price","propertyValue":"9"}"#,
+            ),
+            ("deletion", r#"{"objectTypeId":"0-5","objectId":3,"occurredAt":1700000000000}"#),
+            // A company of the same id is another object.
+            ("creation", r#"{"objectTypeId":"0-2","objectId":4,"occurredAt":1700000000000}"#),
+        ];
+        for (verb, data) in told {
+            missed.seen(&Seen { event_type: &format!("com.hubspot.object.{verb}"), data: data.as_bytes() });
+        }
+        let arrived: Vec<u64> = missed
+            .due
+            .iter()
+            .zip(&missed.arrived)
+            .filter(|(_, arrived)| **arrived)
+            .map(|(due, _)| due.object)
+            .collect();
+        assert_eq!(arrived, [1, 2, 3]);
+    }
 }

@@ -25,9 +25,12 @@ use std::{
 
 const VERSION: &str = "/services/data/v65.0";
 
-/// A transaction may run for ten minutes, and its records show only then, with the times at which they were written. Salesforce tries
-/// to deliver for a day; what it still delivers after this becomes a second event.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Salesforce tries to deliver for 24 hours; some minutes more for what is under way.
+pub(super) const PATIENCE: Duration = Duration::from_secs(24 * 3600 + 600);
+
+/// A transaction may run for ten minutes, and its records show only then, with the times at which they were written: a run that
+/// looked at younger ones would note that it had read a time of which more is to come.
+pub(super) const SETTLED: Duration = Duration::from_secs(15 * 60);
 
 /// Records whose fields are asked for at once.
 const CHUNK: usize = 100;
@@ -47,6 +50,8 @@ pub(super) struct Objects {
     /// Up to where each object was read, and the webhook's other notes.
     bookmark: Bookmark,
     since: i64,
+    /// Whether all is read from `since` on, whatever the bookmark says.
+    anew: bool,
     until: i64,
     arrived: Arrived,
 }
@@ -74,9 +79,15 @@ impl Objects {
             current: None,
             bookmark: bookmark.clone(),
             since,
+            anew: false,
             until: 0,
             arrived: Arrived::default(),
         })
+    }
+
+    /// Reads each object from where the search was told to begin, and not from where the last run ended.
+    pub(super) fn begin_anew(&mut self) {
+        self.anew = true;
     }
 
     /// Leaves out what was saved after a time, in microseconds since 1970-01-01 UTC.
@@ -97,9 +108,14 @@ impl Objects {
         self.left.iter().map(|object| self.from(object)).min().unwrap_or(self.since)
     }
 
-    /// Where an object is read from: where the last run ended.
+    /// Where an object is read from: where the last run ended, if that is to be gone by.
     fn from(&self, object: &str) -> i64 {
-        places(&self.bookmark.next).get(object).copied().unwrap_or(self.since)
+        self.reached(object).filter(|_| !self.anew).unwrap_or(self.since)
+    }
+
+    /// Up to where an object was read.
+    fn reached(&self, object: &str) -> Option<i64> {
+        places(&self.bookmark.next).get(object).copied()
     }
 
     /// Some of the records that are missing.
@@ -120,7 +136,7 @@ impl Objects {
         // Records of one second may be on two pages, so the last one's second is read again. No answer moves the place beyond what
         // was asked for, and a shorter run does not move it back.
         let reached = rows.last().filter(|_| !done).map_or(self.until, |row| row.at.min(self.until));
-        let reached = reached.max(self.from(&walk.object));
+        let reached = reached.max(self.reached(&walk.object).unwrap_or(self.since));
         let mut places = places(&self.bookmark.next);
         places.insert(walk.object.clone(), reached);
         self.bookmark.next = written(&places);
@@ -306,4 +322,22 @@ fn places(text: &str) -> BTreeMap<String, i64> {
 fn written(places: &BTreeMap<String, i64>) -> String {
     let pairs: Vec<String> = places.iter().map(|(object, at)| format!("{object}={at}")).collect();
     pairs.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_explicit_beginning_goes_before_the_bookmark_and_does_not_move_it() {
+        let events = ["Account".to_owned(), "Contact".to_owned()];
+        let wish = Wish { target: "octo", url: "", events: &events };
+        let bookmark = Bookmark { next: "Account=50".to_owned(), ..Bookmark::default() };
+        let mut objects = Objects::new(&wish, &bookmark, 20).unwrap();
+        assert_eq!((objects.from("Account"), objects.from("Contact"), objects.begins()), (50, 20, 20));
+        objects.begin_anew();
+        assert_eq!((objects.from("Account"), objects.from("Contact")), (20, 20));
+        assert_eq!((objects.reached("Account"), objects.reached("Contact")), (Some(50), None));
+    }
 }

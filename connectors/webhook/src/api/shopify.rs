@@ -166,6 +166,8 @@ pub(super) struct Missed {
     shop: String,
     /// By what a delivery would say of it.
     due: HashMap<(usize, u64, Verb), i64>,
+    /// What happened after this is left to the provider and to the next run.
+    until: i64,
     /// In order, from the first call of [`Missed::next`] on.
     steps: Option<vec::IntoIter<Due>>,
 }
@@ -214,8 +216,12 @@ impl Missed {
         if let Some(other) = other.first().filter(|_| known.is_empty() || !wish.events.is_empty()) {
             return Err(ApiError::Event((*other).clone()));
         }
-        let mut missed =
-            Self { shop: format!("{}.myshopify.com", wish.target), due: HashMap::new(), steps: None };
+        let mut missed = Self {
+            shop: format!("{}.myshopify.com", wish.target),
+            due: HashMap::new(),
+            until: i64::MAX,
+            steps: None,
+        };
         let from = jiff::Timestamp::from_microsecond(since).unwrap_or_default();
         let from = from.strftime("%Y-%m-%dT%H%%3A%M%%3A%SZ").to_string();
         for (index, kind) in KINDS.iter().enumerate() {
@@ -282,6 +288,7 @@ impl Missed {
     }
 
     pub(super) fn settle(&mut self, until: i64) {
+        self.until = until;
         self.due.retain(|_, at| *at <= until);
     }
 
@@ -314,7 +321,7 @@ impl Missed {
             steps.into_iter()
         });
         for due in steps {
-            if let Some(delivery) = redelivery(api, &self.shop, &due).await? {
+            if let Some(delivery) = redelivery(api, &self.shop, &due, self.until).await? {
                 return Ok(Some(Batch { deliveries: vec![delivery], ..Batch::default() }));
             }
         }
@@ -322,8 +329,9 @@ impl Missed {
     }
 }
 
-/// What a delivery would have told, as it is now; `None` where it was deleted since.
-async fn redelivery(api: &Api, shop: &str, due: &Due) -> Result<Option<Redelivery>, ApiError> {
+/// What a delivery would have told, as it is now; `None` where it was deleted since, or changed after `until`: the provider still tries
+/// to tell of that change, which would become a second event.
+async fn redelivery(api: &Api, shop: &str, due: &Due, until: i64) -> Result<Option<Redelivery>, ApiError> {
     let Some(kind) = KINDS.get(due.kind) else { return Ok(None) };
     let (body, as_of) = if due.verb == Verb::Delete {
         (Bytes::from(format!(r#"{{"id":{}}}"#, due.id)), due.at)
@@ -337,6 +345,9 @@ async fn redelivery(api: &Api, shop: &str, due: &Due) -> Result<Option<Redeliver
         let thing = root.get(&Pointer::of(kind.one)).filter(|thing| number(*thing, "/id") == Some(due.id));
         let thing = thing.ok_or(ApiError::Strange("another thing than the one that was asked for"))?;
         let updated = at(thing, "/updated_at").ok_or(ApiError::Strange("a thing without its time"))?;
+        if due.verb == Verb::Change && updated > until {
+            return Ok(None);
+        }
         // There is one creation, and a state for each change.
         let as_of = if due.verb == Verb::Create { due.at } else { updated };
         (Bytes::copy_from_slice(thing.text().as_bytes()), as_of)
