@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # The gateway alone, as an unprivileged user. Its configuration is mounted at /etc/headgate/config.toml; what it keeps
-# (only with the embedded broker) is under /var/lib/headgate.
+# (the embedded broker's files, and the spool of webhooks) is under /var/lib/headgate.
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY . .

@@ -63,8 +63,11 @@ async def main():
         event = json.loads(message.data)
         key = event["partitionkey"]
         seen[key] += 1
-        # Here an agent would act. `after` is null for a deleted row, `before` where the database did not log it.
-        after = json.dumps(event["data"]["after"], separators=(",", ":"), ensure_ascii=False)
+        # Here an agent would act. `after` is null for a deleted row, `before` where the database did not log it. Not every event
+        # is a row's: new shapes and messages have no `after`, an outbox sends what the application wrote, which may be no
+        # object, and a large event has no `data` but `dataref`, the place where it is kept (docs/events.md).
+        data = event.get("data")
+        after = json.dumps(data.get("after") if isinstance(data, dict) else None, separators=(",", ":"), ensure_ascii=False)
         print(f"{message.metadata.sequence.stream} {key} {event['type']} #{seen[key]} {event['id']} {after}", flush=True)
         if arguments.durable:
             await message.ack_sync()

@@ -30,6 +30,7 @@ struct Event {
     #[serde(rename = "type")]
     kind: String,
     partitionkey: String,
+    #[serde(default)]
     data: serde_json::Value,
 }
 
@@ -97,7 +98,9 @@ async fn main() -> Result<(), Error> {
         let event: Event = serde_json::from_slice(&message.payload)?;
         let nth = seen.entry(event.partitionkey.clone()).or_default();
         *nth += 1;
-        // Here an agent would act. `after` is null for a deleted row, `before` where the database did not log it.
+        // Here an agent would act. `after` is null for a deleted row, `before` where the database did not log it. Not every
+        // event is a row's: new shapes and messages have no `after`, an outbox sends what the application wrote, which may
+        // be no object, and a large event has no `data` but `dataref`, the place where it is kept (docs/events.md).
         println!(
             "{sequence} {} {} #{nth} {} {}",
             event.partitionkey, event.kind, event.id, event.data["after"]

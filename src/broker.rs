@@ -7,7 +7,7 @@ mod address;
 pub mod embedded;
 pub mod wire;
 
-use crate::config::{Auth, Nats};
+use crate::config::{Auth, Nats, Server};
 use async_nats::{Client, ConnectOptions, Event};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -116,6 +116,11 @@ async fn try_connect(
             note(&told, &event);
             std::future::ready(())
         });
+    // The embedded server is nobody's to start but the gateway's.
+    let start = match nats.server {
+        Server::Embedded(_) => "headgate run starts it",
+        Server::Remote(_) => "start the server, or correct nats.url",
+    };
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect(addresses));
     let client = match connecting.await {
         Ok(Ok(client)) => client,
@@ -129,13 +134,13 @@ async fn try_connect(
                 _ if refuses_certificate(&error) => {
                     "give nats.tls.ca the authority that signed the server's certificate; it has to name the host of nats.url (subjectAltName), and be no authority's own, as `openssl req -x509` makes them (basicConstraints=CA:FALSE)"
                 }
-                _ => "start the server, or correct nats.url",
+                _ => start,
             };
             return Err(failed(error.to_string(), fix, true));
         }
         Err(_) => {
             let reason = format!("no answer within {CONNECT_TIMEOUT:?}");
-            return Err(failed(reason, "start the server, or correct nats.url", true));
+            return Err(failed(reason, start, true));
         }
     };
     // The event of the first connection comes by a task of its own; whoever gets the link should find it connected.

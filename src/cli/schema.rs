@@ -54,7 +54,7 @@ Examples:
   headgate tail shop --from start --count 1000 --json | headgate schema check -
   headgate schema check tests/events.jsonl
 
-Exit codes: 0 all are as their schemas say, 69 some are not, or name a version that is not there.")]
+Exit codes: 0 all are as their schemas say, 69 some are not, or name a version that is not there, or none names one.")]
     Check {
         /// The file, or - for standard input
         file: PathBuf,
@@ -67,7 +67,7 @@ impl Schema {
     pub(super) async fn execute(self, config: Config) -> Result<(), Failure> {
         let versions = versions(&config).await?;
         match self {
-            Self::List { source } => list(&versions, source.as_deref()),
+            Self::List { source } => list(&config, &versions, source.as_deref()),
             Self::Show { entity } => {
                 let (entity, number) = match entity.rsplit_once('@') {
                     Some((entity, number)) => (entity.to_owned(), Some(version(number)?)),
@@ -116,9 +116,14 @@ fn version(text: &str) -> Result<u64, Failure> {
         .map_err(|_| Failure::usage(format!("{text:?} is no version")).with_fix("a number, as list shows it"))
 }
 
-fn list(versions: &[Stored], source: Option<&str>) -> Result<(), Failure> {
+fn list(config: &Config, versions: &[Stored], source: Option<&str>) -> Result<(), Failure> {
     let shown: Vec<&Stored> =
         versions.iter().filter(|version| source.is_none_or(|source| version.source == source)).collect();
+    if let Some(source) = source.filter(|source| shown.is_empty() && !config.sources.contains_key(*source)) {
+        let known: Vec<&str> = config.sources.keys().map(String::as_str).collect();
+        return Err(Failure::usage(format!("there is no source {source}"))
+            .with_fix(format!("known here: {}", known.join(", "))));
+    }
     if shown.is_empty() {
         return Err(Failure::unavailable("there are no schemas yet")
             .with_fix("a version is written when the first event of its table comes by"));
@@ -154,6 +159,10 @@ fn find<'a>(versions: &'a [Stored], entity: &str, number: Option<u64>) -> Result
 
 fn diff(versions: &[Stored], entity: &str, from: Option<u64>, to: Option<u64>) -> Result<(), Failure> {
     let to = find(versions, entity, to)?;
+    let others = |version: &&Stored| version.source == to.source && version.entity == to.entity;
+    if from.is_none() && versions.iter().filter(others).count() == 1 {
+        return Err(Failure::usage(format!("{entity} has one version: nothing to compare")));
+    }
     let from = find(versions, entity, Some(from.unwrap_or(to.number.saturating_sub(1))))?;
     let paint = Paint::detect();
     let changes =
@@ -209,7 +218,14 @@ fn check(versions: &[Stored], file: &std::path::Path) -> Result<(), Failure> {
     }
     let _ = writeln!(text, "{checked} events checked, {without} without a schema, {wrong} violations");
     print(text.as_bytes())?;
-    if wrong == 0 { Ok(()) } else { Err(Failure::unavailable("events are not as their schemas say")) }
+    if wrong > 0 {
+        return Err(Failure::unavailable("events are not as their schemas say"));
+    }
+    if checked == 0 {
+        // A contract test that was given the wrong file, or nothing, has not passed.
+        return Err(Failure::unavailable("no event names a schema: nothing was checked"));
+    }
+    Ok(())
 }
 
 fn print_json(value: &Value) -> Result<(), Failure> {

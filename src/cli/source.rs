@@ -87,7 +87,12 @@ impl Source {
                 find(&config, &name)?;
                 let context = connect(&config).await?;
                 match publish::accept_gap(&context, &name).await.map_err(|fault| failure(&fault))? {
-                    Some(gap) => print(format!("accepted for {name}: {gap}\n").as_bytes()),
+                    Some(gap) => print(
+                        format!(
+                            "accepted for {name}: {gap}; a running gateway goes on within half a minute\n"
+                        )
+                        .as_bytes(),
+                    ),
                     None => Err(Failure::refused(format!("{name} has no gap to accept"))
                         .with_fix("headgate status shows what holds the source up")),
                 }

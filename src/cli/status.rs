@@ -3,6 +3,7 @@
 use super::{Failure, failure::print, paint::Paint};
 use crate::{
     config::Config,
+    snapshot::{SnapshotReport, SnapshotState},
     status::{Phase, Report, SourceReport, WalPressure},
 };
 use clap::Args;
@@ -107,8 +108,30 @@ fn table(report: &Report, paint: Paint) -> String {
                 let _ = writeln!(out, "  fix: {fix}");
             }
         }
+        for snapshot in source.snapshots.iter().filter(|snapshot| !snapshot.has_ended()) {
+            let _ = writeln!(out, "\n{}: {}", paint.bold(&source.name), under_way(snapshot));
+            if let Some(fix) = &snapshot.fix {
+                let _ = writeln!(out, "  fix: {fix}");
+            }
+        }
     }
     out
+}
+
+/// How far a snapshot is, and what is in its way.
+fn under_way(snapshot: &SnapshotReport) -> String {
+    let SnapshotReport { job, reason, tables, tables_done, rows, .. } = snapshot;
+    let mut text = format!("snapshot {job} ({reason}): {tables_done} of {tables} tables, {rows} rows");
+    let waits = snapshot.state == SnapshotState::Waiting;
+    if let Some(table) = &snapshot.table {
+        let _ = write!(text, "; {table}{}", if waits { " waits" } else { "" });
+    } else if waits {
+        text.push_str("; it waits");
+    }
+    if let Some(error) = &snapshot.error {
+        let _ = write!(text, ": {error}");
+    }
+    text
 }
 
 /// What there is to say while the database keeps much log for the source.
@@ -216,7 +239,22 @@ mod tests {
             holder.age_s = 65;
         }
         let gateway = GatewayReport { name: "g".to_owned(), version: "1".to_owned(), uptime_s: 3_725, nats };
-        let report = Report { gateway, sources: vec![bad, good.report()] };
+        let mut good = good.report();
+        good.snapshots.push(SnapshotReport {
+            job: 1,
+            reason: "initial".to_owned(),
+            state: SnapshotState::Waiting,
+            table: Some("public.orders".to_owned()),
+            tables: 10,
+            tables_done: 4,
+            rows: 309,
+            expected: None,
+            rate: 0,
+            eta_s: None,
+            error: Some("permission denied".to_owned()),
+            fix: Some("GRANT SELECT".to_owned()),
+        });
+        let report = Report { gateway, sources: vec![bad, good] };
         assert_eq!(
             table(&report, Paint::plain()),
             "g 1, up 1h 2m, nats nats://h:4222 connected\n\n\
@@ -225,7 +263,9 @@ mod tests {
              shop     streaming  0 B      0 ms       0 B  1234567     0       0         0  -\n\n\
              billing: the database keeps 5.0 GiB of log for it; at 1.0 MiB/s it may do so for 1h 1m more; \
              held by the transaction of pid 7, open for 1m 5s\n\n\
-             billing: the slot is gone\n  fix: headgate source accept-gap billing\n"
+             billing: the slot is gone\n  fix: headgate source accept-gap billing\n\n\
+             shop: snapshot 1 (initial): 4 of 10 tables, 309 rows; public.orders waits: permission denied\n  \
+             fix: GRANT SELECT\n"
         );
         assert_eq!(
             (bytes(1023), bytes(1024), bytes(5 << 30)),

@@ -8,7 +8,8 @@ use crate::support::{
     postgres::Version,
     proxy::{Flow, Proxy},
     shop::{STREAM, Shop},
-    snapshots::{are_done, each_once},
+    snapshots::{are_done, each_once, told},
+    stream,
     workload::{self, Load},
 };
 use std::time::Duration;
@@ -42,7 +43,12 @@ async fn what_a_vanished_machine_sent_comes_when_the_next_run_publishes() {
         })
         .await;
     };
-    grown(500).await;
+    // By now it asks the broker for nothing more before it tells the rest.
+    eventually("the snapshot is under way", Duration::from_secs(60), || async {
+        let rows = told(&stream::read(&shop.nats, STREAM).await, "public.archive").len();
+        if rows > 200 { Ok(()) } else { Err(format!("{rows} rows")) }
+    })
+    .await;
     to_broker.set(Flow::CUT);
     eventually("events are held back", Duration::from_secs(10), || async {
         let held = to_broker.held();

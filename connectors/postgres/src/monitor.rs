@@ -199,7 +199,7 @@ impl Watch {
         memory.foreign.retain(|table| plan.foreign.iter().any(|(foreign, _)| foreign == table));
         for (table, owner) in &plan.foreign {
             if memory.foreign.insert(table.clone()) {
-                tracing::warn!(source = self.source, %table, owner, "a table that should be captured is not: it belongs to another role; exclude it or grant its owner's role");
+                tracing::warn!(source = self.source, %table, owner = owner.as_deref(), "a table that should be captured is not: it belongs to another role; exclude it, or grant its owner's role unless that is a superuser's");
             }
         }
         warn_of_append(&self.source, &plan, &mut memory.append);

@@ -49,8 +49,8 @@ pub(crate) struct Plan {
     pub(crate) append: BTreeSet<TableName>,
     /// The OIDs of both.
     oids: BTreeMap<TableName, u32>,
-    /// Tables that have to be added but are not ours, with their owner.
-    pub(crate) foreign: Vec<(TableName, String)>,
+    /// Tables that have to be added but are not ours, with their owner unless that is a superuser.
+    pub(crate) foreign: Vec<(TableName, Option<String>)>,
     /// Tables that are published whole although they have a row filter.
     pub(crate) unfiltered: Vec<TableName>,
     /// Tables whose row filter reads columns outside their identity, with those. Published as if they had none.
@@ -103,7 +103,8 @@ struct Candidate {
     identity: bool,
     ancestors: Vec<u32>,
     owned: bool,
-    owner: String,
+    /// `None` where it is a superuser.
+    owner: Option<String>,
 }
 
 impl Publications {
@@ -335,15 +336,22 @@ impl Publications {
         if plan.foreign.len() > names.len() {
             names.push(format!("and {} more", plan.foreign.len() - names.len()));
         }
-        Some(
-            Fault::definite(format!("{user} does not own {}, and so may not publish {}", names.join(", "), if plan.foreign.len() == 1 { "it" } else { "them" }))
-                .with_fix(format!(
-                    "GRANT {} TO {} (or ALTER TABLE {} OWNER TO a role that both share), exclude the table (tables = [\"!{table}\"]), or name a publication that its owner keeps (publication = \"…\")",
-                    escape_identifier(owner),
-                    escape_identifier(user),
-                    sql_name::quoted(table),
-                )),
-        )
+        let quoted = sql_name::quoted(table);
+        let fix = match owner {
+            Some(owner) => format!(
+                "GRANT {} TO {} (or ALTER TABLE {quoted} OWNER TO a role that both share), exclude the table (add to tables: \"!{table}\"), or name a publication that its owner keeps (publication = \"…\")",
+                escape_identifier(owner),
+                escape_identifier(user),
+            ),
+            // Whoever is a member of a superuser's role may do anything.
+            None => format!(
+                "add to tables: \"!{table}\"; or ALTER TABLE {quoted} OWNER TO a role that {} is a member of (a superuser owns it now, and that role is not to be granted), or name a publication that an administrator keeps (publication = \"…\")",
+                escape_identifier(user),
+            ),
+        };
+        let it = if plan.foreign.len() == 1 { "it" } else { "them" };
+        let what = format!("{user} does not own {}, and so may not publish {it}", names.join(", "));
+        Some(Fault::definite(what).with_fix(fix))
     }
 
     async fn published(&self, client: &Client) -> Result<BTreeMap<TableName, u32>, Fault> {
@@ -373,7 +381,8 @@ impl Publications {
         // The server asks each *leaf* for its identity when an UPDATE comes through the root. A virtual generated column
         // in a FULL identity cannot be published, and the server then refuses the UPDATE (PostgreSQL 18).
         const STATEMENT: &str = "WITH t AS (SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned, c.relispartition, \
-            pg_has_role(c.relowner, 'USAGE') AS owned, pg_get_userbyid(c.relowner)::text AS owner, \
+            pg_has_role(c.relowner, 'USAGE') AS owned, \
+            (SELECT o.rolname::text FROM pg_roles o WHERE o.oid = c.relowner AND NOT o.rolsuper) AS owner, \
             CASE c.relreplident \
               WHEN 'f' THEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v') \
               WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate) \

@@ -78,10 +78,11 @@ pub(super) fn password(wanted: &Fault) -> Result<String, Failure> {
     let before = tcgetattr(&stdin).map_err(shown)?;
     let mut hidden = before.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
+    // Hidden before it is asked for, and nothing is flushed: whoever answers at once is neither shown nor lost.
+    tcsetattr(&stdin, OptionalActions::Now, &hidden).map_err(shown)?;
     say(&format!("{wanted}\nPassword: "));
-    tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(shown)?;
     let answer = line();
-    let restored = tcsetattr(&stdin, OptionalActions::Flush, &before);
+    let restored = tcsetattr(&stdin, OptionalActions::Now, &before);
     say("\n");
     restored.map_err(shown)?;
     Ok(answer?.trim_end_matches(['\n', '\r']).to_owned())

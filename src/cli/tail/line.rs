@@ -93,7 +93,20 @@ fn difference(data: &Value) -> String {
         // A dead letter, a gap, a message.
         (None, None) => {
             let said = ["detail", "reason", "content"].iter().find_map(|name| data.get(*name));
-            said.map(|value| shown(value, SENTENCE)).into_iter().collect()
+            match (said, data) {
+                (Some(said), _) => vec![shown(said, SENTENCE)],
+                // A truncate has the members of a row's event, but no row.
+                (None, Value::Object(members)) if members.get("after").is_some_and(Value::is_null) => {
+                    Vec::new()
+                }
+                // A semantic event, an outbox's: the members are the writer's own.
+                (None, Value::Object(members)) => members
+                    .iter()
+                    .map(|(name, value)| format!("{}: {}", safe(name, VALUE), short(value)))
+                    .collect(),
+                (None, Value::Null) => Vec::new(),
+                (None, other) => vec![shown(other, SENTENCE)],
+            }
         }
     };
     let more = shown.len().saturating_sub(COLUMNS);
@@ -198,6 +211,14 @@ mod tests {
                 json!({"reason": "too-large", "detail": "the row has 5 bytes"})
             ),
             "14:06:07.123 too-large shop orders/42    the row has 5 bytes  +4 ms\n"
+        );
+        assert_eq!(
+            show("shop.deal.stage_changed", json!({"deal": 42, "from": "lead", "to": "won"})),
+            "14:06:07.123 stage_changed shop orders/42    deal: 42, from: lead, to: won  +4 ms\n"
+        );
+        assert_eq!(
+            show("shop.order.note", json!("hello")),
+            "14:06:07.123 note      shop orders/42    hello  +4 ms\n"
         );
         let schema = json!({"op": "schema", "compatible": false, "changes": ["- note", "+ b: int4"]});
         assert_eq!(

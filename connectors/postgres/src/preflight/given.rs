@@ -129,7 +129,7 @@ fn judge_member(options: &Options, member: &Member) -> Vec<Finding> {
             )
             .with_fix(format!(
                 "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {quoted}; ALTER PUBLICATION {publication} ADD TABLE {quoted}{}; COMMIT",
-                member.filter.as_ref().map_or_else(String::new, |filter| format!(" WHERE {filter}"))
+                member.filter.as_ref().map_or_else(String::new, |filter| format!(" WHERE ({filter})"))
             )),
         );
     } else if !member.left_out.is_empty() {

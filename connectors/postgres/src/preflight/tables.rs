@@ -44,15 +44,13 @@ pub(super) async fn look(site: &Site<'_>, publications: &Publications, plan: &Pl
     }
     let filter = TableFilter::new(&site.config.tables);
     let mut matched = matched(site).await?;
-    let is_captured = |table: &Table| filter.matches(&table.name.schema, &table.name.table);
-    // Schemas of which the globs leave something out.
+    let in_log = |table: &&Table| plan.whole.contains(&table.name) || plan.append.contains(&table.name);
+    // Schemas that hold something that is not captured: what the globs leave out, and views, whose rows need not be those
+    // of captured tables. A right to the whole schema would show that too.
     let partial: BTreeSet<String> =
-        matched.iter().filter(|table| !is_captured(table)).map(|table| table.name.schema.clone()).collect();
-    matched.retain(is_captured);
-    let captured: Vec<&Table> = matched
-        .iter()
-        .filter(|table| plan.whole.contains(&table.name) || plan.append.contains(&table.name))
-        .collect();
+        matched.iter().filter(|table| !in_log(table)).map(|table| table.name.schema.clone()).collect();
+    matched.retain(|table| filter.matches(&table.name.schema, &table.name.table));
+    let captured: Vec<&Table> = matched.iter().filter(in_log).collect();
     let mut findings = vec![Finding::good(
         "tables",
         format!("{} captured: {}", captured.len(), some(captured.iter().map(|table| table.name.to_string()))),
@@ -156,8 +154,10 @@ fn not_logged(matched: &[Table]) -> Vec<Finding> {
                     "their changes are not in the log",
                 );
                 let excluded: Vec<String> = shown().map(|name| format!("\"!{name}\"")).collect();
-                let excluded =
-                    format!("exclude them, so that nobody expects them: tables = [{}]", excluded.join(", "));
+                let excluded = format!(
+                    "exclude them, so that nobody expects them: add to tables: {}",
+                    excluded.join(", ")
+                );
                 finding.with_fix(match what {
                     "unlogged tables" => {
                         let logged: Vec<String> = shown()

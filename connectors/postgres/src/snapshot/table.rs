@@ -76,7 +76,7 @@ impl snapshots::Table for Table {
 }
 
 impl Table {
-    /// Looks a table up; `None` if there is none, or none of the publications has it.
+    /// Looks a table up; `None` if there is none, or none of the publications has a column of it.
     pub(super) async fn describe(
         client: &Client,
         catalog: &mut Catalog,
@@ -86,9 +86,12 @@ impl Table {
     ) -> Result<Option<Self>, Fault> {
         let failed = |error| sql_fault(error, format!("cannot look at table {name}"));
         // Before PostgreSQL 15 a publication has neither columns nor filters; through JSON one statement serves all.
+        // The columns of a table of which none is published are NULL there, which is not the same as all.
         let statement = format!(
             "SELECT c.oid, c.relkind = 'p', c.relreplident, \
-                CASE WHEN to_jsonb(p) ? 'attnames' THEN ARRAY(SELECT jsonb_array_elements_text(to_jsonb(p) -> 'attnames')) END, \
+                CASE WHEN jsonb_typeof(to_jsonb(p) -> 'attnames') = 'array' \
+                       THEN ARRAY(SELECT jsonb_array_elements_text(to_jsonb(p) -> 'attnames')) \
+                     WHEN to_jsonb(p) ? 'attnames' THEN '{{}}'::text[] END, \
                 to_jsonb(p) ->> 'rowfilter', {} \
              FROM pg_publication_tables p \
              JOIN pg_namespace n ON n.nspname = p.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
@@ -130,6 +133,10 @@ impl Table {
                     sorted_by: row.try_get(3).map_err(failed)?,
                 });
             }
+        }
+        if columns.is_empty() {
+            // Its rows say nothing, so there is nothing to read.
+            return Ok(None);
         }
         let flagged = match identity {
             ReplicaIdentity::Default => catalog.table(oid, KeyIndex::Primary).await?.key,
