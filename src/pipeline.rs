@@ -61,12 +61,31 @@ pub struct Pipeline {
     pub state: Arc<SourceState>,
 }
 
+/// What reads the source's log: one for all runs, for a run remembers what it found out about the log for the next.
+#[derive(Debug)]
+enum Log {
+    Postgres(headgate_postgres::Postgres),
+    MySql(headgate_mysql::MySql),
+    /// A webhook source has none.
+    None,
+}
+
+impl Log {
+    fn of(pipeline: &Pipeline) -> Self {
+        let name = &pipeline.name;
+        match &pipeline.source.connector {
+            Connector::Postgres(config) => {
+                Self::Postgres(headgate_postgres::Postgres::new(name, config.clone()))
+            }
+            Connector::MySql(config) => Self::MySql(headgate_mysql::MySql::new(name, config.clone())),
+            Connector::Webhook(_) => Self::None,
+        }
+    }
+}
+
 impl Pipeline {
-    /// Runs once: until shutdown or a fault.
-    ///
-    /// # Errors
-    /// Whatever ended the run.
-    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Fault> {
+    /// Runs once: until shutdown or a fault, which is whatever ended the run.
+    async fn run(&self, log: &mut Log, shutdown: CancellationToken) -> Result<(), Fault> {
         // A run that was cut off did not come to say that it streams no more.
         self.state.vitals.streaming.store(0, Ordering::Relaxed);
         self.state.set_phase(Phase::Starting);
@@ -78,16 +97,10 @@ impl Pipeline {
             fits = self.fits() => fits?,
             () = shutdown.cancelled() => return Ok(()),
         }
-        match &self.source.connector {
-            Connector::Postgres(config) => {
-                let source = headgate_postgres::Postgres::new(&self.name, config.clone());
-                Box::pin(self.drive(source, opened, shutdown)).await
-            }
-            Connector::MySql(config) => {
-                let source = headgate_mysql::MySql::new(&self.name, config.clone());
-                Box::pin(self.drive(source, opened, shutdown)).await
-            }
-            Connector::Webhook(_) => Err(Fault::definite("a webhook source has no log to read")),
+        match log {
+            Log::Postgres(source) => Box::pin(self.drive(source, opened, shutdown)).await,
+            Log::MySql(source) => Box::pin(self.drive(source, opened, shutdown)).await,
+            Log::None => Err(Fault::definite("a webhook source has no log to read")),
         }
     }
 
@@ -143,10 +156,10 @@ impl Pipeline {
         Ok(Opened { look, resume, stream, end, checkpoints, ledger_store, history, known, snapshots })
     }
 
-    /// Brings the checkpoint down to what the stream proves, and up to a gap that the stream ends with.
+    /// Brings the checkpoint to what the stream proves.
     async fn reconcile(
         &self,
-        mut stored: StoredCheckpoint,
+        stored: StoredCheckpoint,
         end: End,
         checkpoints: &CheckpointStore,
     ) -> Result<StoredCheckpoint, Fault> {
@@ -157,38 +170,18 @@ impl Pipeline {
                 checkpoint = stored.reached.sequence,
                 "the stream lost its tail, filling it up from the log"
             );
+        }
+        let reconciled = reconciled(stored.clone(), end, self.source.on_gap);
+        if reconciled != stored {
             // Kept at once: while the stream fills up again, it will be as long as it was before it holds as much.
-            let progress = stored.proven_at(end.sequence);
-            stored.reached = Landmark { progress, sequence: end.sequence };
-            stored.released = stored.reached;
-            checkpoints.store(stored.clone()).await?;
+            checkpoints.store(reconciled.clone()).await?;
         }
-        match end.last {
-            // The gateway died between telling of a gap and noting that it has to be accepted.
-            Some(LastEvent { position, transaction_end: Some(log) })
-                if position.epoch > stored.epoch
-                    && position.commit == log
-                    && self.source.on_gap == OnGap::Stop =>
-            {
-                let reached =
-                    Landmark { progress: Progress { epoch: position.epoch, log }, sequence: end.sequence };
-                stored = StoredCheckpoint {
-                    epoch: position.epoch,
-                    identity: String::new(),
-                    reached,
-                    released: Landmark::default(),
-                    gap: Some("see the last event of the stream".to_owned()),
-                };
-                checkpoints.store(stored.clone()).await?;
-            }
-            _ => {}
-        }
-        Ok(stored)
+        Ok(reconciled)
     }
 
     async fn drive(
         &self,
-        mut source: impl Source,
+        source: &mut impl Source,
         opened: Opened,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
@@ -342,6 +335,70 @@ fn publisher_fault(ended: Result<Result<(), Fault>, tokio::task::JoinError>) -> 
     }
 }
 
+/// Brings the checkpoint down to what the stream proves, and up to a gap that the stream ends with.
+fn reconciled(mut stored: StoredCheckpoint, end: End, on_gap: OnGap) -> StoredCheckpoint {
+    if stored.reached.sequence > end.sequence {
+        let progress = stored.proven_at(end.sequence);
+        stored.reached = Landmark { progress, sequence: end.sequence };
+        stored.released = stored.reached;
+    }
+    match end.last {
+        // The gateway died between telling of a gap and noting that it has to be accepted.
+        Some(LastEvent { position, transaction_end: Some(log) })
+            if position.epoch > stored.epoch && position.commit == log && on_gap == OnGap::Stop =>
+        {
+            let progress = Progress { epoch: position.epoch, log };
+            StoredCheckpoint {
+                epoch: position.epoch,
+                identity: String::new(),
+                reached: Landmark { progress, sequence: end.sequence },
+                released: Landmark::default(),
+                gap: Some("see the last event of the stream".to_owned()),
+            }
+        }
+        _ => stored,
+    }
+}
+
+/// Where a source stands while it does not run, for whoever only wants to know.
+#[derive(Debug)]
+pub(crate) struct Footing {
+    /// Where a run would go on.
+    pub(crate) resume: Resume,
+    /// Why history was lost, where that waits to be accepted.
+    pub(crate) gap: Option<String>,
+}
+
+impl Footing {
+    /// Reads it, and makes and changes nothing. `None`: the source never ran.
+    ///
+    /// # Errors
+    /// The broker does not answer, or holds what cannot be read.
+    pub(crate) async fn read(
+        context: &jetstream::Context,
+        source: &str,
+        on_gap: OnGap,
+    ) -> Result<Option<Self>, Fault> {
+        // In the order in which a run reads them, for the same reason.
+        let stored = match CheckpointStore::find(context, source).await? {
+            Some(checkpoints) => checkpoints.stored().await,
+            None => None,
+        };
+        let end = match SourceStream::find(context, source).await? {
+            Some(stream) => stream.end().await?,
+            None => None,
+        };
+        // A stream that is gone is made anew, and is empty then.
+        let end = end.unwrap_or(End { sequence: 0, last: None, last_sequence: 0 });
+        if stored.is_none() && end.last.is_none() {
+            return Ok(None);
+        }
+        let mut stored = stored.map(|stored| reconciled(stored, end, on_gap));
+        let gap = stored.as_mut().and_then(|stored| stored.gap.take());
+        Ok(Some(Self { resume: resume(end, stored), gap }))
+    }
+}
+
 /// Joins the two witnesses of where the source stands.
 fn resume(end: End, stored: Option<StoredCheckpoint>) -> Resume {
     let checkpoint = stored.map(|stored| Checkpoint {
@@ -377,10 +434,11 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
     let mut pause = QUICKEST;
     // The fault that stopped it and was told of: the same one again is no news, unless the source got on in between.
     let mut told = None;
+    let mut log = Log::of(&pipeline);
     loop {
         let begun = tokio::time::Instant::now();
         let received = pipeline.state.vitals.received_log.load(Ordering::Relaxed);
-        let run = pipeline.run(shutdown.clone());
+        let run = pipeline.run(&mut log, shutdown.clone());
         // A panic in a run is a fault of that run.
         let outcome = guarded(Box::pin(run)).await;
         if shutdown.is_cancelled() {
@@ -422,7 +480,10 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
                 state.fault(Phase::Waiting, &fault);
                 state.metrics.restarts.inc();
                 let wait = jittered(pause);
-                tracing::warn!(source = name, fix = fault.fix(), "{fault}; trying again in {wait:.1?}");
+                // The same again and again would bury everything else.
+                if !known || pause == SLOWEST {
+                    tracing::warn!(source = name, fix = fault.fix(), "{fault}; trying again in {wait:.1?}");
+                }
                 pause = (pause * 2).min(SLOWEST);
                 wait
             }

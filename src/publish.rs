@@ -14,6 +14,7 @@ mod claim_check;
 mod dead_letter;
 mod publisher;
 mod release;
+pub mod room;
 mod stream;
 mod window;
 

@@ -2,6 +2,7 @@
 
 mod bus;
 mod drift;
+mod history;
 mod layout;
 
 pub(super) use layout::list;
@@ -20,9 +21,16 @@ use std::path::Path;
 
 /// The arguments.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "It changes nothing. Every ✗ has to be fixed first and says how; a ! may hurt later.\n\nExamples:\n  headgate check\n  headgate check --json | jq '.findings[] | select(.severity != \"good\")'\n\nExit codes: 0 the run will work, 64 the configuration is wrong, 69 something is unavailable or unfit."
-)]
+#[command(after_help = "\
+It changes nothing that is there. Every ✗ has to be fixed first and says how;
+a ! may hurt later.
+
+Examples:
+  headgate check
+  headgate check --json | jq '.findings[] | select(.severity != \"good\")'
+
+Exit codes: 0 the run will work, 64 the configuration is wrong, 69 something is
+unavailable or unfit.")]
 pub(super) struct Check {
     /// Print the findings as JSON
     #[arg(long)]
@@ -73,6 +81,14 @@ impl Check {
         };
         let (findings, client) = bus::findings(&config).await;
         add("nats", findings);
+        if let Some(client) = &client {
+            let context = jetstream::new(client.clone());
+            add(
+                "nats",
+                publish::room::findings(&context, config.sources.keys().map(String::as_str), &config.nats)
+                    .await,
+            );
+        }
         for (name, source) in &config.sources {
             if let Some(client) = &client {
                 let context = jetstream::new(client.clone());
@@ -82,6 +98,7 @@ impl Check {
                     }
                     _ => {
                         add(name, drift::findings(&context, name, &config.nats).await);
+                        add(name, history::findings(&context, name, source).await);
                         publish::findings(&context, name, &config.nats).await
                     }
                 };

@@ -4,7 +4,7 @@ use crate::{
     config::{Connector, Source, Webhook},
     pipeline::fitness,
 };
-use headgate_sdk::{Fault, Finding};
+use headgate_sdk::{Fault, Finding, Resume};
 
 /// Whether the source can be run.
 pub(super) async fn check(name: &str, source: &Source) -> Vec<Finding> {
@@ -18,6 +18,15 @@ pub(super) async fn check(name: &str, source: &Source) -> Vec<Finding> {
         findings.extend(fitness);
     }
     findings
+}
+
+/// Why changes after `resume` are lost to the stream; `None` where they are not.
+pub(super) async fn missing(name: &str, source: &Source, resume: &Resume) -> Result<Option<String>, Fault> {
+    match &source.connector {
+        Connector::Postgres(config) => headgate_postgres::missing(name, config, resume).await,
+        Connector::MySql(config) => headgate_mysql::missing(config, resume).await,
+        Connector::Webhook(_) => Ok(None),
+    }
 }
 
 /// Removes everything that the connector keeps in the database for the source; tells what it removed.

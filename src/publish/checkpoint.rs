@@ -6,6 +6,7 @@
 //! * **Fencing**: each write names the revision that it replaces, so that a gateway which was replaced cannot put back an
 //!   older state.
 
+use super::stream::is_stream_missing;
 use async_nats::{
     HeaderMap,
     jetstream::{
@@ -114,6 +115,22 @@ impl CheckpointStore {
                 })?
             }
         };
+        Self::read_from(context, bucket, source).await
+    }
+
+    /// Reads the source's checkpoint and makes nothing. `None`: there is no bucket.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn find(context: &Context, source: &str) -> Result<Option<Self>, Fault> {
+        match context.get_stream(format!("KV_{BUCKET}")).await {
+            Ok(bucket) => Self::read_from(context, bucket, source).await.map(Some),
+            Err(error) if is_stream_missing(error.kind()) => Ok(None),
+            Err(error) => Err(Fault::transient(format!("cannot open the bucket {BUCKET}")).with_cause(error)),
+        }
+    }
+
+    async fn read_from(context: &Context, bucket: Stream, source: &str) -> Result<Self, Fault> {
         let store = Self {
             context: context.clone(),
             bucket,

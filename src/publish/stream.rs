@@ -1,6 +1,6 @@
 //! A source's stream: made if it is missing, refused if it would lose or reorder events, read where it ends.
 
-use super::POSITION_HEADER;
+use super::{POSITION_HEADER, room};
 use crate::{config, snapshot::PLACES_HEADER};
 use async_nats::jetstream::{
     Context, ErrorCode,
@@ -61,6 +61,19 @@ impl SourceStream {
         Ok(Self { stream, name, max_message })
     }
 
+    /// The source's stream as it is. `None`: there is none.
+    ///
+    /// # Errors
+    /// Transient: the broker does not answer.
+    pub async fn find(context: &Context, source: &str) -> Result<Option<Self>, Fault> {
+        let name = stream_name(source);
+        match context.get_stream(&name).await {
+            Ok(stream) => Ok(Some(Self { stream, name, max_message: None })),
+            Err(error) if is_stream_missing(error.kind()) => Ok(None),
+            Err(error) => Err(unreadable(&name, error)),
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -81,7 +94,7 @@ impl SourceStream {
     pub async fn end(&self) -> Result<Option<End>, Fault> {
         let info = match self.stream.get_info().await {
             Ok(info) => info,
-            Err(error) if is_stream_missing(&error) => return Ok(None),
+            Err(error) if is_gone(&error) => return Ok(None),
             Err(error) => return Err(unreadable(&self.name, error)),
         };
         let state = info.state;
@@ -168,10 +181,8 @@ pub(super) async fn open_or_create(context: &Context, settings: Config) -> Resul
     let name = settings.name.clone();
     match context.get_stream(&name).await {
         Ok(stream) => return Ok(stream),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
-            _ => return Err(unreadable(&name, error)),
-        },
+        Err(error) if is_stream_missing(error.kind()) => {}
+        Err(error) => return Err(unreadable(&name, error)),
     }
     match context.create_stream(settings).await {
         Ok(stream) => {
@@ -181,9 +192,9 @@ pub(super) async fn open_or_create(context: &Context, settings: Config) -> Resul
         Err(error) => {
             // Another gateway may have been quicker.
             context.get_stream(&name).await.map_err(|_| {
-                Fault::transient(format!("cannot create stream {name}"))
-                    .with_cause(error)
-                    .with_fix("see that JetStream is enabled for this account, with room for the stream")
+                let fix = room::of(error.kind())
+                    .unwrap_or("see that JetStream is enabled for this account, with room for the stream");
+                Fault::transient(format!("cannot create stream {name}")).with_cause(error).with_fix(fix)
             })
         }
     }
@@ -194,10 +205,15 @@ fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static)
 }
 
 /// Whether JetStream itself, which stands behind the request's error, says that there is no such stream.
-fn is_stream_missing(error: &async_nats::jetstream::stream::InfoError) -> bool {
+fn is_gone(error: &async_nats::jetstream::stream::InfoError) -> bool {
     std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
         .is_some_and(|error| error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// Whether an error says that there is no such stream.
+pub(crate) fn is_stream_missing(kind: GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool {
@@ -206,7 +222,7 @@ fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool
 }
 
 /// The settings that a stream is created with.
-fn settings(name: &str, subjects: &str, wanted: &config::Nats) -> Config {
+pub(super) fn settings(name: &str, subjects: &str, wanted: &config::Nats) -> Config {
     Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
@@ -291,18 +307,16 @@ pub async fn findings(context: &Context, source: &str, wanted: &config::Nats) ->
                 )];
             }
         },
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(inner) if inner.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
-            }
-            _ => {
-                return vec![Finding::error(
-                    subject,
-                    format!("cannot be read: {error}"),
-                    "nothing can be published",
-                )];
-            }
-        },
+        Err(error) if is_stream_missing(error.kind()) => {
+            return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
+        }
+        Err(error) => {
+            return vec![Finding::error(
+                subject,
+                format!("cannot be read: {error}"),
+                "nothing can be published",
+            )];
+        }
     };
     let mut findings = flaws(&info.config, source, wanted);
     if info.config.num_replicas < wanted.stream.replicas {

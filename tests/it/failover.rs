@@ -5,7 +5,8 @@ use crate::support::{
     gateway::{Gateway, Settings},
     nats::Nats,
     postgres::{Postgres, STANDBY, Version},
-    shop::{SLOT, Shop},
+    shop::{SLOT, STREAM, Shop},
+    stream,
     workload::{self, Load},
 };
 use std::{mem, time::Duration};
@@ -186,5 +187,47 @@ async fn standby_tells_what_was_there() {
     let told =
         events.iter().filter(|event| event.data.op == "snapshot" && event.data.table == "public.archive");
     assert_eq!(told.count(), 3_000);
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+/// A table that the primary does not publish yet is not captured, on a standby either: it would count as read, and what is written
+/// between its reading and its publication would be told by nobody.
+#[tokio::test]
+async fn standby_captures_what_its_primary_publishes() {
+    let (shop, standby) = with_standby().await;
+    let settings = Settings { source: standby.url(), snapshot: "initial", ..shop.settings_with(AT_ONCE) };
+    let mut gateway = reads(&shop, &standby, &settings).await;
+    shop.postgres.execute("CREATE TABLE late (id integer PRIMARY KEY); INSERT INTO late VALUES (1)").await;
+    has_caught_up(&standby, &shop.postgres).await;
+    // The gateway must not take it for captured now, nor when it starts.
+    assert_eq!(gateway.terminate(), Some(0));
+    gateway.start_again().await;
+    let fix = eventually("the warning", Duration::from_secs(30), || async {
+        let log = gateway.log();
+        let line = log
+            .lines()
+            .rev()
+            .find(|line| line.contains("ADD TABLE ONLY") && line.contains("late"))
+            .map(str::to_owned);
+        line.ok_or(log)
+    })
+    .await;
+    assert!(fix.contains("which only the primary can change"), "{fix}");
+    sleep(Duration::from_secs(2)).await;
+    shop.postgres.execute("INSERT INTO late VALUES (2)").await;
+    shop.postgres.execute("ALTER PUBLICATION headgate_shop ADD TABLE late").await;
+    shop.postgres.execute("INSERT INTO late VALUES (3)").await;
+    let known = || async {
+        let events = stream::read(&shop.nats, STREAM).await;
+        let mut ids: Vec<u64> = events
+            .iter()
+            .filter(|event| event.data.table == "public.late")
+            .filter_map(|event| event.data.key.as_ref()?["id"].parse().ok())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids == [1, 2, 3] { Ok(()) } else { Err(format!("{ids:?}")) }
+    };
+    eventually("all rows are told", Duration::from_secs(60), known).await;
     assert_eq!(gateway.terminate(), Some(0));
 }

@@ -370,6 +370,11 @@ async fn after_a_gap_everything_is_read_again() {
                 "PURGE BINARY LOGS BEFORE NOW()",
             ])
             .await;
+        let checked = gateway.command().args(["check", "--json"]).output().unwrap();
+        let checked: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+        let mut findings = checked["findings"].as_array().unwrap().iter();
+        let history = findings.find(|finding| finding["subject"] == "history").expect("a finding");
+        assert_eq!(history["severity"], "warning", "{history}");
         gateway.start_again().await;
         are_done(&gateway, 1).await;
         let events = stream::read(&shop.nats, STREAM).await;

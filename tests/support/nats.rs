@@ -2,6 +2,7 @@
 
 use super::{eventually, port::Port, process::Process, servers};
 use async_nats::jetstream;
+use futures_util::TryStreamExt as _;
 use rustix::process::Signal;
 use std::{
     path::{Path, PathBuf},
@@ -170,6 +171,11 @@ impl Nats {
         let mut jetstream = jetstream::new(client);
         jetstream.set_timeout(Duration::from_secs(2));
         jetstream
+    }
+
+    /// The names of all streams.
+    pub(crate) async fn streams(&self) -> Vec<String> {
+        self.jetstream().await.stream_names().try_collect().await.unwrap()
     }
 
     /// Which node leads a stream.

@@ -35,7 +35,7 @@ pub mod value;
 pub use config::Config;
 pub use connect::{UrlError, parse_url};
 pub use place::{log_distance, log_text};
-pub use preflight::check;
+pub use preflight::{check, missing};
 pub use removal::drop_source;
 pub use shape::tables;
 pub use source::MySql;

@@ -10,9 +10,10 @@ use crate::{
     Config,
     connect::Target,
     event::Flavor,
+    history::{Verdict, judge},
     server::{self, Server},
 };
-use headgate_sdk::{Fault, FaultKind, Finding};
+use headgate_sdk::{Fault, FaultKind, Finding, Resume};
 use mysql_async::Conn;
 use std::time::Duration;
 
@@ -35,6 +36,29 @@ pub async fn check(source: &str, config: &Config) -> Vec<Finding> {
         findings.push(failed("the checks", &fault));
     }
     findings
+}
+
+/// Why changes after `resume` are lost to the stream, as far as that can be told without the stream's own events: what another server
+/// has of them is found out by the run. `None` where they are not. Changes nothing.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn missing(config: &Config, resume: &Resume) -> Result<Option<String>, Fault> {
+    let target = Target::new(config)?;
+    let mut session = target.connect().await?;
+    let server = Server::of(&mut session).await?;
+    let mut facts = server::facts(&mut session, &server).await?;
+    if server.flavor == Flavor::MariaDb {
+        // A run hears of it when the server refuses the dump.
+        facts.purged = server::before_oldest(&mut session, &server, &facts).await;
+    }
+    Ok(match judge(resume, &facts, None, false) {
+        Verdict::Gap { reason, .. } => Some(reason),
+        Verdict::Begin { .. }
+        | Verdict::Continue { .. }
+        | Verdict::Failover { .. }
+        | Verdict::Behind { .. } => None,
+    })
 }
 
 fn failed(subject: &str, fault: &Fault) -> Finding {

@@ -230,6 +230,15 @@ pub(crate) async fn facts(session: &mut Conn, server: &Server) -> Result<Facts, 
     })
 }
 
+/// The transactions before the oldest log file, of a MariaDB, which does not say so by itself; `None` where it cannot be told.
+pub(crate) async fn before_oldest(session: &mut Conn, server: &Server, facts: &Facts) -> Option<Executed> {
+    let (number, _) = facts.files.first()?;
+    let file = format!("{}.{number:06}", facts.log);
+    let before: Option<Option<String>> =
+        session.exec_first("SELECT BINLOG_GTID_POS(?, 4)", (file,)).await.ok().flatten();
+    Executed::parse(server.flavor, &before.flatten()?).ok()
+}
+
 /// Whether the server replays another one's log; `false` where the account may not know.
 pub(crate) async fn is_replica(session: &mut Conn, server: &Server) -> bool {
     let statement = match server.flavor {

@@ -5,6 +5,7 @@ mod bytes;
 mod catalog;
 mod config;
 mod connect;
+mod continuity;
 mod facilities;
 mod feedback;
 mod frame;
@@ -35,6 +36,7 @@ mod wal_guard;
 mod wal_rate;
 
 pub use config::{Config, WalPressure};
+pub use continuity::missing;
 pub use preflight::check;
 pub use removal::drop_source;
 pub use shape::tables;

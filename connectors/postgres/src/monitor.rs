@@ -93,6 +93,8 @@ struct Memory {
     /// Tables already complained about.
     foreign: BTreeSet<TableName>,
     append: BTreeSet<TableName>,
+    /// What the primary was last asked to do to the publications.
+    pending: String,
     strangers: u32,
     received: u64,
     heard: Instant,
@@ -108,6 +110,7 @@ impl Watch {
             let mut memory = Memory {
                 foreign: BTreeSet::new(),
                 append: BTreeSet::new(),
+                pending: String::new(),
                 strangers: 0,
                 received: 0,
                 heard: Instant::now(),
@@ -193,7 +196,7 @@ impl Watch {
             return Ok(Some(Alarm::HistoryLost(lost(&plan.missing))));
         }
         if !self.publications.are_kept() {
-            self.tell_captured(&plan);
+            self.tell_captured(plan.captured());
             return Ok(None);
         }
         memory.foreign.retain(|table| plan.foreign.iter().any(|(foreign, _)| foreign == table));
@@ -204,15 +207,22 @@ impl Watch {
         }
         warn_of_append(&self.source, &plan, &mut memory.append);
         if self.standby {
-            if plan.statements.is_empty() {
-                self.tell_captured(&plan);
+            let statements = plan.statements.join("; ");
+            if !statements.is_empty() && statements != memory.pending {
+                tracing::warn!(
+                    source = self.source,
+                    statements,
+                    "the publications are out of date, which only the primary can change"
+                );
             }
+            memory.pending = statements;
+            self.tell_captured(plan.captured_as_is());
             return Ok(None);
         }
         match self.publications.carry_out(client, &plan, &self.user, &self.database).await {
             Ok(()) => {
                 plan.tell(&self.source);
-                self.tell_captured(&plan);
+                self.tell_captured(plan.captured());
                 Ok(None)
             }
             // A lock that was not to be had, a table that went: next time.
@@ -224,8 +234,7 @@ impl Watch {
         }
     }
 
-    fn tell_captured(&self, plan: &Plan) {
-        let captured = plan.captured();
+    fn tell_captured(&self, captured: CapturedTables) {
         self.captured.send_if_modified(|known| {
             let changed = *known != captured;
             *known = captured;
@@ -264,7 +273,7 @@ pub(crate) fn lost(missing: &[String]) -> String {
 }
 
 /// Warns, once for each table, that its updates and deletes are not captured.
-pub(crate) fn warn_of_append(source: &str, plan: &Plan, warned: &mut BTreeSet<TableName>) {
+fn warn_of_append(source: &str, plan: &Plan, warned: &mut BTreeSet<TableName>) {
     warned.retain(|table| plan.append.contains(table));
     for table in &plan.append {
         if warned.insert(table.clone()) {

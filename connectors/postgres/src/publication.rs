@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) append: BTreeSet<TableName>,
     /// The OIDs of both.
     oids: BTreeMap<TableName, u32>,
+    /// Those of both that are published now.
+    published: BTreeSet<TableName>,
     /// Tables that have to be added but are not ours, with their owner unless that is a superuser.
     pub(crate) foreign: Vec<(TableName, Option<String>)>,
     /// Tables that are published whole although they have a row filter.
@@ -89,7 +91,17 @@ impl Plan {
     /// The tables that are captured once the plan is carried out.
     pub(crate) fn captured(&self) -> CapturedTables {
         let all = self.whole.union(&self.append);
-        all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table))
+        self.with_oids(all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table)))
+    }
+
+    /// The tables that are captured while nobody carries it out. One that only should be published is not among them: it would count as
+    /// read before its changes are told.
+    pub(crate) fn captured_as_is(&self) -> CapturedTables {
+        self.with_oids(self.published.iter())
+    }
+
+    fn with_oids<'a>(&self, tables: impl Iterator<Item = &'a TableName>) -> CapturedTables {
+        tables
             .map(|table| (table.clone(), self.oids.get(table).copied().unwrap_or_default().into()))
             .collect()
     }
@@ -181,6 +193,7 @@ impl Publications {
         let Kind::Kept { whole, append } = &self.kind else {
             plan.oids = self.published(client).await?;
             plan.whole = plan.oids.keys().cloned().collect();
+            plan.published.clone_from(&plan.whole);
             return Ok(plan);
         };
 
@@ -279,6 +292,9 @@ impl Publications {
                 }
                 let side = if updates { &mut plan.whole } else { &mut plan.append };
                 side.insert(candidate.name.clone());
+                if members.iter().any(|member| member.oid == candidate.oid) {
+                    plan.published.insert(candidate.name.clone());
+                }
                 plan.oids.insert(candidate.name.clone(), candidate.oid);
             }
             for Member { publication, oid, name: member, .. } in &members {

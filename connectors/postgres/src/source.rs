@@ -31,9 +31,16 @@ use stream::Ended;
 pub struct Postgres {
     source: String,
     config: Config,
-    /// Why the slot, though it is there, cannot give the whole history any more. Found while streaming, judged by the
-    /// next run; a process that dies in between finds it again, for nothing behind it was confirmed.
-    lost: Option<String>,
+    lost: Option<Lost>,
+}
+
+/// Why a slot, though it is there, cannot give the whole history any more. Found while streaming, judged by the next run; a
+/// process that dies in between finds it again, for nothing behind it was confirmed.
+#[derive(Debug)]
+struct Lost {
+    /// The epoch that was streamed. Once a later one has begun, the gap has been told.
+    epoch: u16,
+    reason: String,
 }
 
 impl Postgres {
@@ -41,6 +48,14 @@ impl Postgres {
     #[must_use]
     pub fn new(source: impl Into<String>, config: Config) -> Self {
         Self { source: source.into(), config, lost: None }
+    }
+
+    /// What an earlier run lost of the newest epoch that `resume` knows, and nobody was told of.
+    fn lost_since(&self, resume: &Resume) -> Option<String> {
+        let streamed = resume.last.map_or(0, |last| last.position.epoch);
+        let kept = resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
+        let lost = self.lost.as_ref().filter(|lost| lost.epoch >= streamed.max(kept));
+        lost.map(|lost| lost.reason.clone())
     }
 
     /// The slot's name.
@@ -63,6 +78,7 @@ impl Source for Postgres {
         };
         let vitals = Arc::clone(&context.vitals);
         vitals.streaming.store(1, Relaxed);
+        let epoch = stream.epoch;
         let ended = Box::pin(stream.run(outlet, context)).await;
         vitals.streaming.store(0, Relaxed);
         match ended {
@@ -70,7 +86,12 @@ impl Source for Postgres {
             Err(Ended::Fault(fault)) => Err(fault),
             Err(Ended::HistoryLost(reason)) => {
                 let fault = Fault::transient(format!("history is lost: {reason}"));
-                self.lost = Some(reason);
+                self.lost = Some(Lost { epoch, reason });
+                // What was read before is good, and will not be read again: the slot goes.
+                tokio::select! {
+                    flushed = outlet.flush() => flushed?,
+                    () = shutdown.cancelled() => return Ok(()),
+                }
                 Err(fault)
             }
         }

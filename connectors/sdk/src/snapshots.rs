@@ -35,7 +35,7 @@ mod telling;
 
 pub use self::{
     chunk::{Chunk, OwnedCell, OwnedChange, Span},
-    ledger::read_again,
+    ledger::after_gap,
     listen::Listening,
     pace::CHUNK_BYTES,
     place::{Key, columns},
@@ -85,8 +85,6 @@ pub struct Beginning<D> {
     pub last: Option<Position>,
     /// Everything before this position of the log has been told by earlier runs; zero where that is not known.
     pub passed: u64,
-    /// Whether lost history was accepted in this run.
-    pub after_gap: bool,
     /// The schema whose tables people name by their name alone.
     pub default_schema: String,
     /// A row with more bytes goes to the dead letters.
@@ -127,8 +125,6 @@ pub struct Snapshots<R: Reader> {
     in_transaction: bool,
     /// Whether the captured tables were not compared with the known ones yet.
     unsorted: bool,
-    /// See [`Beginning::after_gap`].
-    after_gap: bool,
 }
 
 /// A chunk that waits to be told.
@@ -180,18 +176,8 @@ impl<R: Reader> fmt::Debug for Snapshots<R> {
 impl<R: Reader> Snapshots<R> {
     /// Goes on with what is kept in `start`.
     pub fn new(start: SnapshotStart, beginning: Beginning<R::Database>) -> Self {
-        let Beginning {
-            source,
-            database,
-            epoch,
-            last,
-            passed,
-            after_gap,
-            default_schema,
-            max_row,
-            captured,
-            released,
-        } = beginning;
+        let Beginning { source, database, epoch, last, passed, default_schema, max_row, captured, released } =
+            beginning;
         let SnapshotStart { settings, ledger, places, desk } = start;
         let at = now();
         let place = |job: &SnapshotJob| places.iter().find(|place| place.job == job.id);
@@ -228,7 +214,6 @@ impl<R: Reader> Snapshots<R> {
             max_row,
             in_transaction: false,
             unsorted: true,
-            after_gap,
         };
         snapshots.write_places();
         snapshots

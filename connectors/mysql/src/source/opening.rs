@@ -94,7 +94,6 @@ impl MySql {
                 epoch,
                 last: gap.or(resume.last.map(|last| last.position)),
                 passed: apply.done().0,
-                after_gap: gap.is_some(),
                 default_schema: target.database.clone().unwrap_or_default(),
                 max_row: u64::MAX,
                 captured: is_captured,
@@ -194,7 +193,6 @@ impl MySql {
                 }
             },
             Verdict::Gap { epoch, from, start, reason } => {
-                tracing::warn!(source = self.source, reason, "history is lost");
                 let oldest =
                     facts.files.first().and_then(|(file, _)| Place::new(*file, 4)).unwrap_or(facts.end);
                 let identity = match &start {
@@ -203,10 +201,9 @@ impl MySql {
                 };
                 let origin = Origin { epoch, identity: identity.to_string() };
                 let to = Progress { epoch, log: oldest.0 };
-                if again.start.settings.on_gap {
-                    snapshots::read_again(&mut again.start.ledger, again.captured, outlet).await?;
-                }
-                outlet.gap(origin.clone(), Gap { from, to, reason }).await?;
+                snapshots::after_gap(again.start, again.captured, outlet).await?;
+                outlet.gap(origin.clone(), Gap { from, to, reason: reason.clone() }).await?;
+                tracing::warn!(source = self.source, reason, "history is lost, going on");
                 outlet.open(origin).await?;
                 let gap = Some(Position { epoch, commit: oldest.0, index: 0 });
                 Ok(Begun { epoch, identity, start, expected: None, gap })

@@ -175,7 +175,7 @@ impl Stream {
     /// Tells that changes up to here are not in the log as rows.
     async fn gap<O: Outlet>(&mut self, reason: String, snapshots: &mut Snapshots, outlet: &mut O) -> Ended {
         let flushed = match outlet.flush().await {
-            Ok(()) => snapshots.read_again(outlet).await,
+            Ok(()) => snapshots.after_gap(outlet).await,
             Err(fault) => Err(fault),
         };
         let here = Progress { epoch: self.epoch, log: self.apply.done().0 };

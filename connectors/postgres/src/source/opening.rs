@@ -6,11 +6,12 @@ use crate::{
     apply::Apply,
     catalog::Catalog,
     connect::{Server, SqlSession, Target},
+    continuity::{self, Seen},
     facilities::Facilities,
     feedback::{self, Feedback},
-    history::{Facts, Identity, SlotAction, Verdict, judge},
+    history::{Identity, SlotAction, Verdict},
     lsn::Lsn,
-    monitor::{self, Monitor, Watch},
+    monitor::{Monitor, Watch},
     publication::Publications,
     replication::{CommandError, Replication, Streaming, System},
     row_filter,
@@ -22,7 +23,7 @@ use headgate_sdk::{
     CapturedTables, Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart,
     TableFilter, snapshots,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
@@ -56,27 +57,14 @@ impl Postgres {
         publications.try_row_filters(&control.client, facilities.standby).await?;
         let (missing, captured) = self.publish(&publications, &control, &server, facilities.standby).await?;
 
-        let switches = match Identity::of(resume) {
-            Some(known) if known.system == system.id && known.timeline < system.timeline => {
-                replication.timeline_history(system.timeline).await?
-            }
-            _ => Vec::new(),
-        };
-        // A slot finds no publication in the log before the publication was made.
-        let unpublished = (found.is_some() && !missing.is_empty()).then(|| monitor::lost(&missing));
-        let unusable = found
-            .as_ref()
-            .and_then(|slot| slot.unusable.clone())
-            .or(unpublished)
-            .or_else(|| found.as_ref().and(self.lost.clone()));
-        let facts = Facts {
+        let seen = Seen {
             system: &system,
-            switches: &switches,
-            confirmed: found.as_ref().map(|slot| slot.confirmed.unwrap_or_default()),
-            unusable: unusable.as_deref(),
+            slot: found.as_ref(),
+            missing: &missing,
+            lost: self.lost_since(resume),
             standby: facilities.standby,
         };
-        let verdict = judge(resume, &facts);
+        let verdict = continuity::verdict(&mut replication, resume, seen).await?;
         let mut opening = Opening {
             source: self,
             replication: &mut replication,
@@ -91,7 +79,6 @@ impl Postgres {
         };
         let (epoch, from) = opening.open(verdict, resume, found.as_ref(), outlet).await?;
         let (snapshots, gap) = (opening.snapshots, opening.gap);
-        self.lost = None;
         if self.config.failover && found.is_some_and(|slot| !slot.failover) && !facilities.standby {
             replication
                 .keep_on_standbys(&name)
@@ -123,7 +110,6 @@ impl Postgres {
                 epoch,
                 last: gap.or(resume.last.map(|last| last.position)),
                 passed: 0,
-                after_gap: gap.is_some(),
                 default_schema: "public".to_owned(),
                 max_row: self.config.max_row,
                 captured: is_captured,
@@ -202,22 +188,19 @@ impl Postgres {
                 ))
                 .with_fix(format!("on the primary: {}", plan.statements.join("; "))));
             }
-            if !plan.statements.is_empty() {
-                tracing::warn!(
-                    source = self.source,
-                    statements = plan.statements.join("; "),
-                    "the publications are out of date, which only the primary can change"
-                );
-            }
         } else {
             publications.carry_out(&control.client, &plan, user, database).await?;
             plan.tell(&self.source);
         }
-        monitor::warn_of_append(&self.source, &plan, &mut BTreeSet::new());
         if plan.whole.is_empty() && plan.append.is_empty() {
-            tracing::warn!(source = self.source, "no table matches the globs of tables");
+            tracing::warn!(
+                source = self.source,
+                tables = ?self.config.tables,
+                fix = "correct the globs of tables; they match schema.table as the catalog has it",
+                "no table matches, and nothing is captured"
+            );
         }
-        let captured = plan.captured();
+        let captured = if standby { plan.captured_as_is() } else { plan.captured() };
         Ok((plan.missing, captured))
     }
 }
@@ -320,23 +303,15 @@ impl Opening<'_> {
                         self.create().await?
                     }
                 };
-                tracing::warn!(source = self.source.source, reason, "history is lost");
-                self.read_again(outlet).await?;
-                let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason };
+                snapshots::after_gap(&mut self.snapshots, self.captured, outlet).await?;
+                let gap = Gap { from, to: Progress { epoch, log: begins.0 }, reason: reason.clone() };
                 outlet.gap(self.origin(epoch, begins), gap).await?;
+                tracing::warn!(source = self.source.source, reason, "history is lost, going on");
                 self.gap = Some(Position { epoch, commit: begins.0, index: 0 });
                 outlet.open(self.origin(epoch, begins)).await?;
                 Ok((epoch, start))
             }
         }
-    }
-
-    /// Where that is the policy, everything is to be read again.
-    async fn read_again<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
-        if !self.snapshots.settings.on_gap {
-            return Ok(());
-        }
-        snapshots::read_again(&mut self.snapshots.ledger, self.captured, outlet).await
     }
 
     async fn create(&mut self) -> Result<Lsn, Fault> {

@@ -2,61 +2,76 @@
 
 use super::{Reader, Snapshots, job::Job, now};
 use crate::{
-    CapturedTables, Fault, Outlet, Progress, SnapshotJob, SnapshotLedger, SnapshotReason, TableName,
+    CapturedTables, Fault, Outlet, Progress, SnapshotJob, SnapshotLedger, SnapshotReason, SnapshotSettings,
+    SnapshotStart, TableName,
 };
 use std::collections::BTreeSet;
 
-/// Makes one job of reading all captured tables, after lost history. To be kept before the word of the gap: whoever dies in between
-/// finds the gap again, but not this.
+/// Keeps what lost history means for snapshots: where that is the policy, one job of reading all captured tables. Else the tables
+/// that are known by their names count as known, whichever they are by now: after a gap everything may be another table (of another
+/// cluster, say), and going on without what they held is what somebody has to accept. Jobs go on where they were, so the word of the
+/// gap carries their places like any event.
+///
+/// To be called before the word of the gap: whoever dies in between finds the gap again, but not this.
 ///
 /// # Errors
 /// It could not be kept.
-pub async fn read_again<O: Outlet>(
+pub async fn after_gap<O: Outlet>(
+    start: &mut SnapshotStart,
+    captured: &CapturedTables,
+    outlet: &mut O,
+) -> Result<(), Fault> {
+    outlet.places(&start.places);
+    keep(&start.settings, &mut start.ledger, captured, outlet).await
+}
+
+async fn keep<O: Outlet>(
+    settings: &SnapshotSettings,
     ledger: &mut SnapshotLedger,
     captured: &CapturedTables,
     outlet: &mut O,
 ) -> Result<(), Fault> {
-    if captured.is_empty() {
-        return Ok(());
+    let before = ledger.clone();
+    if settings.on_gap && !captured.is_empty() {
+        ledger.next += 1;
+        // Jobs that were under way go up in it.
+        ledger.jobs = vec![SnapshotJob {
+            id: ledger.next,
+            reason: SnapshotReason::Gap,
+            tables: captured.keys().cloned().collect(),
+            condition: None,
+        }];
+        ledger.known.clone_from(captured);
+    } else if !settings.on_gap {
+        for (name, made) in &mut ledger.known {
+            *made = captured.get(name).copied().unwrap_or(*made);
+        }
     }
-    ledger.next += 1;
-    // Jobs that were under way go up in it.
-    ledger.jobs = vec![SnapshotJob {
-        id: ledger.next,
-        reason: SnapshotReason::Gap,
-        tables: captured.keys().cloned().collect(),
-        condition: None,
-    }];
-    ledger.known.clone_from(captured);
-    outlet.keep_snapshots(ledger).await
+    if *ledger == before { Ok(()) } else { outlet.keep_snapshots(ledger).await }
 }
 
 impl<R: Reader> Snapshots<R> {
-    /// Sees to it that the next run reads everything again, where that is the policy after lost history.
+    /// [`after_gap`], for the next run.
     ///
     /// # Errors
     /// It could not be kept.
-    pub async fn read_again<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
-        if !self.settings.on_gap {
-            return Ok(());
-        }
+    pub async fn after_gap<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
         let captured = self.captured.borrow().clone();
-        read_again(&mut self.ledger, &captured, outlet).await
+        keep(&self.settings, &mut self.ledger, &captured, outlet).await
     }
 
     /// Makes jobs for tables that are new to the source, and forgets those that left it.
     pub(super) async fn sort_captured<O: Outlet>(&mut self, outlet: &mut O) -> Result<(), Fault> {
         self.unsorted = false;
         let captured = self.captured.borrow_and_update().clone();
-        let after_gap = std::mem::take(&mut self.after_gap);
         if !self.settings.initial || captured == self.ledger.known {
             return Ok(());
         }
         // A table that took the place of another is as new as one of a new name: rows that it had before it was captured are in
-        // nobody's log. After a gap everything may be another table, and somebody has accepted that.
+        // nobody's log.
         let is_known = |name: &TableName, made: u64| {
             let known = self.ledger.known.get(name);
-            known.is_some_and(|&known| known == made || known == 0 || made == 0 || after_gap)
+            known.is_some_and(|&known| known == made || known == 0 || made == 0)
         };
         let joined: Vec<TableName> = captured
             .iter()
@@ -133,5 +148,46 @@ impl<R: Reader> Snapshots<R> {
         self.jobs.retain(|job| !ids.contains(&job.job.id));
         self.write_places();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{Recorder, Told};
+
+    fn tables(tables: &[(&str, u64)]) -> CapturedTables {
+        let name = |table: &str| TableName { schema: "public".to_owned(), table: table.to_owned() };
+        tables.iter().map(|(table, made)| (name(table), *made)).collect()
+    }
+
+    async fn kept(on_gap: bool, known: &[(&str, u64)], captured: &[(&str, u64)]) -> Option<SnapshotLedger> {
+        let settings = SnapshotSettings { on_gap, ..SnapshotSettings::default() };
+        let mut ledger = SnapshotLedger { next: 3, known: tables(known), ..SnapshotLedger::default() };
+        let mut outlet = Recorder::default();
+        keep(&settings, &mut ledger, &tables(captured), &mut outlet).await.unwrap();
+        match outlet.told.as_slice() {
+            [] => None,
+            [Told::KeepSnapshots(kept)] if *kept == ledger => Some(ledger),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_accepted_gap_makes_known_tables_of_their_namesakes() {
+        let ledger = kept(false, &[("a", 1), ("b", 2)], &[("a", 11), ("new", 12)]).await.unwrap();
+        assert_eq!(ledger.known, tables(&[("a", 11), ("b", 2)]), "what is new by name stays new");
+        assert!(ledger.jobs.is_empty());
+        assert_eq!(kept(false, &[("a", 1)], &[("a", 1)]).await, None);
+    }
+
+    #[tokio::test]
+    async fn where_that_is_the_policy_everything_is_read_again() {
+        let ledger = kept(true, &[("a", 1)], &[("a", 11), ("new", 12)]).await.unwrap();
+        assert_eq!(ledger.known, tables(&[("a", 11), ("new", 12)]));
+        let [job] = ledger.jobs.as_slice() else { panic!("{ledger:?}") };
+        assert_eq!((job.id, job.reason, job.tables.len()), (4, SnapshotReason::Gap, 2));
+        assert_eq!(kept(true, &[("a", 1)], &[]).await, None);
     }
 }
