@@ -131,6 +131,8 @@ pub enum SnapshotAnswer {
 
 /// How long a source may take to accept a snapshot.
 const ACCEPTANCE: Duration = Duration::from_secs(20);
+/// How often to look meanwhile whether it still runs.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Takes JSON only: a page in somebody's browser cannot send that here without being asked first.
 async fn snapshot(State(shared): State<Shared>, Json(order): Json<SnapshotOrder>) -> Response {
@@ -140,11 +142,26 @@ async fn snapshot(State(shared): State<Shared>, Json(order): Json<SnapshotOrder>
     let Some(source) = shared.registry.source(&order.source) else {
         return refused(StatusCode::NOT_FOUND, format!("there is no source {}", order.source), None);
     };
-    let (answer, answered) = oneshot::channel();
+    let (answer, mut answered) = oneshot::channel();
     source.snapshots.ask(SnapshotRequest { tables: order.tables, condition: order.condition, answer });
-    match tokio::time::timeout(ACCEPTANCE, answered).await {
-        Ok(Ok(Ok(job))) => (StatusCode::ACCEPTED, Json(SnapshotAnswer::Begun { job })).into_response(),
-        Ok(Ok(Err(fault))) => {
+    let accepted = async {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answered => return Ok(answer),
+                _ = looks.tick() => {
+                    if let Some(trouble) = shared.registry.trouble(source) {
+                        return Err(trouble);
+                    }
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(ACCEPTANCE, accepted).await {
+        Ok(Ok(Ok(Ok(job)))) => (StatusCode::ACCEPTED, Json(SnapshotAnswer::Begun { job })).into_response(),
+        Ok(Err((error, fix))) => refused(StatusCode::SERVICE_UNAVAILABLE, error, Some(&fix)),
+        Ok(Ok(Ok(Err(fault)))) => {
             let status = if fault.kind() == FaultKind::Definite {
                 StatusCode::UNPROCESSABLE_ENTITY
             } else {
@@ -152,8 +169,8 @@ async fn snapshot(State(shared): State<Shared>, Json(order): Json<SnapshotOrder>
             };
             refused(status, fault.to_string(), fault.fix())
         }
-        // The source was started again meanwhile, or does not run.
-        Ok(Err(_)) | Err(_) => refused(
+        // The source was started again meanwhile, or is slow to start.
+        Ok(Ok(Err(_))) | Err(_) => refused(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("source {} is {} and takes no snapshots now", source.name(), source.phase()),
             Some("headgate status shows why; ask again when it streams"),
@@ -166,17 +183,47 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{broker::Link, config, status::Phase};
+    use headgate_sdk::Fault;
     use tokio::sync::watch;
 
-    #[tokio::test]
-    async fn ready_means_connected_and_streaming() {
+    fn registry() -> (Arc<Registry>, Arc<Metrics>, watch::Sender<Link>) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.toml");
         std::fs::write(&file, "[nats]\nurl='nats://u:hunter2@h:1'\n[sources.shop]\nconnector='postgres'\nurl='postgres://u:hunter2@h/d'\n").unwrap();
         let config = config::load(&file, &|_| None).unwrap();
         let metrics = Arc::new(Metrics::new());
         let (link, watched) = watch::channel(Link::default());
-        let registry = Registry::new(&config, &metrics, watched);
+        (Registry::new(&config, &metrics, watched), metrics, link)
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_a_source_that_does_not_run_is_refused_with_the_reason() {
+        let (registry, metrics, link) = registry();
+        let source = Arc::clone(registry.source("shop").unwrap());
+        let ask = async || {
+            let shared = Shared { registry: Arc::clone(&registry), metrics: Arc::clone(&metrics) };
+            let order = SnapshotOrder { source: "shop".to_owned(), tables: Vec::new(), condition: None };
+            let answer = snapshot(State(shared), Json(order)).await;
+            let status = answer.status();
+            let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.unwrap();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(
+            ask().await,
+            (unavailable, r#"{"error":"not connected to nats at nats://h:1","fix":"ask again when headgate status shows the source streaming"}"#.to_owned())
+        );
+        link.send_replace(Link { connected: true, generation: 1 });
+        source.fault(Phase::Stopped, &Fault::definite("no password").with_fix("export it"));
+        assert_eq!(
+            ask().await,
+            (unavailable, r#"{"error":"source shop is stopped and takes no snapshots now: no password","fix":"export it"}"#.to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn ready_means_connected_and_streaming() {
+        let (registry, metrics, link) = registry();
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let taken = bind(address).await.unwrap_err();

@@ -36,6 +36,8 @@ pub enum Patience {
     Once,
     /// For ever, with backoff.
     Endless,
+    /// The same, for one connection beside another: how the broker is, that one tells in the log.
+    Silent,
 }
 
 /// No connection to the broker.
@@ -76,7 +78,7 @@ pub async fn connect(
     let mut attempt = 0;
     let mut told: Option<(String, Instant)> = None;
     loop {
-        match try_connect(nats, name).await {
+        match try_connect(nats, name, patience).await {
             Ok(connection) => return Ok(connection),
             Err((error, retry)) if patience == Patience::Once || !retry => return Err(error),
             Err((error, _)) => {
@@ -86,7 +88,7 @@ pub async fn connect(
                 let known = told
                     .as_ref()
                     .is_some_and(|(reason, at)| *reason == error.reason && at.elapsed() < REMIND);
-                if !known {
+                if !known && patience != Patience::Silent {
                     tracing::warn!(fix = error.fix, "{error}; trying again until it works");
                     told = Some((error.reason, Instant::now()));
                 }
@@ -100,6 +102,7 @@ pub async fn connect(
 async fn try_connect(
     nats: &Nats,
     name: &str,
+    patience: Patience,
 ) -> Result<(Client, watch::Receiver<Link>), (ConnectError, bool)> {
     let failed =
         |reason: String, fix, retry| (ConnectError { server: nats.server.to_string(), reason, fix }, retry);
@@ -113,7 +116,7 @@ async fn try_connect(
     let options = options(nats, auth, name)
         .map_err(|reason| failed(reason, "nats.credentials is the content of a .creds file", false))?
         .event_callback(move |event| {
-            note(&told, &event);
+            note(&told, &event, patience != Patience::Silent);
             std::future::ready(())
         });
     // The embedded server is nobody's to start but the gateway's.
@@ -190,23 +193,27 @@ fn options(nats: &Nats, auth: &Auth, name: &str) -> Result<ConnectOptions, Strin
     }
 }
 
-fn note(told: &watch::Sender<Link>, event: &Event) {
+fn note(told: &watch::Sender<Link>, event: &Event, aloud: bool) {
     match event {
         Event::Connected => {
             told.send_modify(|link| *link = Link { connected: true, generation: link.generation + 1 });
-            tracing::info!("connected to nats");
+            if aloud {
+                tracing::info!("connected to nats");
+            }
         }
         Event::Disconnected => {
             told.send_modify(|link| link.connected = false);
-            tracing::warn!("disconnected from nats");
+            if aloud {
+                tracing::warn!("disconnected from nats");
+            }
         }
         // By us: nobody uses the client any more.
         Event::Closed => {
             told.send_modify(|link| link.connected = false);
             tracing::debug!("the connection to nats is closed");
         }
-        Event::LameDuckMode => tracing::warn!("the nats server is about to shut down"),
-        Event::Draining => {}
+        Event::LameDuckMode if aloud => tracing::warn!("the nats server is about to shut down"),
+        Event::LameDuckMode | Event::Draining => {}
         Event::SlowConsumer(_) => tracing::warn!("a subscription does not keep up with the nats server"),
         Event::ServerError(error) => tracing::error!("the nats server reports: {error}"),
         Event::ClientError(error) => tracing::error!("the nats client reports: {error}"),

@@ -37,14 +37,15 @@ A first config.toml:
   url = \"postgres://cdc:${SHOP_PASSWORD}@127.0.0.1:5432/shop\"
 
 Then:
-  headgate init postgres://…        Have it written: tables, privileges, what to fix first
+  headgate init postgres://…        Have it written, and see what to fix first
   headgate check                    Will it work? What has to be fixed first?
   headgate run                      Run until Ctrl-C
   headgate tail shop.orders         Watch the events of one table
   headgate status                   How is each source?
 
 Logs go to standard error: HEADGATE_LOG=debug, HEADGATE_LOG_FORMAT=json.
-Exit codes: 0 done, 64 usage or configuration, 69 unavailable, 70 internal, 78 refused for safety."
+Exit codes: 0 done, 64 usage or configuration, 69 unavailable, 70 internal, 78
+refused for safety."
 )]
 pub struct Cli {
     /// The configuration file
@@ -71,8 +72,9 @@ enum Command {
     /// Run the gateway until Ctrl-C or SIGTERM
     #[command(after_help = "\
 A broker or a database that is away is waited for; `headgate status` shows it.
-The first Ctrl-C or SIGTERM drains and ends with 0 within gateway.shutdown_grace; the second ends at once.
-Neither that nor kill -9 loses or doubles an event: the next run goes on where the stream ends.
+The first Ctrl-C or SIGTERM drains and ends with 0 within
+gateway.shutdown_grace; the second ends at once. Neither that nor kill -9 loses
+or doubles an event: the next run goes on where the stream ends.
 
 Health and metrics are on admin.listen: /livez, /readyz, /metrics, /status.")]
     Run,
@@ -136,4 +138,23 @@ fn load(file: &Path) -> Result<Config, Failure> {
 
 fn read(file: &Path) -> Result<Config, ConfigError> {
     config::load(file, &|name| std::env::var(name).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line that a terminal of the usual width breaks loses its column.
+    #[test]
+    fn help_fits_eighty_columns() {
+        fn look(command: &clap::Command, wide: &mut Vec<String>) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let too_wide = help.lines().filter(|line| line.chars().count() > 80);
+            wide.extend(too_wide.map(|line| format!("{}: {line}", command.get_name())));
+            command.get_subcommands().for_each(|command| look(command, wide));
+        }
+        let mut wide = Vec::new();
+        look(&Cli::command(), &mut wide);
+        assert_eq!(wide, Vec::<String>::new());
+    }
 }

@@ -183,7 +183,7 @@ async fn run_source(
 ) {
     let client_name = format!("{}/{name}", config.gateway.name);
     let connected = tokio::select! {
-        connected = broker::connect(&config.nats, &client_name, Patience::Endless) => connected,
+        connected = broker::connect(&config.nats, &client_name, Patience::Silent) => connected,
         () = shutdown.cancelled() => return,
     };
     let (client, link) = match connected {

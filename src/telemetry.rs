@@ -6,8 +6,13 @@
 pub mod exposition;
 pub mod metrics;
 
-use std::io::IsTerminal as _;
-use tracing_subscriber::EnvFilter;
+use std::{fmt, io::IsTerminal as _};
+use tracing::field::Field;
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt as _,
+    fmt::format::{Writer, debug_fn},
+};
 
 /// What is logged where `HEADGATE_LOG` and `RUST_LOG` say nothing.
 const RUN_FILTER: &str = "error,headgate=info,headgate_postgres=info,headgate_mysql=info";
@@ -30,9 +35,68 @@ pub fn start_logging(env: &dyn Fn(&str) -> Option<String>, run: bool) -> Result<
         Some("text" | "") | None => {
             let colours =
                 std::io::stderr().is_terminal() && env("NO_COLOR").is_none_or(|text| text.is_empty());
-            subscriber.with_ansi(colours).with_target(false).try_init()
+            let fields = debug_fn(field).delimited(" ");
+            subscriber.with_ansi(colours).with_target(false).fmt_fields(fields).try_init()
         }
         Some(_) => return Err("HEADGATE_LOG_FORMAT: expected \"text\" or \"json\"".to_owned()),
     };
     started.map_err(|error| error.to_string())
+}
+
+/// One field of a line of text. Quotes within a text stay as they are, so that a statement can be copied from it; whatever could
+/// begin a line of its own or steer a terminal is spelled out.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name().trim_start_matches("r#"))?;
+    }
+    for c in format!("{value:?}").replace("\\\"", "\"").chars() {
+        if c.is_control() { write!(writer, "{}", c.escape_default())? } else { writer.write_char(c)? }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_statement_can_be_copied_and_a_name_cannot_begin_a_line() {
+        let lines = Lines::default();
+        let kept = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_target(false)
+            .with_ansi(false)
+            .fmt_fields(debug_fn(field).delimited(" "))
+            .with_writer(move || kept.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let nothing: Option<&str> = None;
+            let error = "x\nERROR \u{1b}[2J";
+            tracing::warn!(fix = "ALTER ROLE \"cdc\" REPLICATION", error, shown = %error, nothing, "stopped: {error}");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            text,
+            " WARN stopped: x\\nERROR \\u{1b}[2J fix=\"ALTER ROLE \"cdc\" REPLICATION\" error=\"x\\nERROR \\u{1b}[2J\" shown=x\\nERROR \\u{1b}[2J\n"
+        );
+    }
 }

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use headgate::{
-    broker::{self, Patience, embedded::EmbeddedServer},
+    broker::{
+        self, Patience,
+        embedded::{EmbeddedServer, is_free},
+    },
     config::{self, Config, Server},
 };
 use std::{net::TcpListener, path::Path, time::Duration};
@@ -83,8 +86,16 @@ async fn a_taken_address_is_told_as_such() {
     let server =
         EmbeddedServer::start(settings, one.path(), &CancellationToken::new()).await.unwrap().unwrap();
     let error = EmbeddedServer::start(settings, two.path(), &CancellationToken::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("another server already listens on {}", settings.listen));
+    let taken = format!("another program already listens on {}", settings.listen);
+    assert_eq!(error.to_string(), taken);
+    is_free(settings).await.expect("a gateway's own");
     server.stop().await;
+    is_free(settings).await.expect("nobody is there");
+    // One that says nothing, and is no nats-server.
+    let _mute = tokio::net::TcpListener::bind(settings.listen).await.unwrap();
+    assert_eq!(is_free(settings).await.unwrap_err().to_string(), taken);
+    let error = EmbeddedServer::start(settings, two.path(), &CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.to_string(), taken);
 }
 
 #[tokio::test]

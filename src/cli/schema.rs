@@ -54,7 +54,8 @@ Examples:
   headgate tail shop --from start --count 1000 --json | headgate schema check -
   headgate schema check tests/events.jsonl
 
-Exit codes: 0 all are as their schemas say, 69 some are not, or name a version that is not there, or none names one.")]
+Exit codes: 0 all are as their schemas say, 69 some are not, or name a version
+that is not there, or none names one.")]
     Check {
         /// The file, or - for standard input
         file: PathBuf,

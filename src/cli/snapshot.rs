@@ -23,15 +23,17 @@ const WIDTH: u64 = 30;
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The rows come as events with the verb `snapshot`, between the changes that go on meanwhile.
-It goes on without this command too: headgate status shows how far it is.
+The rows come as events with the verb `snapshot`, between the changes that go
+on meanwhile. It goes on without this command too: headgate status shows how
+far it is.
 
 Examples:
-  headgate snapshot shop                                  every table that is captured
-  headgate snapshot shop orders old.invoices              two of them
-  headgate snapshot shop orders --where 'tenant_id = 7'   some rows of one
+  headgate snapshot shop                                 all captured tables
+  headgate snapshot shop orders old.invoices             two of them
+  headgate snapshot shop orders --where 'tenant_id = 7'  some rows of one
 
-Exit codes: 0 the stream holds all of it, 64 no such source or table, 69 it failed or nothing runs.")]
+Exit codes: 0 the stream holds all of it, 64 no such source or table, 69 it
+failed or nothing runs.")]
 pub(super) struct Snapshot {
     /// The source, as in [sources.NAME]
     source: String,

@@ -17,8 +17,9 @@ use std::io::{IsTerminal as _, Write as _};
 pub(super) enum Source {
     /// Remove what a source keeps in the database (slot, publications), and its checkpoint in the broker
     #[command(after_help = "\
-Stop the gateway first: a slot that is being read stays. The broker has to be reachable.
-The stream with the events stays; a source of the same name that is added again begins with a gap.
+Stop the gateway first: a slot that is being read stays. The broker has to be
+reachable. The stream with the events stays; a source of the same name that is
+added again begins with a gap.
 
 Example:
   headgate source drop shop --yes")]
@@ -33,7 +34,8 @@ Example:
     #[command(
         name = "accept-gap",
         after_help = "\
-A source whose state is `gap` waits for this. What is missing is told by the `gap` event in its stream:
+A source whose state is `gap` waits for this. What is missing is told by the
+`gap` event in its stream:
   headgate tail shop.headgate.gap --from start --json
 
 Example:
@@ -47,8 +49,9 @@ Example:
     #[command(
         name = "accept-schema",
         after_help = "\
-A source with on_incompatible = \"stop\" waits for this before the first event of the new shape. `headgate status` shows the table
-and what changed. The running gateway looks for it every half minute.
+A source with on_incompatible = \"stop\" waits for this before the first event of
+the new shape. `headgate status` shows the table and what changed. The running
+gateway looks for it every half minute.
 
 Examples:
   headgate source accept-schema shop

@@ -19,7 +19,8 @@ LAG TIME  age of the oldest commit that was read and is not in the stream yet
 RETAINED  bytes of log that the database keeps for the source
 DEAD      events that went to the dead letters (headgate tail dlq --from start)
 
-States: streaming and standby are well; starting and waiting pass; stopped and gap need somebody.
+States: streaming and standby are well; starting and waiting pass; stopped and
+gap need somebody.
 
 Examples:
   headgate status
@@ -98,6 +99,10 @@ fn table(report: &Report, paint: Paint) -> String {
     for (source, cells) in report.sources.iter().zip(&rows) {
         line(cells, &|column, text| if column == 1 { state(source.state, &text, paint) } else { text });
     }
+    if !gateway.nats.connected {
+        let _ = writeln!(out, "\nnats: not connected to {}, which the sources wait for", gateway.nats.url);
+        let _ = writeln!(out, "  fix: start the server, or correct nats.url; headgate check tells more");
+    }
     for source in &report.sources {
         if let Some(warning) = wal_warning(source) {
             let _ = writeln!(out, "\n{}: {}", paint.bold(&source.name), paint.yellow(&warning));
@@ -166,7 +171,7 @@ fn row(source: &SourceReport) -> [String; 10] {
         source.name.clone(),
         source.state.to_string(),
         bytes(source.lag_bytes),
-        format!("{} ms", source.lag_ms),
+        delay(source.lag_ms),
         bytes(source.retained_bytes),
         source.events.to_string(),
         source.dead_letters.to_string(),
@@ -196,6 +201,15 @@ pub(super) fn bytes(count: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A lag: as fine as it matters.
+fn delay(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{ms} ms"),
+        10_000..120_000 => format!("{} s", ms / 1000),
+        _ => uptime(ms / 1000),
+    }
 }
 
 fn uptime(seconds: u64) -> String {
@@ -266,6 +280,10 @@ mod tests {
              billing: the slot is gone\n  fix: headgate source accept-gap billing\n\n\
              shop: snapshot 1 (initial): 4 of 10 tables, 309 rows; public.orders waits: permission denied\n  \
              fix: GRANT SELECT\n"
+        );
+        assert_eq!(
+            [9_999, 10_000, 119_999, 120_000, 3_725_000, 90_061_000].map(delay),
+            ["9999 ms", "10 s", "119 s", "2m 0s", "1h 2m", "1d 1h"]
         );
         assert_eq!(
             (bytes(1023), bytes(1024), bytes(5 << 30)),

@@ -39,11 +39,12 @@ Examples:
   headgate tail                          Everything from now on
   headgate tail shop.orders              One table
   headgate tail 'events.*.*.deleted.*'   Every deletion
-  headgate tail shop --from 10m          What happened in the last ten minutes, and what follows
+  headgate tail shop --from 10m          The last ten minutes, and what follows
   headgate tail shop --from start --json --count 100 | jq .data.after
-  headgate tail dlq --from start         The dead letters, which show only when named
+  headgate tail dlq --from start         The dead letters (else not shown)
 
-A line: commit time (UTC), what, source and row, values or what changed, ms from commit to the stream.")]
+A line: commit time (UTC), what, source and row, values or what changed, ms
+from commit to the stream.")]
 pub(super) struct Tail {
     /// Subjects to show; `shop.orders` is short for `events.shop.orders.>`
     #[arg(value_name = "PATTERN", value_parser = Selection::parse, default_value = "events.>")]

@@ -155,7 +155,9 @@ async fn create(store: &Store, key: &str, version: &Version) -> Result<(), Faile
     }
     let (source, entity) = (&version.source, &version.entity);
     let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    tracing::info!(source, entity, version = %document[ABOUT]["version"], changes = told.join("; "), "a new version of a schema");
+    // The first version changes nothing.
+    let changes = (!told.is_empty()).then(|| told.join("; "));
+    tracing::info!(source, entity, version = %document[ABOUT]["version"], changes, "a new version of a schema");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! All sources of a gateway, and whether it is ready.
 
-use super::{GatewayReport, NatsReport, Report, SourceState};
+use super::{GatewayReport, NatsReport, Phase, Report, SourceState};
 use crate::{
     broker::Link,
     config::{Config, Connector},
@@ -72,6 +72,30 @@ impl Registry {
             }
         }
         reasons
+    }
+
+    /// Why `source` does nothing that is asked of it now, and what to do next; `None` where it runs, or is about to.
+    #[must_use]
+    pub fn trouble(&self, source: &SourceState) -> Option<(String, String)> {
+        const AGAIN: &str = "ask again when headgate status shows the source streaming";
+        let (name, phase) = (source.name(), source.phase());
+        match phase {
+            Phase::Streaming => None,
+            Phase::Starting if self.link.borrow().connected => None,
+            Phase::Starting => Some((format!("not connected to nats at {}", self.server), AGAIN.to_owned())),
+            Phase::Standby => Some((
+                format!("source {name} is {phase}: another gateway reads it"),
+                "ask that gateway".to_owned(),
+            )),
+            Phase::Waiting | Phase::Stopped | Phase::Gap => {
+                let report = source.report();
+                let state =
+                    if phase == Phase::Gap { "stands at a gap".to_owned() } else { format!("is {phase}") };
+                let error = report.last_error.map_or_else(String::new, |error| format!(": {error}"));
+                let fix = report.fix.unwrap_or_else(|| AGAIN.to_owned());
+                Some((format!("source {name} {state} and takes no snapshots now{error}"), fix))
+            }
+        }
     }
 
     /// Everything, for people and for scripts.

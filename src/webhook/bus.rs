@@ -47,7 +47,7 @@ pub(super) type Arriving = watch::Receiver<Option<Bus>>;
 pub(super) fn connect(nats: Nats, name: String, shutdown: CancellationToken) -> Arriving {
     let (found, arriving) = watch::channel(None);
     tokio::spawn(async move {
-        let connected = broker::connect(&nats, &name, Patience::Endless);
+        let connected = broker::connect(&nats, &name, Patience::Silent);
         match shutdown.run_until_cancelled(connected).await {
             Some(Ok((client, link))) => {
                 let context = jetstream::ContextBuilder::new()

@@ -14,6 +14,11 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Client>) 
     let mut startable = true;
     let name = format!("{} check", config.gateway.name);
     if let Server::Embedded(settings) = &config.nats.server {
+        if let Err(error) = embedded::is_free(settings).await {
+            let why = "Headgate cannot start a broker of its own";
+            findings.push(Finding::error("embedded server", error.to_string(), why).with_fix(error.fix()));
+            return (findings, None);
+        }
         match embedded::program(settings) {
             Ok(program) => findings.push(Finding::good("embedded server", program.display().to_string())),
             Err(error) => {

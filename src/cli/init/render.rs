@@ -166,17 +166,27 @@ fn count(number: u64) -> String {
     }
 }
 
-/// What is said on the terminal once the file is there.
-pub(super) fn report(draft: &Draft<'_>, file: &Path, paint: Paint) -> String {
+/// What was looked at, and the tables that will be captured.
+pub(super) fn overview(draft: &Draft<'_>, paint: Paint) -> String {
     let Draft { choices, database, .. } = draft;
     let rate = database.log_rate().map_or_else(String::new, |rate| format!(", {}/s of log", bytes(rate)));
-    let mut text = format!(
+    format!(
         "{} at {}, {}{rate}\n\n{}",
         paint.bold(&plain(database.name())),
         database.place(),
         database.product(),
         tables(database, &choices.tables, paint)
-    );
+    )
+}
+
+/// What is said on the terminal once the file is there, after the overview unless that was shown before.
+pub(super) fn report(draft: &Draft<'_>, overview: Option<String>, file: &Path, paint: Paint) -> String {
+    let choices = draft.choices;
+    let captured = |globs: &[String]| draft.database.captured(globs).len();
+    let mut text = overview.unwrap_or_else(|| {
+        let (some, all) = (captured(&choices.tables), captured(&["*.*".to_owned()]));
+        format!("\n{some} of {all} tables are captured.\n")
+    });
     text.push_str(draft.of_nameless());
     let open = open_findings(draft.findings);
     let errors = open.iter().filter(|finding| finding.severity == Severity::Error).count();

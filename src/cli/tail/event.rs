@@ -13,15 +13,16 @@ pub(in crate::cli) struct Structured {
 
 /// What a person wants to see of an event.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Attributes {
+pub(super) struct Attributes<'a> {
     #[serde(rename = "type", default)]
     pub(super) kind: String,
     #[serde(default)]
     pub(super) subject: String,
     #[serde(default)]
     pub(super) time: Option<String>,
-    #[serde(default)]
-    pub(super) data: Option<Value>,
+    /// To the letter: a number is not read and written again.
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
     /// Where the data of a large event is.
     #[serde(default)]
     pub(super) dataref: Option<String>,
@@ -53,7 +54,7 @@ impl Structured {
         &self.json
     }
 
-    pub(super) fn attributes(&self) -> Attributes {
+    pub(super) fn attributes(&self) -> Attributes<'_> {
         serde_json::from_slice(&self.json).unwrap_or_default()
     }
 }

@@ -5,7 +5,12 @@
 use super::event::{Attributes, Structured};
 use crate::cli::paint::Paint;
 use async_nats::jetstream::Message;
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::fmt;
 
 /// Longest value shown.
 const VALUE: usize = 32;
@@ -34,7 +39,7 @@ impl Lines {
         self.line(source, &attributes, stored_ms)
     }
 
-    fn line(&mut self, source: &str, event: &Attributes, stored_ms: Option<i128>) -> String {
+    fn line(&mut self, source: &str, event: &Attributes<'_>, stored_ms: Option<i128>) -> String {
         let time = event.time.as_deref().unwrap_or_default();
         let verb = safe(event.kind.rsplit('.').next().unwrap_or_default(), VALUE);
         let subject = safe(&format!("{source} {}", event.subject), 200);
@@ -69,45 +74,57 @@ impl Lines {
     }
 }
 
-/// What changed, in a few words.
-fn difference(data: &Value) -> String {
-    let row = |name: &str| data.get(name).and_then(Value::as_object);
-    let key = row("key");
-    let shown: Vec<String> = match (row("before"), row("after")) {
-        (Some(before), Some(after)) => after
-            .iter()
-            .filter(|(column, value)| before.get(*column).is_some_and(|old| old != *value))
-            .map(|(column, value)| {
-                let old = before.get(column).map(short).unwrap_or_default();
-                format!("{}: {old} → {}", safe(column, VALUE), short(value))
-            })
-            .collect(),
-        (None, Some(row)) | (Some(row), None) => without_key(row, key)
-            .map(|(column, value)| format!("{}: {}", safe(column, VALUE), short(value)))
-            .collect(),
-        // A new shape, each change of which is text.
-        (None, None) if data["op"] == "schema" => {
-            let changes = data["changes"].as_array().into_iter().flatten();
-            changes.map(|change| shown(change, SENTENCE)).collect()
-        }
-        // A dead letter, a gap, a message.
-        (None, None) => {
-            let said = ["detail", "reason", "content"].iter().find_map(|name| data.get(*name));
-            match (said, data) {
-                (Some(said), _) => vec![shown(said, SENTENCE)],
-                // A truncate has the members of a row's event, but no row.
-                (None, Value::Object(members)) if members.get("after").is_some_and(Value::is_null) => {
-                    Vec::new()
+/// An object's members as they were published: in their order, each value to the letter.
+#[derive(Default)]
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
                 }
-                // A semantic event, an outbox's: the members are the writer's own.
-                (None, Value::Object(members)) => members
-                    .iter()
-                    .map(|(name, value)| format!("{}: {}", safe(name, VALUE), short(value)))
-                    .collect(),
-                (None, Value::Null) => Vec::new(),
-                (None, other) => vec![shown(other, SENTENCE)],
+                Ok(Members(members))
             }
         }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+impl<'a> Members<'a> {
+    /// `None`: the value is no object.
+    fn of(value: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(value.get()).ok()
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(member, _)| member == name).map(|(_, value)| *value)
+    }
+
+    fn object(&self, name: &str) -> Option<Self> {
+        self.get(name).and_then(Self::of)
+    }
+
+    /// All of them in a few words, but those that are in `key` too.
+    fn told(&self, key: &Self) -> Vec<String> {
+        let rest = self.0.iter().filter(|(name, _)| key.get(name).is_none());
+        rest.map(|(name, value)| format!("{}: {}", safe(name, VALUE), short(value))).collect()
+    }
+}
+
+/// What changed, in a few words.
+fn difference(data: &RawValue) -> String {
+    let shown = match Members::of(data) {
+        Some(members) => of_object(&members),
+        None if data.get() == "null" => Vec::new(),
+        None => vec![shown(data, SENTENCE)],
     };
     let more = shown.len().saturating_sub(COLUMNS);
     let mut text = shown.into_iter().take(COLUMNS).collect::<Vec<_>>().join(", ");
@@ -117,21 +134,47 @@ fn difference(data: &Value) -> String {
     text
 }
 
-fn without_key<'a>(
-    row: &'a Map<String, Value>,
-    key: Option<&'a Map<String, Value>>,
-) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    row.iter().filter(move |(column, _)| key.is_none_or(|key| !key.contains_key(*column)))
+fn of_object(members: &Members<'_>) -> Vec<String> {
+    match (members.object("before"), members.object("after")) {
+        (Some(before), Some(after)) => {
+            let differs = after.0.iter().filter_map(|(column, value)| {
+                before.get(column).filter(|old| old.get() != value.get()).map(|old| (column, old, value))
+            });
+            differs
+                .map(|(column, old, value)| {
+                    format!("{}: {} → {}", safe(column, VALUE), short(old), short(value))
+                })
+                .collect()
+        }
+        (None, Some(row)) | (Some(row), None) => row.told(&members.object("key").unwrap_or_default()),
+        // A new shape, each change of which is text.
+        (None, None) if members.get("op").is_some_and(|op| op.get() == "\"schema\"") => {
+            let changes: Vec<&RawValue> = members
+                .get("changes")
+                .and_then(|changes| serde_json::from_str(changes.get()).ok())
+                .unwrap_or_default();
+            changes.into_iter().map(|change| shown(change, SENTENCE)).collect()
+        }
+        // A dead letter, a gap, a message.
+        (None, None) => match ["detail", "reason", "content"].iter().find_map(|name| members.get(name)) {
+            Some(said) => vec![shown(said, SENTENCE)],
+            // A truncate has the members of a row's event, but no row.
+            None if members.get("after").is_some_and(|after| after.get() == "null") => Vec::new(),
+            // A semantic event, an outbox's: the members are the writer's own.
+            None => members.told(&Members::default()),
+        },
+    }
 }
 
-fn short(value: &Value) -> String {
+fn short(value: &RawValue) -> String {
     shown(value, VALUE)
 }
 
-fn shown(value: &Value, longest: usize) -> String {
-    match value {
-        Value::String(text) => safe(text, longest),
-        other => safe(&other.to_string(), longest),
+/// A text without its quotes, anything else as it was published.
+fn shown(value: &RawValue, longest: usize) -> String {
+    match serde_json::from_str::<String>(value.get()) {
+        Ok(text) => safe(&text, longest),
+        Err(_) => safe(value.get(), longest),
     }
 }
 
@@ -151,21 +194,41 @@ pub(super) fn safe(text: &str, longest: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    fn show(kind: &str, data: Value) -> String {
+    fn show(kind: &str, data: &Value) -> String {
+        show_text(kind, &data.to_string())
+    }
+
+    fn show_text(kind: &str, data: &str) -> String {
         let event = Attributes {
             kind: kind.to_owned(),
             subject: "orders/42".to_owned(),
             time: Some("2026-11-22T14:06:07.123456Z".to_owned()),
-            data: Some(data),
+            data: Some(serde_json::from_str(data).unwrap()),
             dataref: None,
         };
         line(&event)
     }
 
-    fn line(event: &Attributes) -> String {
+    #[test]
+    fn values_are_shown_as_they_were_published() {
+        assert_eq!(
+            show_text(
+                "shop.orders.created",
+                r#"{"key":{"id":42},"after":{"z":1.50,"id":42,"b":12345678901234567890.10,"a":1e400}}"#
+            ),
+            "14:06:07.123 created   shop orders/42    z: 1.50, b: 12345678901234567890.10, a: 1e400  +4 ms\n"
+        );
+        assert_eq!(
+            show_text("shop.orders.updated", r#"{"before":{"n":1.5},"after":{"n":1.50}}"#),
+            "14:06:07.123 updated   shop orders/42    n: 1.5 → 1.50  +4 ms\n"
+        );
+    }
+
+    fn line(event: &Attributes<'_>) -> String {
         let committed = 1_795_356_367_123;
         Lines::new(Paint::plain()).line("shop", event, Some(committed + 4))
     }
@@ -189,7 +252,7 @@ mod tests {
     fn updates_show_what_changed() {
         let data = json!({"key": {"id": 42}, "before": {"id": 42, "status": "new"}, "after": {"id": 42, "status": "paid"}});
         assert_eq!(
-            show("shop.orders.updated", data),
+            show("shop.orders.updated", &data),
             "14:06:07.123 updated   shop orders/42    status: new → paid  +4 ms\n"
         );
     }
@@ -198,31 +261,31 @@ mod tests {
     fn rows_are_shown_short_and_harmless() {
         let data = json!({"key": {"id": 42}, "before": null, "after": {"id": 42, "a": "x\u{1b}[31m\n", "b": 1, "c": null, "d": true, "e": "y".repeat(50), "f": 2}});
         assert_eq!(
-            show("shop.orders.created", data),
+            show("shop.orders.created", &data),
             "14:06:07.123 created   shop orders/42    a: x·[31m·, b: 1, c: null, d: true, +2  +4 ms\n"
         );
         assert_eq!(
-            show("shop.orders.truncated", json!({"after": null})),
+            show("shop.orders.truncated", &json!({"after": null})),
             "14:06:07.123 truncated shop orders/42    +4 ms\n"
         );
         assert_eq!(
             show(
                 "headgate.dead_letter.too-large",
-                json!({"reason": "too-large", "detail": "the row has 5 bytes"})
+                &json!({"reason": "too-large", "detail": "the row has 5 bytes"})
             ),
             "14:06:07.123 too-large shop orders/42    the row has 5 bytes  +4 ms\n"
         );
         assert_eq!(
-            show("shop.deal.stage_changed", json!({"deal": 42, "from": "lead", "to": "won"})),
+            show("shop.deal.stage_changed", &json!({"deal": 42, "from": "lead", "to": "won"})),
             "14:06:07.123 stage_changed shop orders/42    deal: 42, from: lead, to: won  +4 ms\n"
         );
         assert_eq!(
-            show("shop.order.note", json!("hello")),
+            show("shop.order.note", &json!("hello")),
             "14:06:07.123 note      shop orders/42    hello  +4 ms\n"
         );
         let schema = json!({"op": "schema", "compatible": false, "changes": ["- note", "+ b: int4"]});
         assert_eq!(
-            show("shop.orders.schema", schema),
+            show("shop.orders.schema", &schema),
             "14:06:07.123 schema    shop orders/42    - note, + b: int4  +4 ms\n"
         );
         assert_eq!(safe(&"y".repeat(50), 3), "yyy…");

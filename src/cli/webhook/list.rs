@@ -8,8 +8,10 @@ use serde::Serialize;
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-API    what the gateway does by the provider's own API: `register` the URL there, `reconcile` what was not delivered
-FACTS  confirmed: by the provider's own documentation or code; else see docs/webhooks.md before relying on it
+API    what the gateway does by the provider's own API: `register` the URL
+       there, `reconcile` what was not delivered
+FACTS  confirmed: by the provider's own documentation or code;
+       else see docs/webhooks.md before relying on it
 
 Examples:
   headgate webhook list

@@ -33,21 +33,27 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What was not delivered is fetched, signed with the source's secret and posted to the running gateway, oldest first, \
-under the id that the delivery had: what is there already makes no second event. It ends when that is done; run it \
-by a timer.
+What was not delivered is fetched, signed with the source's secret and posted
+to the running gateway, oldest first, under the id that the delivery had: what
+is there already makes no second event. It ends when that is done; run it by a
+timer.
 
-  github, stripe, zendesk  what never got a 2xx, not longer ago than nine tenths of dedup_window
-  airtable, google-drive   what notifications only tell of, from where the last run ended
-  shopify, hubspot, slack  what happened there and is not in the stream, when the provider itself has given up
-  salesforce               the same, of the objects that --event names, from where the last run ended, or from --since
+  github, stripe, zendesk  what never got a 2xx, not longer ago than nine tenths
+                           of dedup_window
+  airtable, google-drive   what notifications only tell of, from where the last
+                           run ended
+  shopify, hubspot, slack  what happened there and is not in the stream, when
+                           the provider itself has given up
+  salesforce               the same, of the objects that --event names, from
+                           where the last run ended, or from --since
 
 Examples:
   headgate webhook reconcile gh --target octo/shop
   headgate webhook reconcile pay --since 2h
   headgate webhook reconcile drive --json
 
-Exit codes: 0 done, 64 no such source or no API for it, 69 the API or the gateway is away, 78 refused.")]
+Exit codes: 0 done, 64 no such source or no API for it, 69 the API or the
+gateway is away, 78 refused.")]
 pub(in crate::cli) struct Reconcile {
     /// The source, as in [sources.NAME]
     source: String,

@@ -24,19 +24,23 @@ use std::path::{Path, PathBuf};
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`headgate webhook list` shows whose API is known, `headgate webhook show PROVIDER` which target and token it wants. \
-For every other provider this says what has to be set on its side.
+`headgate webhook list` shows whose API is known, `headgate webhook show
+PROVIDER` which target and token it wants. For every other provider this says
+what has to be set on its side.
 
-The secret: with secret = { file = \"gh.secret\" } and no such file yet, a fresh one is made (or taken from the \
-provider, where that chooses it), written there, readable by this user alone, and never shown.
+The secret: with secret = { file = \"gh.secret\" } and no such file yet, a fresh
+one is made (or taken from the provider, where that chooses it), written there,
+readable by this user alone, and never shown.
 
 Examples:
-  HEADGATE_API_TOKEN=$(gh auth token) headgate webhook register gh --target octo/shop
+  export HEADGATE_API_TOKEN=$(gh auth token)
+  headgate webhook register gh --target octo/shop
   headgate webhook register pay
-  headgate webhook register help --target octo --event ticket.created,ticket.status_changed
+  headgate webhook register help --target octo --event ticket.created
 
-Exit codes: 0 made, there already, or said; 64 no such source, or something is missing; 69 the API is away; \
-78 refused by the API, or the webhook is there with a secret that nobody knows here.")]
+Exit codes: 0 made, there already, or said; 64 no such source, or something is
+missing; 69 the API is away; 78 refused by the API, or the webhook is there
+with a secret that nobody knows here.")]
 pub(in crate::cli) struct Register {
     /// The source, as in [sources.NAME]
     source: String,

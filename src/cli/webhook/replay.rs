@@ -12,16 +12,18 @@ use clap::Args;
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A delivery that the broker refuses for good (its stream takes no message of that size, say) is in EVENTS_dlq.
-It is published under the id that it had, so what was replayed before is not doubled within dedup_window.
-What waits in the spool needs no command: it is published as soon as the broker takes it.
+A delivery that the broker refuses for good (its stream takes no message of
+that size, say) is in EVENTS_dlq. It is published under the id that it had, so
+what was replayed before is not doubled within dedup_window. What waits in the
+spool needs no command: it is published as soon as the broker takes it.
 
 Examples:
   headgate tail dlq --from start              # what there is, and why
   headgate webhook replay gh
   headgate webhook replay gh --delivery 72d3162e-cc78-11e3-81ab-4c9367dc0958
 
-Exit codes: 0 done, 64 no such source or no such delivery, 69 the broker is away or refuses one again.")]
+Exit codes: 0 done, 64 no such source or no such delivery, 69 the broker is
+away or refuses one again.")]
 pub(in crate::cli) struct Replay {
     /// The source, as in [sources.NAME]
     source: String,

@@ -14,15 +14,17 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The sample is signed with the source's first secret. Its delivery has always the same id, so that sending it again within
-dedup_window is answered as well and makes no second event.
+The sample is signed with the source's first secret. Its delivery has always
+the same id, so that sending it again within dedup_window is answered as well
+and makes no second event.
 
 Examples:
   headgate webhook send gh
   headgate webhook send gh --sample push
   headgate tail gh --count 1 --json & headgate webhook send gh
 
-Exit codes: 0 accepted, 64 no such source or sample, 69 nothing answers or it cannot take it now, 78 refused by the gateway.")]
+Exit codes: 0 accepted, 64 no such source or sample, 69 nothing answers or it
+cannot take it now, 78 refused by the gateway.")]
 pub(in crate::cli) struct Send {
     /// The source, as in [sources.NAME]
     source: String,

@@ -60,7 +60,9 @@ pub(crate) async fn start_replication_session(
 pub(crate) fn refused(refusal: Refusal, target: &Target) -> Fault {
     let (user, database) = (&target.user, &target.database);
     let fix = match refusal.code.as_str() {
-        "28P01" => format!("check the password in the url; to set it: ALTER ROLE \"{user}\" PASSWORD '…'"),
+        "28P01" => format!(
+            "check the password in the url; to set it: ALTER ROLE \"{user}\" PASSWORD '…'; if there is no such role: CREATE ROLE \"{user}\" LOGIN REPLICATION PASSWORD '…'"
+        ),
         "28000" => format!(
             "the role must exist and be allowed to log in (ALTER ROLE \"{user}\" LOGIN), and pg_hba.conf needs a line for it, with the database's name even for replication: host \"{database}\" \"{user}\" samenet scram-sha-256 (then SELECT pg_reload_conf())"
         ),

@@ -70,8 +70,9 @@ fn meant(
         match found {
             Some(table) => meant.insert(table.clone()),
             None if any.is_empty() => {
-                return Err(Fault::definite(format!("the source captures no table {name}"))
-                    .with_fix("name one that `tables` in its settings includes"));
+                return Err(
+                    Fault::definite(format!("the source captures no table {name}")).with_fix(known(captured))
+                );
             }
             None => {
                 return Err(Fault::definite(format!("there are several tables {name}")).with_fix(format!(
@@ -85,6 +86,17 @@ fn meant(
         return Err(Fault::definite("a condition is for one table").with_fix("ask for one table at a time"));
     }
     Ok(meant.into_iter().collect())
+}
+
+/// What could be meant.
+fn known(captured: &BTreeSet<TableName>) -> String {
+    const SHOWN: usize = 12;
+    let shown: Vec<String> = captured.iter().take(SHOWN).map(ToString::to_string).collect();
+    match captured.len().checked_sub(SHOWN) {
+        _ if shown.is_empty() => "see `tables` in its settings: it captures none".to_owned(),
+        None | Some(0) => format!("it captures {}", shown.join(", ")),
+        Some(more) => format!("it captures {} and {more} more", shown.join(", ")),
+    }
 }
 
 /// Whether the tables are there, and the condition can be asked.
