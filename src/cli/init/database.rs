@@ -2,7 +2,7 @@
 
 use super::{Address, Choices, parse_budget};
 use crate::cli::Failure;
-use headgate_sdk::{Fault, Finding};
+use headgate_sdk::{Fault, Finding, Severity};
 
 /// A database, looked at from outside.
 pub(super) enum Database {
@@ -171,7 +171,16 @@ impl Database {
                     outage_budget,
                     ..headgate_postgres::Config::new(address.reach())
                 };
-                let findings = headgate_postgres::check(&choices.name, &source).await;
+                let mut findings = headgate_postgres::check(&choices.name, &source).await;
+                // The statement that makes one is proposed here, with its tables.
+                let of_publication = |finding: &&mut Finding| {
+                    finding.subject == "publication" && finding.severity == Severity::Error
+                };
+                if self.publication(choices).is_some()
+                    && let Some(missing) = findings.iter_mut().find(of_publication)
+                {
+                    missing.fix = Some("run the statements below; the last one makes it".to_owned());
+                }
                 (findings, &["role", "statistics", "heartbeat", "SELECT", "row security"])
             }
             Self::MySql(_) => {
