@@ -47,6 +47,12 @@ async fn an_earlier_connection_that_does_not_end_is_named() {
         let postgres = Postgres::start(Version::Pg18, &[]).await;
         postgres.execute("CREATE TABLE things (id int PRIMARY KEY)").await;
         let nats = Nats::with(lines).await;
+        let mut settings = Settings::new(&nats, postgres.url());
+        settings.nats = vec![format!("nats://{login}127.0.0.1:{}", nats.port(0))];
+        let mut gateway = Gateway::start(&settings).await;
+        postgres.execute("INSERT INTO things VALUES (1)").await;
+        events(&nats, 1).await;
+        assert_eq!(gateway.terminate(), Some(0));
         // One that hears and never leaves, and that of a source whose name begins likewise.
         let client = async_nats::connect(nats.urls()).await.unwrap();
         let mut held = Vec::new();
@@ -54,17 +60,15 @@ async fn an_earlier_connection_that_does_not_end_is_named() {
             held.push(client.subscribe(format!("headgate.writing.{stream}")).await.unwrap());
         }
         client.flush().await.unwrap();
-        let mut settings = Settings::new(&nats, postgres.url());
-        settings.nats = vec![format!("nats://{login}127.0.0.1:{}", nats.port(0))];
-        let mut gateway = Gateway::start(&settings).await;
-        postgres.execute("INSERT INTO things VALUES (1)").await;
+        gateway.start_again().await;
+        postgres.execute("INSERT INTO things VALUES (2)").await;
         let source = waiting(&gateway).await;
         assert_says(&source, "waiting for an earlier connection to nats", "headgate.writing.>");
         let is_refused =
             source["last_error"].as_str().unwrap().to_lowercase().contains("permissions violation");
         assert_eq!(is_refused, !lines.is_empty(), "{source}");
         assert!(source["lag_ms"].as_u64().unwrap() > 0, "what waits is seen: {source}");
-        events(&nats, 0).await;
+        events(&nats, 1).await;
         assert_eq!(gateway.terminate(), Some(0));
         assert!(!gateway.log().contains("the grace is over"), "{}", gateway.log());
         gateway.launch();
@@ -72,7 +76,7 @@ async fn an_earlier_connection_that_does_not_end_is_named() {
         for mut subscription in held {
             subscription.unsubscribe().await.unwrap();
         }
-        events(&nats, 1).await;
+        events(&nats, 2).await;
         gateway.is_ready().await;
     }
 }
