@@ -262,6 +262,10 @@ mod tests {
         assert!(body.contains("headgate_published_total{source=\"shop\"} 0") && body.ends_with("# EOF\n"));
         let (code, kind, body) = get("/status").await;
         assert_eq!((code, kind.as_str()), (200, "application/json"));
+        for (path, allow) in [("status", "GET,HEAD"), ("livez", "GET,HEAD"), ("snapshot", "POST")] {
+            let answer = client.delete(format!("http://{address}/{path}")).send().await.unwrap();
+            assert_eq!((answer.status().as_u16(), answer.headers()["allow"].to_str().unwrap()), (405, allow));
+        }
         assert!(body.contains("\"state\":\"streaming\"") && !body.contains("hunter2"));
         shutdown.cancel();
         serving.await.unwrap().unwrap();

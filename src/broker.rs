@@ -231,7 +231,7 @@ pub fn backoff(attempt: usize) -> Duration {
 }
 
 /// A number that differs between processes and calls; not for secrets.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     std::hash::RandomState::new().hash_one(std::process::id())
 }
 

@@ -6,6 +6,7 @@
 use async_nats::Subject;
 use bytes::Bytes;
 use headgate_sdk::{Position, Progress};
+use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// What the normalizer hands on at one time, in order.
@@ -63,5 +64,26 @@ pub struct DeadLetter {
     /// The table, where it is known.
     pub table: Option<String>,
     /// What could be kept of the content, as JSON.
-    pub content: serde_json::Value,
+    pub content: Value,
+}
+
+impl DeadLetter {
+    /// What it takes in memory, in bytes, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.detail.len() + weight(&self.content)
+    }
+}
+
+fn weight(value: &Value) -> usize {
+    let within = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(members) => {
+            members.iter().map(|(name, member)| size_of::<String>() + name.len() + weight(member)).sum()
+        }
+        Value::Number(number) => number.to_string().len(),
+        Value::Null | Value::Bool(_) => 0,
+    };
+    size_of::<Value>() + within
 }

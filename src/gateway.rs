@@ -16,13 +16,14 @@ use crate::{
     },
     config::{Config, Connector, Server},
     pipeline::{Pipeline, supervise},
-    status::Registry,
+    status::{Phase, Registry, SourceState},
     telemetry::metrics::Metrics,
     webhook::{self, StartError},
 };
 use async_nats::jetstream;
 use data_dir::DataDir;
 pub use data_dir::DataDirError;
+use headgate_sdk::Fault;
 use std::sync::Arc;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{
@@ -45,9 +46,6 @@ pub enum RunError {
     /// The embedded broker cannot be had.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
-    /// The system gives no thread for a source.
-    #[error("cannot start a thread for a source: {0}")]
-    Thread(std::io::Error),
 }
 
 impl RunError {
@@ -59,7 +57,6 @@ impl RunError {
             Self::Webhooks(error) => error.fix().to_owned(),
             Self::DataDir(error) => error.fix().to_owned(),
             Self::Embedded(error) => error.fix(),
-            Self::Thread(_) => "raise the limit on threads or open files (ulimit -u, ulimit -n)".to_owned(),
         }
     }
 
@@ -73,7 +70,7 @@ impl RunError {
 /// Runs everything that `config` says until `shutdown` fires, then drains.
 ///
 /// # Errors
-/// Something could not be started; no source has been, unless the system ran out of threads.
+/// Something could not be started; no source has been.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = admin::bind(config.admin.listen).await?;
     let webhooks = webhook::bind(&config).await?;
@@ -108,7 +105,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         let Some(state) = registry.source(name) else { continue };
         let running =
             run_source(config.clone(), name.clone(), source.clone(), Arc::clone(state), shutdown.clone());
-        start_source(name, running, tasks.token())?;
+        start_source(state, running, tasks.token());
     }
     tasks.close();
     tracing::info!(admin = %config.admin.listen, sources = config.sources.len(), "gateway started");
@@ -132,24 +129,40 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 /// Runs a source on a thread and a runtime of its own, which end with it.
 ///
 /// So reader, normalizer and publisher hand over to each other without waking another thread, and no source waits for a worker
-/// that another one keeps busy.
+/// that another one keeps busy. Where the system gives neither, the source alone is stopped.
 fn start_source(
-    name: &str,
+    state: &Arc<SourceState>,
     running: impl Future<Output = ()> + Send + 'static,
     token: TaskTrackerToken,
-) -> Result<(), RunError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let _token = token;
-            runtime.block_on(running);
-            // Nothing that is left (a name that is still being looked up) may hold the end up.
-            runtime.shutdown_background();
-        })
-        .map_err(RunError::Thread)?;
-    Ok(())
+) {
+    let of_thread = Arc::clone(state);
+    let thread = move || {
+        let _token = token;
+        // Made here: no runtime may end on a thread of another one.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return unstarted(&of_thread, error),
+        };
+        runtime.block_on(running);
+        // Nothing that is left (a name that is still being looked up) may hold the end up.
+        runtime.shutdown_background();
+    };
+    if let Err(error) = std::thread::Builder::new().name(state.name().to_owned()).spawn(thread) {
+        unstarted(state, error);
+    }
+}
+
+fn unstarted(state: &SourceState, error: std::io::Error) {
+    let fault = Fault::definite("cannot start a thread for the source").with_cause(error).with_fix(
+        "raise the limit on threads or open files (ulimit -u, ulimit -n), and start the gateway again",
+    );
+    stop(state, &fault);
+}
+
+/// Tells of what a source cannot even begin with.
+fn stop(state: &SourceState, fault: &Fault) {
+    state.fault(Phase::Stopped, fault);
+    tracing::error!(source = state.name(), fix = fault.fix(), "source stopped: {fault}");
 }
 
 /// Shows how the broker is, by a connection of its own, so that readiness does not depend on any source.
@@ -178,7 +191,7 @@ async fn run_source(
     config: Config,
     name: String,
     source: crate::config::Source,
-    state: Arc<crate::status::SourceState>,
+    state: Arc<SourceState>,
     shutdown: CancellationToken,
 ) {
     let client_name = format!("{}/{name}", config.gateway.name);
@@ -189,10 +202,7 @@ async fn run_source(
     let (client, link) = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            let fault = headgate_sdk::Fault::definite(error.to_string()).with_fix(error.fix());
-            state.fault(crate::status::Phase::Stopped, &fault);
-            tracing::error!(source = name, fix = error.fix(), "source stopped: {error}");
-            return;
+            return stop(&state, &Fault::definite(error.to_string()).with_fix(error.fix()));
         }
     };
     let pipeline = Pipeline {

@@ -18,7 +18,7 @@ use crate::{
         subject::Template,
     },
     publish::{CheckpointStore, End, Identity, Landmark, Publisher, SourceStream, StoredCheckpoint, release},
-    schema::{Evidence, History, Known, Registry},
+    schema::{Evidence, History, Known, Registry, event_names},
     snapshot::LedgerStore,
     status::{Phase, SourceState},
     witness::Witness,
@@ -151,8 +151,14 @@ impl Pipeline {
         let resume = resume(end, stored);
         let look = self.look()?;
         let evidence = Evidence { stream: &stream, look: &look };
-        let (history, known) =
+        let (history, mut known) =
             History::open(&self.jetstream, &self.name, held_by_stream(&resume), evidence).await?;
+        if !self.source.shaping.outboxes.is_empty() {
+            known.letters = event_names(&self.jetstream, &self.name).await;
+            for event in &self.source.shaping.events {
+                known.letters.remove(&event.name());
+            }
+        }
         Ok(Opened { look, resume, stream, end, checkpoints, ledger_store, history, known, snapshots })
     }
 
@@ -217,9 +223,10 @@ impl Pipeline {
                 witness: Witness::new(self.jetstream.clone(), &self.name),
             },
         );
-        let mut publishing = Task(tokio::spawn(publisher.run(batches)));
-        let mut releasing =
-            Task(tokio::spawn(release(durable, checkpoints, self.confirm_delay(), released_sender)));
+        let mut publishing = Task(tokio::spawn(publisher.run(batches, shutdown.clone())));
+        let releasing =
+            release(durable, checkpoints, self.confirm_delay(), released_sender, Arc::clone(&self.state));
+        let mut releasing = Task(tokio::spawn(releasing));
         let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals), snapshots };
         let outcome = tokio::select! {
             outcome = source.run(resume, &mut normalizer, context) => outcome,

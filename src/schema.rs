@@ -18,5 +18,8 @@ pub mod validate;
 pub use document::{Envelope, EventData, Version, uri};
 pub use evidence::Evidence;
 pub use history::{History, Known, Note, Turn, accept, forget};
-pub use registry::{BUCKET, Registry, Stored, by_uri, stored};
+pub use registry::{BUCKET, Registry, Stored, by_uri, event_names, stored};
 pub use shape::{Shape, ShapeColumn};
+
+/// How much is read from the broker at the same time.
+const READS: usize = 32;

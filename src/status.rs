@@ -10,7 +10,7 @@ mod source;
 
 pub use registry::Registry;
 pub use report::{GatewayReport, HolderReport, NatsReport, Report, SourceReport, WalPressure, WalReport};
-pub use source::SourceState;
+pub use source::{HoldUp, SourceState};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -23,7 +23,7 @@ pub enum Phase {
     Starting,
     /// Reading changes and publishing them.
     Streaming,
-    /// Waiting before the next try after a passing fault.
+    /// Waiting before the next try after a passing fault, or for it to pass.
     Waiting,
     /// Another gateway is running it; this one stands by.
     Standby,

@@ -12,6 +12,7 @@
 //! * **Duplicates**: dropped by the broker, by the delivery's id, within `dedup_window`; so two gateways may serve one address.
 //! * **Shutdown**: the listener first, then the lanes; what is in the spool stays for the next start.
 
+mod batch;
 mod bus;
 mod dead_letter;
 mod drain;
@@ -20,9 +21,11 @@ mod flight;
 mod footing;
 mod lane;
 mod message;
+mod removal;
 mod stream;
 
 pub(crate) use dead_letter::replay;
+pub(crate) use removal::forget;
 pub(crate) use stream::findings;
 
 use crate::{

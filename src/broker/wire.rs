@@ -18,6 +18,7 @@ use async_nats::StatusCode;
 use bytes::{Bytes, BytesMut};
 use protocol::Op;
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -64,8 +65,8 @@ pub struct Wire {
     unanswered: u8,
     inbox: String,
     held: Option<String>,
-    /// Whether a question is under way.
-    asking: bool,
+    /// The PINGs that no answer has come to, oldest first: whether each stands behind a question that has none either.
+    awaited: VecDeque<bool>,
     max_payload: usize,
 }
 
@@ -135,7 +136,7 @@ impl Wire {
             unanswered: 0,
             inbox,
             held: None,
-            asking: false,
+            awaited: VecDeque::new(),
             max_payload,
         }
     }
@@ -149,13 +150,12 @@ impl Wire {
     }
 
     /// Asks on `subject`: [`Arrival::Alone`] comes back where no other connection is subscribed to it, else
-    /// [`Arrival::Heard`], unless the server stands still. A question may seem heard although nobody was there; never the
-    /// other way round.
+    /// [`Arrival::Heard`], unless the server stands still. Each question has one answer, in their order.
     pub fn ask(&mut self, subject: &str, question: &str) {
         let question =
             format!("PUB {subject} {} {}\r\n{question}\r\nPING\r\n", self.asking_inbox(), question.len());
         self.out.extend_from_slice(question.as_bytes());
-        self.asking = true;
+        self.awaited.push_back(true);
     }
 
     /// Not the inbox of publishing: an answer that comes late must not pass for one of the stream's.
@@ -242,6 +242,7 @@ impl Wire {
             }
             self.unanswered += 1;
             self.out.extend_from_slice(b"PING\r\n");
+            self.awaited.push_back(false);
         }
         loop {
             self.poll_write(context)?;
@@ -257,19 +258,25 @@ impl Wire {
                         pinged = true;
                     }
                     Op::Held(question) => return Poll::Ready(Ok(Arrival::Asked(question))),
+                    // The server answers in order: this is for the oldest question, and its PONG is still to come.
                     Op::Asked(Answer { status: Some(StatusCode::NO_RESPONDERS), .. }) => {
-                        self.asking = false;
-                        return Poll::Ready(Ok(Arrival::Alone));
+                        if let Some(question) = self.awaited.iter_mut().find(|question| **question) {
+                            *question = false;
+                            return Poll::Ready(Ok(Arrival::Alone));
+                        }
                     }
-                    // The server answers in order: that nobody hears it would have come before this.
-                    Op::Pong if std::mem::take(&mut self.asking) => return Poll::Ready(Ok(Arrival::Heard)),
+                    Op::Pong => {
+                        if self.awaited.pop_front() == Some(true) {
+                            return Poll::Ready(Ok(Arrival::Heard));
+                        }
+                    }
                     // Such an error leaves the connection as it is.
                     Op::Error(error) if self.is_about_held(&error) => {
                         return Poll::Ready(Ok(Arrival::Forbidden(error)));
                     }
                     Op::Error(error) => return Poll::Ready(Err(Lost(format!("the server says: {error}")))),
                     Op::Info(info) => self.max_payload = info.max_payload,
-                    Op::Pong | Op::Ok | Op::Asked(_) => {}
+                    Op::Ok | Op::Asked(_) => {}
                 }
             }
             if pinged {
@@ -320,5 +327,33 @@ impl Wire {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test]
+    async fn each_question_has_its_own_answer() {
+        let (ours, mut server) = tokio::io::duplex(4096);
+        let mut wire = Wire::new(Box::new(ours), BytesMut::new(), "_INBOX.a".to_owned(), 1 << 20);
+        // A PING of its own, two questions that nobody hears, and between them one that somebody does.
+        wire.awaited.push_back(false);
+        for subject in ["a", "b", "c"] {
+            wire.ask(subject, "begin");
+        }
+        const NOBODY: &str = "HMSG _INBOX.a.asked 3 16 16\r\nNATS/1.0 503\r\n\r\n\r\n";
+        let answers = format!("PONG\r\n{NOBODY}PONG\r\nPONG\r\n{NOBODY}PONG\r\n");
+        server.write_all(answers.as_bytes()).await.unwrap();
+        let mut arrivals = Vec::new();
+        for _ in 0..3 {
+            arrivals.push(format!("{:?}", wire.next().await.unwrap()));
+        }
+        assert_eq!(arrivals, ["Alone", "Heard", "Alone"]);
+        drop(server);
+        assert!(wire.next().await.is_err(), "nothing more came back");
     }
 }

@@ -1,8 +1,9 @@
 //! What the commands ask of a connector.
 
 use crate::{
-    config::{Connector, Source, Webhook},
+    config::{Config, Connector, Source, Webhook},
     pipeline::fitness,
+    webhook,
 };
 use headgate_sdk::{Fault, Finding, Resume};
 
@@ -29,15 +30,15 @@ pub(super) async fn missing(name: &str, source: &Source, resume: &Resume) -> Res
     }
 }
 
-/// Removes everything that the connector keeps in the database for the source; tells what it removed.
-pub(super) async fn drop_source(name: &str, source: &Source) -> Result<Vec<String>, Fault> {
+/// Removes everything that the connector keeps for the source, in the database or on this machine; tells what it removed.
+pub(super) async fn drop_source(config: &Config, name: &str, source: &Source) -> Result<Vec<String>, Fault> {
     match &source.connector {
-        Connector::Postgres(config) => headgate_postgres::drop_source(name, config).await,
-        Connector::MySql(config) => {
-            headgate_mysql::drop_source(name, config).await?;
+        Connector::Postgres(settings) => headgate_postgres::drop_source(name, settings).await,
+        Connector::MySql(settings) => {
+            headgate_mysql::drop_source(name, settings).await?;
             Ok(Vec::new())
         }
-        Connector::Webhook(_) => Ok(Vec::new()),
+        Connector::Webhook(_) => webhook::forget(config, name).await,
     }
 }
 

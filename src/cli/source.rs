@@ -4,7 +4,7 @@
 use super::{Failure, connector, failure::print};
 use crate::{
     broker::{self, Patience},
-    config::{self, Config},
+    config::{self, Config, Connector},
     publish, schema, snapshot,
 };
 use async_nats::jetstream::{self, Context};
@@ -15,11 +15,12 @@ use std::io::{IsTerminal as _, Write as _};
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Source {
-    /// Remove what a source keeps in the database (slot, publications), and its checkpoint in the broker
+    /// Remove what a source keeps in the database (slot, publications) or in data_dir (webhooks), and its checkpoint in the broker
     #[command(after_help = "\
-Stop the gateway first: a slot that is being read stays. The broker has to be
-reachable. The stream with the events stays; a source of the same name that is
-added again begins with a gap.
+Stop the gateway first: a slot that is being read stays, and so does what a
+gateway has of a webhook. The broker has to be reachable. The stream with the
+events stays; a source of the same name that is added again begins with a gap,
+unless it is a webhook.
 
 Example:
   headgate source drop shop --yes")]
@@ -70,20 +71,28 @@ impl Source {
         match self {
             Self::Drop { name, yes } => {
                 let source = find(&config, &name)?;
-                confirm(&name, yes)?;
+                let question = match source.connector {
+                    Connector::Webhook(_) => {
+                        "Forget what its provider gave in handshakes, and its bookmarks, of"
+                    }
+                    _ => "Its place in the log will be lost. Drop the slot and the checkpoint of",
+                };
+                confirm(&name, question, yes)?;
                 // The broker first: were it away, a dropped slot with a checkpoint left would look like a gap.
                 let context = connect(&config).await?;
-                let removed = connector::drop_source(&name, source).await.map_err(|fault| failure(&fault))?;
+                let removed =
+                    connector::drop_source(&config, &name, source).await.map_err(|fault| failure(&fault))?;
                 publish::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
                 snapshot::forget(&context, &name).await.map_err(|fault| failure(&fault))?;
                 schema::forget(&context, &name).await.map_err(|error| {
                     Failure::unavailable(format!("cannot forget the shapes of its tables: {error}"))
                 })?;
                 let mut text: String = removed.iter().map(|what| format!("dropped {what}\n")).collect();
-                text.push_str(&format!(
-                    "forgot the checkpoint of {name}; the stream {} stays\n",
-                    publish::stream_name(&name)
-                ));
+                let what = match source.connector {
+                    Connector::Webhook(_) => "dropped",
+                    _ => "forgot the checkpoint of",
+                };
+                text.push_str(&format!("{what} {name}; the stream {} stays\n", publish::stream_name(&name)));
                 print(text.as_bytes())
             }
             Self::AcceptGap { name } => {
@@ -136,18 +145,16 @@ async fn connect(config: &Config) -> Result<Context, Failure> {
 }
 
 /// Asks on a terminal; refuses where nobody can be asked.
-fn confirm(name: &str, yes: bool) -> Result<(), Failure> {
+fn confirm(name: &str, question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::refused(format!(
-            "dropping {name} loses its place in the log, and nobody can be asked"
-        ))
-        .with_fix("add --yes"));
+        return Err(Failure::refused(format!("dropping {name} is for good, and nobody can be asked"))
+            .with_fix("add --yes"));
     }
     let mut err = std::io::stderr();
-    let _ = write!(err, "Drop the slot and the checkpoint of {name}? Its place in the log is lost. [y/N] ");
+    let _ = write!(err, "{question} {name}? [y/N] ");
     let _ = err.flush();
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);

@@ -43,7 +43,11 @@ impl Status {
 
 /// The running gateway's report, as text too.
 pub(super) async fn fetch(config: &Config) -> Result<(String, Report), Failure> {
-    let address = config.admin.listen;
+    fetch_from(&config.admin.listen.to_string()).await
+}
+
+/// The report of the gateway whose admin listener is at an address.
+pub(super) async fn fetch_from(address: &str) -> Result<(String, Report), Failure> {
     let away = |error: reqwest::Error| {
         let why = if error.is_timeout() { "it does not answer" } else { "nothing answers" };
         Failure::unavailable(format!("no headgate is running with this configuration: {why} on {address}"))

@@ -1,14 +1,15 @@
 //! From the file to the finished configuration, with every problem told at once.
 
 use super::{
-    Admin, Auth, Config, Embedded, Gateway, Http, HttpTls, Mode, Nats, Publish, Server, Stream, Tls,
+    Admin, Auth, Config, Connector, Embedded, Gateway, Http, HttpTls, Mode, Nats, Publish, Server, Stream,
+    Tls,
     error::{ConfigError, Problem},
     section::{Reader, SecretFiles, Section, line_of, read_secret},
     source,
 };
 use headgate_webhook::Catalog;
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -68,8 +69,10 @@ fn root_section(root: Section<'_, '_>) -> Option<Config> {
     let gateway = gateway(root.section("gateway"));
     let nats = nats(root.section("nats"));
     let (http, catalog) = http(root.section("http"));
-    let admin = admin(root.section("admin"));
     let sources = source::sources(&root, &http, &catalog);
+    // Where no source is a webhook, nothing listens there.
+    let public = sources.values().any(|source| matches!(source.connector, Connector::Webhook(_)));
+    let admin = admin(root.section("admin"), public.then_some(http.listen));
     root.finish();
     Some(Config { gateway, nats: nats?, http, admin, sources })
 }
@@ -141,10 +144,30 @@ fn catalog(section: &Section<'_, '_>, directory: Option<&Path>) -> Catalog {
     catalog
 }
 
-fn admin(section: Section<'_, '_>) -> Admin {
+/// `[admin]`, beside a public listener at `public`.
+fn admin(section: Section<'_, '_>, public: Option<SocketAddr>) -> Admin {
     let admin = Admin { listen: section.address("listen").unwrap_or(loopback(9090)) };
+    if let Some(public) = public.filter(|public| overlap(*public, admin.listen)) {
+        section.problem(
+            "listen",
+            format!("{} is taken by [http], which listens on {public} for webhooks", admin.listen),
+            Some("give each a port of its own: they are [http] 8080 and [admin] 9090 by default".to_owned()),
+        );
+    }
     section.finish();
     admin
+}
+
+/// Whether the second of two listeners would find its address taken by the first.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip(), other.ip());
+    // On Linux every IPv6 address is every IPv4 address too. Port 0 is any that is free.
+    let everywhere = |ip: IpAddr, other: IpAddr| {
+        ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4() || other.is_unspecified())
+    };
+    one.port() != 0
+        && one.port() == other.port()
+        && (one_ip == other_ip || everywhere(one_ip, other_ip) || everywhere(other_ip, one_ip))
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -34,7 +34,7 @@ use unfinished::{Held, Pending};
 pub(super) const BATCH_BYTES: usize = 256 << 10;
 /// … or this many items.
 const BATCH_ITEMS: usize = 1024;
-/// What an item costs beside its bytes.
+/// What an item costs beside its bytes, and a dead letter's.
 const ITEM_BYTES: usize = 160;
 /// Tables prepared at one time; beyond that (endless DDL) all are prepared anew.
 const MAX_TABLES: usize = 4096;
@@ -90,6 +90,8 @@ pub struct Encoder {
     arrivals: bool,
     buffer: Vec<u8>,
     items: Vec<Pending>,
+    /// What the dead letters among them weigh.
+    letter_bytes: usize,
     held: Option<Held>,
     key: Key,
     other_key: Key,
@@ -127,6 +129,7 @@ impl Encoder {
             arrivals: false,
             buffer: Vec::with_capacity(BATCH_BYTES + (BATCH_BYTES >> 2)),
             items: Vec::with_capacity(BATCH_ITEMS),
+            letter_bytes: 0,
             held: None,
             key: Key::default(),
             other_key: Key::default(),
@@ -160,12 +163,16 @@ impl Encoder {
     /// they are kept. Where nothing more may be told, those behind the last one are not taken: whoever reads again tells them again.
     /// More than a batch of them in a row do not wait.
     pub fn take(&mut self) -> Option<(Vec<Item>, usize)> {
-        let proven = self.items.iter().rposition(|item| !matches!(item, Pending::DeadLetter(_)));
+        let proven = self.items.iter().rposition(|item| !matches!(item, Pending::DeadLetter(..)));
         let proven = proven.map_or(0, |last| last + 1);
+        let behind = &self.items[proven..];
+        let bytes_behind: usize = behind.iter().map(Pending::letter_bytes).sum();
+        let are_few = behind.len() < BATCH_ITEMS && bytes_behind < BATCH_BYTES;
         let complete = if self.refusal.is_some() {
             self.items.truncate(proven);
+            self.letter_bytes -= bytes_behind;
             proven
-        } else if self.transaction.is_open && self.items.len() - proven < BATCH_ITEMS {
+        } else if self.transaction.is_open && are_few {
             proven
         } else {
             self.items.len()
@@ -184,7 +191,9 @@ impl Encoder {
             held.data_end -= held.start;
             held.start = 0;
         }
-        let size = bytes.len() + complete * ITEM_BYTES;
+        let kept: usize = self.items[complete..].iter().map(Pending::letter_bytes).sum();
+        let size = bytes.len() + complete * ITEM_BYTES + self.letter_bytes - kept;
+        self.letter_bytes = kept;
         let structured = self.form().is_structured();
         Some((self.items.drain(..complete).map(|item| item.cut(&bytes, structured)).collect(), size))
     }
@@ -228,7 +237,9 @@ impl Encoder {
 
     /// Whether the batch should be taken before more is told.
     pub fn is_full(&self) -> bool {
-        self.buffer.len() >= BATCH_BYTES || self.items.len() >= BATCH_ITEMS || self.refusal.is_some()
+        self.buffer.len() + self.letter_bytes >= BATCH_BYTES
+            || self.items.len() >= BATCH_ITEMS
+            || self.refusal.is_some()
     }
 
     /// Takes the next position of the open transaction; `None` if the stream holds that event already.
@@ -268,7 +279,8 @@ impl Encoder {
         if let Some(table) = self.tables.get(&relation.id) {
             return table.settings.clone();
         }
-        let shape = match self.look.shaping.prepare(relation, &self.look.style) {
+        let before = self.shapes.before(relation);
+        let shape = match self.look.shaping.prepare(relation, before, &self.look.style) {
             Ok(shape) => shape,
             Err(fault) => {
                 self.refusal = Some(fault);

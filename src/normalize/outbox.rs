@@ -122,6 +122,11 @@ impl Outbox {
             }
             (None, _) => (kind.clone(), "event"),
         };
+        // What the gateway says of a table or of its log must not be mistaken, nor hidden.
+        let (entity, verb) = match verb {
+            "schema" | "gap" => (format!("{entity}.{verb}"), "event"),
+            verb => (entity, verb),
+        };
         let mut encoded = Vec::new();
         percent::encode(text(self.key)?.unwrap_or_default().as_bytes(), &mut encoded);
         let headers = self.headers.map_or(Ok(None), |index| json(relation, row, index))?;

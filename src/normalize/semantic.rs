@@ -25,7 +25,9 @@ pub(super) struct Semantic {
     pub instead: bool,
     /// From the end of `id` to where the key joins `subject`.
     pub head: Vec<u8>,
-    /// The name of the version of its data.
+    /// The version of its data; none where it cannot be told.
+    pub version: Option<Version>,
+    /// The name of that version.
     pub dataschema: Option<String>,
     condition: Condition,
     before: Vec<(String, usize)>,
@@ -59,8 +61,8 @@ pub(super) struct Asked<'i, 'a> {
 }
 
 impl Semantic {
-    /// Prepares an event for a version of its table.
-    pub(super) fn new(event: &SemanticEvent, relation: &Relation, style: &Style) -> Self {
+    /// Prepares an event for a version of its table, whose rows have a shape.
+    pub(super) fn new(event: &SemanticEvent, relation: &Relation, rows: &Shape, style: &Style) -> Self {
         let place = |name: &str| relation.columns.iter().position(|column| column.name == name);
         let read = |columns: &Columns| -> Vec<(String, usize)> {
             let all = relation.columns.iter().enumerate();
@@ -89,6 +91,7 @@ impl Semantic {
             verb: event.verb.clone(),
             instead: event.instead,
             head: style.head(&event.entity, &event.verb),
+            version: None,
             dataschema: None,
             condition: event.when.clone(),
             before: read(&event.when.reads().before),
@@ -97,19 +100,19 @@ impl Semantic {
             data,
             broken,
         };
-        semantic.dataschema = semantic.version(&style.source, relation).map(|version| version.uri());
+        semantic.version = semantic.version_of(&style.source, relation, rows);
+        semantic.dataschema = semantic.version.as_ref().map(Version::uri);
         semantic
     }
 
-    /// The version of its data; none where it cannot be told.
-    pub(super) fn version(&self, source: &str, relation: &Relation) -> Option<Version> {
+    fn version_of(&self, source: &str, relation: &Relation, rows: &Shape) -> Option<Version> {
         if self.broken.is_some() {
             return None;
         }
         let name_of = |index: &usize| relation.columns.get(*index).map(|column| column.name.clone());
         let key = self.key.as_ref().unwrap_or(&relation.key).iter().filter_map(name_of).collect();
         let data = match &self.data {
-            None => EventData::Row(relation, key),
+            None => EventData::Row(relation, Shape { columns: rows.columns.clone(), key }),
             Some(members) => {
                 let columns = members.iter().filter_map(|member| {
                     // A row that is not there has no values, whatever the column is.

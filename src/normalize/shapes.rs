@@ -15,6 +15,10 @@ use crate::{
 use headgate_sdk::{Position, Relation};
 use std::sync::Arc;
 
+/// Types of letters that have versions of their own, in one source, whichever run met them: a type is part of a subject, and a
+/// name. An outbox whose types are as many as its rows must not fill the registry.
+const LETTER_TYPES: usize = 256;
+
 /// The shapes of one source's tables.
 #[derive(Debug)]
 pub struct Shapes {
@@ -70,6 +74,11 @@ impl Shapes {
         Self { on_incompatible, source: source.to_owned(), known, versions: Vec::new(), notes: Vec::new() }
     }
 
+    /// The shape that the events of a table had until now, if one is known.
+    pub(super) fn before(&self, relation: &Relation) -> Option<&Shape> {
+        self.known.shapes.get(&format!("{}.{}", relation.schema, relation.table))
+    }
+
     /// A version of a table, as it is told, before its first row.
     pub(super) fn meet(&mut self, entity: &str, told: &Arc<Relation>, role: Option<&Role>) -> Met {
         // A truncation of a table that the log never described.
@@ -84,16 +93,13 @@ impl Shapes {
                 return Met { dataschema, arrival: None };
             }
             Some(Role::Rows(events)) => {
-                self.versions.extend(events.iter().filter_map(|event| event.version(&self.source, told)));
+                self.versions.extend(events.iter().filter_map(|event| event.version.clone()));
             }
             None => {}
         }
         let table = format!("{}.{}", told.schema, told.table);
         let before = self.known.shapes.get(&table).cloned();
-        let mut shape = Shape::of(told);
-        if let Some(before) = &before {
-            shape.complete(before);
-        }
+        let shape = Shape::following(before.as_ref(), told);
         let version = Version::of_table(&self.source, entity, told, &shape);
         let dataschema = Some(version.uri());
         if before.as_ref() == Some(&shape) {
@@ -106,12 +112,20 @@ impl Shapes {
         Met { dataschema, arrival }
     }
 
-    /// A kind of letters, before the first of them; gives the name of the version.
-    pub(super) fn meet_letter(&mut self, name: &str, envelope: &Envelope) -> String {
-        let version = Version::of_letter(&self.source, name, envelope);
+    /// A type of letters, before the first of them; gives the name of the version. `None`: there are so many that they are no
+    /// names.
+    pub(super) fn meet_letter(&mut self, name: &str, envelope: impl FnOnce() -> Envelope) -> Option<String> {
+        let letters = &mut self.known.letters;
+        if !letters.contains(name) {
+            if letters.len() >= LETTER_TYPES {
+                return None;
+            }
+            letters.insert(name.to_owned());
+        }
+        let version = Version::of_letter(&self.source, name, &envelope());
         let dataschema = version.uri();
         self.versions.push(version);
-        dataschema
+        Some(dataschema)
     }
 
     /// The first event of a shape is about to be told; what has to be told of it before, if anything. `since` is the

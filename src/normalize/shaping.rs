@@ -15,7 +15,7 @@ use super::{
     semantic::Semantic,
     table::Style,
 };
-use crate::config;
+use crate::{config, schema};
 use headgate_sdk::{Fault, Relation, TableFilter};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,13 +62,15 @@ impl Shaping {
         self.messages.matches_name(prefix)
     }
 
-    /// What becomes of the rows of `relation`; `None` where they are told as they are.
+    /// What becomes of the rows of `relation`; `None` where they are told as they are. `before`: the shape that its events
+    /// had until now, if one is known.
     ///
     /// # Errors
     /// Why they cannot be told as the settings want. The source has to stop before them.
     pub(super) fn prepare(
         &mut self,
         relation: &Arc<Relation>,
+        before: Option<&schema::Shape>,
         style: &Style,
     ) -> Result<Option<Arc<Shape>>, Fault> {
         let name = format!("{}.{}", relation.schema, relation.table);
@@ -98,7 +100,8 @@ impl Shaping {
             return Ok(Some(Arc::new(Shape { view, role })));
         }
         let meant = settings.events.iter().filter(|event| event.table == name);
-        let events: Vec<Semantic> = meant.map(|event| Semantic::new(event, told, style)).collect();
+        let rows = schema::Shape::following(before, told);
+        let events: Vec<Semantic> = meant.map(|event| Semantic::new(event, told, &rows, style)).collect();
         if view.is_none() && events.is_empty() {
             return Ok(None);
         }

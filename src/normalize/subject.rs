@@ -81,29 +81,28 @@ impl Template {
         !self.pieces.iter().any(|piece| matches!(piece, Piece::Key | Piece::Column(_)))
     }
 
-    /// What the subjects of a verb, and of an entity if one is given, have in common; `None` where the template does not say
-    /// which they are.
+    /// What the subjects of a verb, and of an entity if one is given, have in common; `None` where no token of the template says
+    /// which they are: a part of a token cannot be asked for.
     pub fn filter(&self, source: &str, entity: Option<&str>, verb: &str) -> Option<String> {
-        const ANYTHING: char = '*';
-        let names = |piece: &Piece| self.pieces.contains(piece);
-        if !names(&Piece::Verb) || (entity.is_some() && !names(&Piece::Entity)) {
-            return None;
-        }
-        let mut subject = String::with_capacity(96);
-        for piece in &self.pieces {
-            match piece {
-                Piece::Text(text) => subject.push_str(text),
-                Piece::Source => subject.push_str(source),
-                Piece::Verb => subject.push_str(verb),
-                Piece::Entity => subject.push_str(entity.unwrap_or("*")),
-                Piece::Partition | Piece::Key | Piece::Schema | Piece::Table | Piece::Column(_) => {
-                    subject.push(ANYTHING);
-                }
+        let of = |entity: &str, verb: &str| {
+            let mut subject = String::with_capacity(96);
+            for piece in &self.pieces {
+                subject.push_str(match piece {
+                    Piece::Text(text) => text,
+                    Piece::Source => source,
+                    Piece::Verb => verb,
+                    Piece::Entity => entity,
+                    // No value has a star of its own.
+                    Piece::Partition | Piece::Key | Piece::Schema | Piece::Table | Piece::Column(_) => "*",
+                });
             }
-        }
-        // No value has a star of its own, and a part of a token cannot be anything.
-        let tokens = subject.split('.').map(|token| if token.contains(ANYTHING) { "*" } else { token });
-        Some(tokens.collect::<Vec<_>>().join("."))
+            let tokens = subject.split('.').map(|token| if token.contains('*') { "*" } else { token });
+            tokens.collect::<Vec<_>>().join(".")
+        };
+        let wanted = of(entity.unwrap_or("*"), verb);
+        let says_verb = wanted != of(entity.unwrap_or("*"), "");
+        let says_entity = entity.is_none() || wanted != of("", verb);
+        (says_verb && says_entity).then_some(wanted)
     }
 
     /// Fills the template. `row` is what `{column:NAME}` reads; a column that it does not have, or that is null, reads
@@ -174,7 +173,12 @@ mod tests {
         let parts = "events.{source}.{table}.p{partition}-{key}.{verb}";
         assert_eq!(filter(parts, None).as_deref(), Some("events.shop.*.*.schema"));
         assert_eq!(filter(parts, Some("orders")), None);
-        assert_eq!(filter("events.{source}.{entity}", None), None);
+        for template in ["events.{source}.{entity}", "events.{source}.{entity}.{verb}-{partition}.{key}"] {
+            assert_eq!(filter(template, None), None, "{template}");
+        }
+        let joined = "events.{source}.v-{verb}.{entity}{partition}";
+        assert_eq!(filter(joined, None).as_deref(), Some("events.shop.v-schema.*"));
+        assert_eq!(filter(joined, Some("orders")), None);
     }
 
     #[test]

@@ -174,21 +174,22 @@ impl CheckpointStore {
         self.write(&mut state, next).await
     }
 
-    /// Keeps what was reached, and beside it what has been released.
-    pub(crate) async fn advance(&self, reached: Landmark, released: Landmark) -> Result<(), Fault> {
+    /// Keeps what was reached, and beside it what has been released. `false`: it is of another epoch than the checkpoint,
+    /// which is about to be, or was, replaced.
+    pub(crate) async fn advance(&self, reached: Landmark, released: Landmark) -> Result<bool, Fault> {
         let mut state = self.state.lock().await;
         let mut next = state.stored.clone().unwrap_or_default();
         if next.epoch != reached.progress.epoch {
-            return Err(Fault::transient(format!("{} is of another epoch", self.subject)));
+            return Ok(false);
         }
         if next.reached.progress >= reached.progress {
-            return Ok(());
+            return Ok(true);
         }
         next.reached = reached;
         if released.progress.epoch == next.epoch {
             next.released = released;
         }
-        self.write(&mut state, next).await
+        self.write(&mut state, next).await.map(|()| true)
     }
 
     /// Replaces the checkpoint.
@@ -279,7 +280,10 @@ impl CheckpointStore {
                     }
                 }
                 Err(error) => {
-                    return Err(Fault::transient(format!("cannot write {}", self.subject)).with_cause(error));
+                    let fault = Fault::transient(format!("cannot write {}", self.subject)).with_cause(error);
+                    return Err(fault.with_fix(format!(
+                        "see that the bucket {BUCKET} has room, and that the gateway's user may publish on $KV.{BUCKET}.>"
+                    )));
                 }
             }
         }

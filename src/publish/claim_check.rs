@@ -60,6 +60,10 @@ impl ClaimCheck {
         let unstored = |error: async_nats::Error| {
             Fault::transient(format!("cannot store {} bytes of event {name} in {}", data.len(), self.bucket))
                 .with_cause(error)
+                .with_fix(format!(
+                    "see that the object store {} has room, and that the gateway's user may publish on $O.>",
+                    self.bucket
+                ))
         };
         let store = self.open().await.map_err(unstored)?;
         let object = object(&name, self.context.client().server_info().max_payload);

@@ -85,8 +85,11 @@ impl DeadLetters {
             .payload(payload.into())
             .header("Content-Type", "application/cloudevents+json")
             .message_id(id);
-        let unkept =
-            |error| Fault::transient(format!("cannot keep a dead letter in {STREAM}")).with_cause(error);
+        let unkept = |error| {
+            Fault::transient(format!("cannot keep a dead letter in {STREAM}")).with_cause(error).with_fix(format!(
+                "see that {STREAM} holds events.dlq.> and has room, and that the gateway's user may publish there"
+            ))
+        };
         let ack = self.context.send_publish(subject, message).await.map_err(unkept)?;
         ack.await.map_err(unkept)?;
         tracing::warn!(

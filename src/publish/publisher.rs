@@ -39,6 +39,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Room for the headers beside a payload.
 const HEADER_ROOM: usize = 1024;
@@ -150,12 +151,17 @@ impl Publisher {
         Claim::new(Arc::clone(&self.claim_wanted), self.claimed.subscribe())
     }
 
-    /// Publishes until `batches` closes and everything is acknowledged.
+    /// Publishes until `batches` closes and everything is acknowledged. A `shutdown` ends it at once as long as it waits for
+    /// the stream, for then nothing is under way; whoever waits for the publisher need not wait longer.
     ///
     /// # Errors
     /// Transient where the stream lost events that were acknowledged, or another run writes to it: the source has to be
     /// read again.
-    pub async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> Result<(), Fault> {
+    pub async fn run(
+        mut self,
+        mut batches: mpsc::Receiver<Batch>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Fault> {
         let mut wire = Wire::connect(&self.setting, &self.name)
             .await
             .map_err(|lost| Fault::transient("cannot connect to nats for publishing").with_cause(lost))?;
@@ -165,7 +171,13 @@ impl Publisher {
             self.take_available(&mut batches, &mut open);
             self.fill(open).await?;
             if !*self.claimed.borrow() && (claims || !self.window.is_empty()) {
-                self.claim(&mut wire).await.map_err(Unclaimed::into_fault)?;
+                self.show_pending();
+                tokio::select! {
+                    claimed = self.claim(&mut wire) => claimed.map_err(Unclaimed::into_fault)?,
+                    () = shutdown.cancelled() => {
+                        return Err(Fault::transient("an earlier connection to nats has not ended, and nothing was published"));
+                    }
+                }
             }
             self.send(&mut wire);
             self.show_pending();

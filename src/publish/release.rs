@@ -2,11 +2,13 @@
 //!
 //! A NATS server acknowledges before it syncs to disk, so on an unreplicated stream a position is released only
 //! `confirm_delay` after it was acknowledged: after a power cut of the broker the log still has what the stream lost.
-//! Progress that nothing was published for is released only once the checkpoint holds it, for nothing else proves it.
+//! Progress that nothing was published for is released only once the checkpoint holds it, for nothing else proves it. A
+//! source whose checkpoint cannot be written says so, and is tried again each second.
 
 use super::{CheckpointStore, Durable, Landmark};
-use headgate_sdk::Progress;
-use std::{collections::VecDeque, time::Duration};
+use crate::status::SourceState;
+use headgate_sdk::{Fault, Progress};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -59,19 +61,23 @@ pub async fn release(
     checkpoints: CheckpointStore,
     delay: Duration,
     released: watch::Sender<Progress>,
+    state: Arc<SourceState>,
 ) {
     let mut line = DelayLine { delay, waiting: VecDeque::new() };
     let mut tick = tokio::time::interval(CHECKPOINT_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kept = Progress::default();
     let mut passed = Landmark::default();
+    let mut held_up = None;
     loop {
         let next = line.next();
         tokio::select! {
             changed = durable.changed() => {
                 if changed.is_err() {
                     let last = *durable.borrow();
-                    keep(&checkpoints, last, passed, &mut kept, &mut line).await;
+                    if let Err(fault) = keep(&checkpoints, last, passed, kept).await {
+                        tracing::debug!("last checkpoint not kept: {fault}");
+                    }
                     return;
                 }
                 let Durable { streamed, sequence, .. } = *durable.borrow_and_update();
@@ -81,7 +87,18 @@ pub async fn release(
             }
             _ = tick.tick() => {
                 let last = *durable.borrow();
-                keep(&checkpoints, last, passed, &mut kept, &mut line).await;
+                match keep(&checkpoints, last, passed, kept).await {
+                    Ok(reached) => {
+                        held_up = None;
+                        if let Some(reached) = reached {
+                            kept = reached.progress;
+                            line.push(Instant::now(), reached);
+                        }
+                    }
+                    Err(fault) => {
+                        held_up.get_or_insert_with(|| state.hold_up(&fault));
+                    }
+                }
             }
             () = async { tokio::time::sleep_until(next.unwrap_or_else(Instant::now)).await }, if next.is_some() => {}
         }
@@ -99,25 +116,17 @@ pub async fn release(
     }
 }
 
+/// Keeps what is durable, if that is more than was `kept`; gives it then.
 async fn keep(
     checkpoints: &CheckpointStore,
     durable: Durable,
     released: Landmark,
-    kept: &mut Progress,
-    line: &mut DelayLine,
-) {
-    let Some(progress) = durable.streamed.max(durable.marked) else { return };
-    if progress <= *kept {
-        return;
-    }
+    kept: Progress,
+) -> Result<Option<Landmark>, Fault> {
+    let progress = durable.streamed.max(durable.marked).filter(|progress| *progress > kept);
+    let Some(progress) = progress else { return Ok(None) };
     let reached = Landmark { progress, sequence: durable.sequence };
-    match checkpoints.advance(reached, released).await {
-        Ok(()) => {
-            *kept = progress;
-            line.push(Instant::now(), reached);
-        }
-        Err(fault) => tracing::debug!("checkpoint not kept: {fault}"),
-    }
+    Ok(checkpoints.advance(reached, released).await?.then_some(reached))
 }
 
 #[cfg(test)]

@@ -223,9 +223,19 @@ fn referring(value: &Value, id: &str) -> Value {
 
 /// The data of a `schema` event.
 fn change() -> Value {
+    let names = json!({ "type": "array", "items": { "type": "string" } });
+    let column = json!({
+        "type": "object",
+        "required": ["name", "type"],
+        "properties": {
+            "name": { "type": "string" },
+            "type": { "type": "string", "description": "the database's name of it" },
+            "nullable": { "type": "boolean", "description": "absent where it is not known" },
+        },
+    });
     json!({
         "type": "object",
-        "required": ["op", "schema", "table", "from", "to", "compatible", "changes", "diff"],
+        "required": ["op", "schema", "table", "from", "to", "compatible", "changes", "diff", "shape"],
         "properties": {
             "op": { "const": "schema" },
             "schema": { "type": "string" },
@@ -233,8 +243,13 @@ fn change() -> Value {
             "from": { "type": "string" },
             "to": { "type": "string" },
             "compatible": { "type": "boolean" },
-            "changes": { "type": "array", "items": { "type": "string" } },
+            "changes": names,
             "diff": { "type": "array", "items": { "type": "object", "required": ["change"] } },
+            "shape": {
+                "type": "object",
+                "required": ["columns", "key"],
+                "properties": { "columns": { "type": "array", "items": column }, "key": names },
+            },
         },
     })
 }
@@ -374,6 +389,20 @@ mod tests {
         assert!(event.get("$id").is_none() && event["allOf"][0]["$ref"].is_string(), "{event}");
         // A column may be called so.
         assert!(event["definitions"]["row"]["properties"].get("$id").is_some(), "{event}");
+    }
+
+    #[test]
+    fn a_change_of_shape_is_what_the_document_says() {
+        let shape =
+            json!({ "columns": [{ "name": "id", "type": "int4", "nullable": false }], "key": ["id"] });
+        let mut data = json!({
+            "op": "schema", "schema": "public", "table": "c", "from": "urn:a", "to": "urn:b", "compatible": true,
+            "changes": ["+ id: int4"], "diff": [{ "change": "added", "column": "id", "type": "int4" }], "shape": shape,
+        });
+        let violations = |data: &Value| crate::schema::validate::violations(&change(), data);
+        assert_eq!(violations(&data), [""; 0]);
+        data["shape"]["columns"][0]["name"] = json!(7);
+        assert_eq!(violations(&data).len(), 1);
     }
 
     fn collect(value: &Value, found: &mut Vec<String>) {

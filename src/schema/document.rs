@@ -22,8 +22,8 @@ pub struct Version {
 /// The data of a semantic event.
 #[derive(Debug)]
 pub enum EventData<'a> {
-    /// The row's own, under the key columns named.
-    Row(&'a Relation, Vec<String>),
+    /// The row's own, with the shape that it has under the event's key.
+    Row(&'a Relation, Shape),
     /// Members of its own with their types, under the key columns named.
     Members(Shape),
 }
@@ -66,11 +66,7 @@ impl Version {
     #[must_use]
     pub fn of_event(source: &str, name: &str, table: &str, data: &EventData<'_>) -> Self {
         let (hash, shape, mut document) = match data {
-            EventData::Row(relation, key) => {
-                let shape = Shape { key: key.clone(), ..Shape::of(relation) };
-                let document = rows(relation, &shape);
-                (shape.hash("row"), shape, document)
-            }
+            EventData::Row(relation, shape) => (shape.hash("row"), shape.clone(), rows(relation, shape)),
             EventData::Members(shape) => {
                 let document = json!({
                     "description": "data of a semantic event; a member whose value the log did not carry is absent",

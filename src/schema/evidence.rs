@@ -6,26 +6,30 @@
 //! * **A first shape** has no such event. Of a table that nothing else is known of, its last event names the version, and the
 //!   registry has it.
 //! * **Truth**: everything is read from the stream's leader. An event at an odd index was not told by the gateway on its own
-//!   account, whatever it says: an application may write such a message.
-//! * **Limits**: what has aged out of the stream proves nothing; nor does a stream whose subjects have no verb.
+//!   account, whatever it says: an application may write such a message. None has a verb of the gateway's own, so none
+//!   hides a `schema` event, which is the last one on its subject.
+//! * **Limits**: what has aged out of the stream proves nothing; nor does a stream whose subjects have no token for the verb. Where
+//!   letters of an outbox have the entity and the verbs of a table that never changed, they may hide that table's last event.
 
 use super::{
-    Shape,
+    READS, Shape, Stored,
     registry::{self, Failed},
+    uri,
 };
 use crate::{
     normalize::Look,
     publish::{POSITION_HEADER, SourceStream},
 };
-use async_nats::jetstream::{Context, message::StreamMessage};
+use async_nats::{
+    HeaderMap,
+    jetstream::{Context, message::StreamMessage},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use headgate_sdk::{Fault, Position, percent};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
-/// Subjects that are read at the same time.
-const READS: usize = 32;
 /// The verbs of a table's events that name its version.
 const VERBS: [&str; 5] = ["created", "updated", "deleted", "truncated", "snapshot"];
 
@@ -76,56 +80,62 @@ impl Evidence<'_> {
         Ok(changes)
     }
 
-    /// The shapes of tables that the registry knows and that are none of those `known`, by `schema.table`.
-    pub(super) async fn others(
+    /// The versions that the registry has of tables that are none of those `known`, each with its `schema.table`.
+    ///
+    /// # Errors
+    /// The registry does not answer.
+    pub(super) async fn versions(
         self,
         context: &Context,
         known: &HashSet<&str>,
-    ) -> Result<HashMap<String, Proven>, Failed> {
-        let style = &self.look.style;
+    ) -> Result<Vec<(String, Stored)>, Failed> {
         let entities: HashSet<String> = known
             .iter()
             .filter_map(|table| table.split_once('.'))
             .map(|(schema, table)| self.look.entity(schema, table))
             .collect();
-        let mut found = HashMap::new();
-        let mut seen = HashMap::new();
-        for version in registry::versions_but_of(context, &style.source, &entities).await? {
+        let versions = registry::tables_but_of(context, &self.look.style.source, &entities).await?;
+        let named = versions.into_iter().filter_map(|version| {
             let text = |pointer: &str| version.document.pointer(pointer).and_then(Value::as_str);
-            let (Some(schema), Some(table)) =
-                (text("/properties/schema/const"), text("/properties/table/const"))
-            else {
-                continue;
-            };
-            let name = format!("{schema}.{table}");
-            if known.contains(name.as_str()) {
-                continue;
-            }
-            // Semantic events have versions with the data of rows too: no row's event names them.
-            if !seen.contains_key(&version.entity) {
-                seen.insert(version.entity.clone(), self.last_version(&version.entity).await?);
-            }
-            let Some(Some((since, uri))) = seen.get(&version.entity) else { continue };
-            if version.document["$id"] == uri.as_str() {
-                let shape = Shape::of_document(&version.document);
-                found.insert(name, Proven { since: *since, shape });
-            }
+            let name = format!("{}.{}", text("/properties/schema/const")?, text("/properties/table/const")?);
+            (!known.contains(name.as_str())).then_some((name, version))
+        });
+        Ok(named.collect())
+    }
+
+    /// Those of them that the last events of their tables name.
+    pub(super) async fn named(
+        self,
+        versions: Vec<(String, Stored)>,
+    ) -> Result<HashMap<String, Proven>, Fault> {
+        let read = async |entity: String| Ok::<_, Fault>((self.last_version(&entity).await?, entity));
+        let entities: HashSet<String> = versions.iter().map(|(_, version)| version.entity.clone()).collect();
+        let mut reads = stream::iter(entities).map(read).buffer_unordered(READS);
+        let mut last = HashMap::new();
+        while let Some((version, entity)) = reads.try_next().await? {
+            last.extend(version.map(|version| (entity, version)));
         }
-        Ok(found)
+        let proven = versions.into_iter().filter_map(|(table, version)| {
+            let (since, uri) = last.get(&version.entity)?;
+            let shape = Shape::of_document(&version.document);
+            (version.document["$id"] == uri.as_str()).then_some((table, Proven { since: *since, shape }))
+        });
+        Ok(proven.collect())
     }
 
     /// The version that the last event of an entity's rows names, and that event's position.
     async fn last_version(self, entity: &str) -> Result<Option<(Position, String)>, Fault> {
         let style = &self.look.style;
-        let mut encoded = Vec::new();
-        percent::encode(entity.as_bytes(), &mut encoded);
-        let versions = format!("urn:headgate:schema:{}:{}:", style.source, String::from_utf8_lossy(&encoded));
+        let versions = uri(&style.source, entity, "");
         let mut last: Option<(Position, String)> = None;
         for verb in VERBS {
             let Some(filter) = style.template.filter(&style.source, Some(entity), verb) else { break };
             let Some(message) = self.stream.last_on(&filter).await? else { continue };
             let Some(since) = position(&message) else { continue };
-            let Some(uri) = dataschema(&message).filter(|uri| uri.starts_with(&versions)) else { continue };
+            let Some(uri) = dataschema(&message.headers, &message.payload) else { continue };
+            if !uri.starts_with(&versions) {
+                continue;
+            }
             if last.as_ref().is_none_or(|(known, _)| *known < since) {
                 last = Some((since, uri));
             }
@@ -151,13 +161,33 @@ fn position(message: &StreamMessage) -> Option<Position> {
     message.headers.get(POSITION_HEADER)?.as_str().split(' ').next()?.parse().ok()
 }
 
-fn dataschema(message: &StreamMessage) -> Option<String> {
+fn dataschema(headers: &HeaderMap, payload: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Attributes {
         dataschema: Option<String>,
     }
-    match message.headers.get("ce-dataschema") {
-        Some(uri) => Some(uri.as_str().to_owned()),
-        None => serde_json::from_slice::<Attributes>(&message.payload).ok()?.dataschema,
+    match headers.get("ce-dataschema") {
+        Some(uri) => percent::decode(uri.as_str()),
+        None => serde_json::from_slice::<Attributes>(payload).ok()?.dataschema,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Mode, normalize::form::Form};
+
+    #[test]
+    fn both_modes_name_the_same_version() {
+        let version = uri("shop", "order%20lines", "ab");
+        let mut line = Vec::new();
+        Form::new(Mode::Binary).attribute("dataschema", &version, &mut line);
+        let line = String::from_utf8_lossy(&line);
+        let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value);
+        assert_eq!(dataschema(&headers, b"{}").as_deref(), Some(version.as_str()));
+        let payload = format!(r#"{{"dataschema":"{version}"}}"#);
+        assert_eq!(dataschema(&HeaderMap::new(), payload.as_bytes()), Some(version));
     }
 }

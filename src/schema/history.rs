@@ -13,9 +13,9 @@
 //!   is behind.
 
 use super::{
-    Evidence, Shape,
+    Evidence, READS, Shape,
     evidence::Proven,
-    registry::{Failed, encoded, open},
+    registry::{Failed, encoded, keys, open},
 };
 use async_nats::jetstream::{Context, kv::Store, stream::LastRawMessageErrorKind};
 use bytes::Bytes;
@@ -29,7 +29,7 @@ use std::{
 use tokio::time::{sleep, timeout};
 
 const BUCKET: &str = "headgate";
-/// How long the broker may take for all keys, and for one.
+/// How long the broker may take for all keys, for one, and for each part of what the stream proves.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Entries that the stream has passed and that are kept all the same: a stream may lose its tail.
 const PASSED: usize = 4;
@@ -37,8 +37,6 @@ const PASSED: usize = 4;
 const ATTEMPTS: u32 = 5;
 /// How long to wait before that.
 const AGAIN: Duration = Duration::from_millis(20);
-/// Keys that are read at the same time.
-const READS: usize = 32;
 
 /// What a run begins with.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +45,8 @@ pub struct Known {
     pub shapes: HashMap<String, Shape>,
     /// The version that somebody accepted, likewise, by its hash.
     pub accepted: HashMap<String, String>,
+    /// The types of letters that have versions.
+    pub letters: HashSet<String>,
 }
 
 /// What a run finds out.
@@ -118,10 +118,12 @@ impl Record {
                 let behind = self.seen.iter().filter(|seen| seen.since <= passed).count();
                 self.seen.drain(..behind.saturating_sub(PASSED));
                 self.waiting = None;
-                // It stays accepted until another one comes: the event may have to be told again.
-                if self.accepted.as_ref().is_some_and(|accepted| *accepted != note.shape.hash("")) {
-                    self.accepted = None;
-                }
+                // It stays accepted until another one comes and the stream has kept it: it may have to be told again.
+                let is_open = |accepted: &String| {
+                    let is_ahead = |seen: &Seen| seen.since > passed && seen.shape.hash("") == *accepted;
+                    *accepted == note.shape.hash("") || self.seen.iter().any(is_ahead)
+                };
+                self.accepted.take_if(|accepted| !is_open(accepted));
             }
             Turn::Waits(changes) => {
                 self.waiting = Some(Waiting { hash: note.shape.hash(""), changes: changes.clone() });
@@ -178,7 +180,7 @@ impl History {
             seen.insert(record.table, record.seen);
         }
         let recovered = match end {
-            Some(end) => within(recover(context, evidence, end, &proven)).await.map_err(failed)?,
+            Some(end) => recover(context, evidence, end, &proven).await.map_err(failed)?,
             None => Vec::new(),
         };
         for (table, shape) in &recovered {
@@ -247,10 +249,10 @@ async fn recover(
     end: Position,
     known: &HashMap<String, Proven>,
 ) -> Result<Vec<(String, Proven)>, Failed> {
-    let changes = evidence.changes().await?;
+    let changes = within(async { Ok(evidence.changes().await?) }).await?;
     let names: HashSet<&str> = known.keys().chain(changes.keys()).map(String::as_str).collect();
-    let others = match evidence.others(context, &names).await {
-        Ok(others) => others,
+    let others = match within(evidence.versions(context, &names)).await {
+        Ok(versions) => within(async { Ok(evidence.named(versions).await?) }).await?,
         Err(error) => {
             // The registry holds no events up.
             tracing::warn!("cannot compare the shapes of tables with the registry of schemas: {error}");
@@ -298,7 +300,7 @@ pub async fn accept(
 /// The broker does not answer.
 pub async fn forget(context: &Context, source: &str) -> Result<(), Failed> {
     let Some(store) = open(context, BUCKET).await? else { return Ok(()) };
-    for key in keys(&store, source).await? {
+    for key in keys(&store, &format!("shape.{source}.*")).await? {
         store.purge(&key).await?;
     }
     Ok(())
@@ -332,7 +334,8 @@ async fn change(
 
 async fn records(store: &Store, source: &str) -> Result<Vec<(String, Record)>, Failed> {
     let read = async |key: String| Ok::<_, Failed>((latest(store, &key).await?.1, key));
-    let mut reads = stream::iter(keys(store, source).await?).map(read).buffer_unordered(READS);
+    let mut reads =
+        stream::iter(keys(store, &format!("shape.{source}.*")).await?).map(read).buffer_unordered(READS);
     let mut found = Vec::new();
     while let Some((value, key)) = reads.try_next().await? {
         if let Some(record) = value.and_then(|value| serde_json::from_slice(&value).ok()) {
@@ -352,11 +355,6 @@ async fn latest(store: &Store, key: &str) -> Result<(u64, Option<Bytes>), Failed
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok((0, None)),
         Err(error) => Err(error.into()),
     }
-}
-
-async fn keys(store: &Store, source: &str) -> Result<Vec<String>, Failed> {
-    let (all, prefix): (Vec<String>, _) = (store.keys().await?.try_collect().await?, key(source, ""));
-    Ok(all.into_iter().filter(|key| key.starts_with(&prefix)).collect())
 }
 
 fn key(source: &str, table: &str) -> String {
@@ -401,6 +399,16 @@ mod tests {
         }
         let kept: Vec<String> = record.seen.iter().map(|seen| seen.since.clone()).collect();
         assert_eq!(kept, (7..=20).map(|commit| at(commit).to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_accepted_is_so_until_the_stream_has_it() {
+        let mut record = Record { accepted: Some(note(10).shape.hash("")), ..Record::default() };
+        record.note(&note(10), Some(at(9)));
+        record.note(&note(11), Some(at(9)));
+        assert!(record.accepted.is_some(), "a run that begins after 9 tells it again");
+        record.note(&note(12), Some(at(10)));
+        assert_eq!(record.accepted, None);
     }
 
     #[test]

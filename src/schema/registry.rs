@@ -4,7 +4,7 @@
 //! `kill -9` at any moment leaves either the version or nothing, and no event without its version.
 
 use super::{
-    Version, compare,
+    READS, Version, compare,
     shape::{ABOUT, Shape},
 };
 use async_nats::jetstream::{
@@ -12,7 +12,8 @@ use async_nats::jetstream::{
     kv::{Config, CreateErrorKind, Store},
     stream::StorageType,
 };
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use headgate_sdk::percent;
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet},
@@ -188,34 +189,62 @@ pub(super) async fn open(context: &Context, bucket: &str) -> Result<Option<Store
     }
 }
 
-/// The versions of a source, but for those of some entities.
-pub(super) async fn versions_but_of(
+/// The keys that a filter means, those of what was removed too, as the bucket's leader has them.
+pub(super) async fn keys(store: &Store, filter: &str) -> Result<Vec<String>, Failed> {
+    let subjects = store.stream.info_with_subjects(format!("{}{filter}", store.prefix)).await?;
+    let subjects: Vec<(String, usize)> = subjects.try_collect().await?;
+    let key = |(subject, _): (String, usize)| subject.strip_prefix(&store.prefix).map(str::to_owned);
+    Ok(subjects.into_iter().filter_map(key).collect())
+}
+
+/// The names of a source's events that are no table's and have versions: types of letters, and semantic events. None where
+/// the registry does not answer, for it holds no events up.
+pub async fn event_names(context: &Context, source: &str) -> HashSet<String> {
+    let read = async {
+        let Some(store) = open(context, BUCKET).await? else { return Ok(Vec::new()) };
+        keys(&store, &format!("{source}.*.*")).await
+    };
+    let keys = match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(keys)) => keys,
+        Ok(Err(error)) => return unnamed(&error),
+        Err(_) => return unnamed(&format!("no answer within {PATIENCE:?}").into()),
+    };
+    let name = |key: String| decoded(key.split('.').nth(1).filter(|name| is_event(name))?);
+    keys.into_iter().filter_map(name).collect()
+}
+
+fn unnamed(error: &Failed) -> HashSet<String> {
+    tracing::warn!("cannot read from the bucket {BUCKET} which types of events have versions: {error}");
+    HashSet::new()
+}
+
+/// The versions of a source's tables, but for those of some entities.
+pub(super) async fn tables_but_of(
     context: &Context,
     source: &str,
     entities: &HashSet<String>,
 ) -> Result<Vec<Stored>, Failed> {
     let Some(store) = open(context, BUCKET).await? else { return Ok(Vec::new()) };
     let left_out: HashSet<String> = entities.iter().map(|entity| key(source, entity, "")).collect();
-    let keys: Vec<String> = store.keys().await?.try_collect().await?;
-    let source = format!("{source}.");
-    let wanted = keys.into_iter().filter(|key| {
+    let wanted = keys(&store, &format!("{source}.*.*")).await?.into_iter().filter(|key| {
         let entity = key.rfind('.').and_then(|dot| key.get(..=dot)).unwrap_or_default();
-        key.starts_with(&source) && !left_out.contains(entity)
+        !is_event(entity) && !left_out.contains(entity)
     });
     look_up(&store, wanted).await
 }
 
 async fn read(store: &Store, of: Option<(&str, &str)>) -> Result<Vec<Stored>, Failed> {
-    let prefix = of.map(|(source, entity)| key(source, entity, "")).unwrap_or_default();
-    let keys: Vec<String> = store.keys().await?.try_collect().await?;
-    look_up(store, keys.into_iter().filter(|key| key.starts_with(&prefix))).await
+    let filter = of.map_or_else(|| ">".to_owned(), |(source, entity)| key(source, entity, "*"));
+    look_up(store, keys(store, &filter).await?.into_iter()).await
 }
 
 async fn look_up(store: &Store, keys: impl Iterator<Item = String>) -> Result<Vec<Stored>, Failed> {
+    let read = async |key: String| Ok::<_, Failed>((store.get(&key).await?, key));
+    let mut reads = stream::iter(keys).map(read).buffer_unordered(READS);
     let mut found = Vec::new();
-    for key in keys {
-        let Some(bytes) = store.get(&key).await? else { continue };
-        let Ok(document) = serde_json::from_slice::<Value>(&bytes) else { continue };
+    while let Some((value, key)) = reads.try_next().await? {
+        let document = value.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let Some(document) = document else { continue };
         let about = &document[ABOUT];
         let text = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
         found.push(Stored {
@@ -254,6 +283,15 @@ pub(super) fn encoded(name: &str) -> String {
     part
 }
 
+fn decoded(part: &str) -> Option<String> {
+    percent::decode(&part.replace('=', "%"))
+}
+
+/// Whether a part of a key is the name of an event or of a type of letters: it has a dot, which no table's entity has.
+fn is_event(part: &str) -> bool {
+    part.contains("=2E")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,5 +300,9 @@ mod tests {
     fn keys_hold_any_entity_and_none_is_anothers_beginning() {
         assert_eq!(key("shop", "order lines%2E", "ab"), "shop.order=20lines=252E.ab");
         assert!(!key("shop", "orders2", "ab").starts_with(&key("shop", "orders", "")));
+        for name in ["deal.won", "a=b%2E.é", "order%2Elines"] {
+            assert_eq!(decoded(&encoded(name)).as_deref(), Some(name));
+            assert_eq!(is_event(&encoded(name)), name.contains('.'), "{name}");
+        }
     }
 }

@@ -50,12 +50,16 @@ impl Shape {
         }
     }
 
-    /// Takes over from the shape before what nobody says of this one: the catalog knows no column that was dropped or renamed
-    /// since.
-    pub fn complete(&mut self, before: &Self) {
-        for column in self.columns.iter_mut().filter(|column| column.nullable.is_none()) {
-            column.nullable = before.column(&column.name).and_then(|before| before.nullable);
+    /// The shape of a table as it is told, where its events had another one before. What nobody says of it is taken over from
+    /// that: the catalog knows no column that was dropped or renamed since.
+    #[must_use]
+    pub fn following(before: Option<&Self>, relation: &Relation) -> Self {
+        let mut shape = Self::of(relation);
+        for column in shape.columns.iter_mut().filter(|column| column.nullable.is_none()) {
+            let before = before.and_then(|before| before.column(&column.name));
+            column.nullable = before.and_then(|before| before.nullable);
         }
+        shape
     }
 
     /// A column, by its name.

@@ -6,7 +6,7 @@ use headgate_sdk::{Fault, Position, SnapshotDesk, Vitals};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -31,6 +31,8 @@ pub struct SourceState {
     /// Counted by the pipeline and the publisher.
     pub metrics: SourceMetrics,
     phase: AtomicU8,
+    /// How many [`HoldUp`]s there are.
+    held_up: AtomicU32,
     sequence: AtomicU64,
     done_log: AtomicU64,
     last_commit: AtomicI64,
@@ -50,6 +52,7 @@ impl SourceState {
             snapshots: Arc::default(),
             metrics,
             phase: AtomicU8::new(Phase::Starting as u8),
+            held_up: AtomicU32::new(0),
             sequence: AtomicU64::new(0),
             done_log: AtomicU64::new(0),
             last_commit: AtomicI64::new(0),
@@ -65,10 +68,12 @@ impl SourceState {
         &self.name
     }
 
-    /// What the source is doing. That a started source streams is known to its connector alone.
+    /// What the source is doing. That a started source streams is known to its connector alone, and does not count while
+    /// something holds it up.
     #[must_use]
     pub fn phase(&self) -> Phase {
         match Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))) {
+            Some(Phase::Starting) if self.held_up.load(Ordering::Relaxed) != 0 => Phase::Waiting,
             Some(Phase::Starting) if self.vitals.streaming.load(Ordering::Relaxed) != 0 => Phase::Streaming,
             Some(phase) => *phase,
             None => Phase::Starting,
@@ -82,12 +87,25 @@ impl SourceState {
 
     /// Keeps a fault for people to see, and says what the source does because of it.
     pub fn fault(&self, phase: Phase, fault: &Fault) {
+        self.keep(fault);
+        self.set_phase(phase);
+    }
+
+    /// Tells of a fault that does not end the run, for it is tried until it passes. The source waits for as long as the
+    /// value lives.
+    #[must_use]
+    pub fn hold_up(self: &Arc<Self>, fault: &Fault) -> HoldUp {
+        tracing::warn!(source = self.name, fix = fault.fix(), "{fault}");
+        self.keep(fault);
+        self.held_up.fetch_add(1, Ordering::Relaxed);
+        HoldUp(Arc::clone(self))
+    }
+
+    fn keep(&self, fault: &Fault) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let mut detail = self.detail();
         detail.last_error = Some(fault.to_string());
         detail.fix = fault.fix().map(str::to_owned);
-        drop(detail);
-        self.set_phase(phase);
     }
 
     /// The stream holds everything up to this event: its position, its stream sequence, its commit time in microseconds
@@ -216,6 +234,16 @@ impl SourceState {
     }
 }
 
+/// Something that a source cannot go on without, and that is tried again and again.
+#[derive(Debug)]
+pub struct HoldUp(Arc<SourceState>);
+
+impl Drop for HoldUp {
+    fn drop(&mut self) {
+        self.0.held_up.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A log position in the words of the database it belongs to.
 fn log_text(connector: &str, log: u64) -> String {
     match connector {
@@ -298,5 +326,24 @@ mod tests {
         assert!(report["snapshot"].is_null());
         state.set_phase(Phase::Streaming);
         assert_eq!(state.report().fix, None);
+    }
+
+    #[test]
+    fn a_source_that_is_held_up_waits_and_says_why() {
+        let state = state();
+        state.vitals.streaming.store(1, Ordering::Relaxed);
+        assert_eq!(state.phase(), Phase::Streaming);
+        let first = state.hold_up(&Fault::transient("no room").with_fix("make some"));
+        let second = state.hold_up(&Fault::transient("no answer"));
+        drop(first);
+        let report = state.report();
+        assert_eq!((report.state, report.last_error.as_deref()), (Phase::Waiting, Some("no answer")));
+        assert_eq!(report.errors, 2);
+        drop(second);
+        assert_eq!(state.phase(), Phase::Streaming);
+        // What ended the run says more.
+        let _later = state.hold_up(&Fault::transient("no room"));
+        state.fault(Phase::Gap, &Fault::gap("history is gone"));
+        assert_eq!(state.phase(), Phase::Gap);
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
+const OPEN_METRICS: &str = "application/openmetrics-text";
+
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -13,14 +15,25 @@ pub enum Format {
 }
 
 impl Format {
-    /// What a scraper wants, by the values of its `Accept` headers.
+    /// What a scraper wants, by the values of its `Accept` headers: the format of more weight
+    /// (<https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1>). Of equals it is OpenMetrics, if that was named, for who
+    /// knows it prefers it. Who accepts neither gets the older one.
     pub fn wanted<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut kinds = accept.into_iter().flat_map(|value| value.split(','));
-        // One that knows OpenMetrics prefers it.
-        let knows = |kind: &str| {
-            kind.split(';').next().is_some_and(|kind| kind.trim() == "application/openmetrics-text")
+        let ranges: Vec<(String, f32)> =
+            accept.into_iter().flat_map(|value| value.split(',')).map(range).collect();
+        let weight = |kinds: [&str; 3]| {
+            // The most specific range counts.
+            let of = |kind: &&str| ranges.iter().find(|(range, _)| range == kind);
+            kinds.iter().find_map(of).map_or(0.0, |(_, weight)| *weight)
         };
-        if kinds.any(knows) { Self::OpenMetrics } else { Self::Classic }
+        let open_metrics = weight([OPEN_METRICS, "application/*", "*/*"]);
+        let classic = weight(["text/plain", "text/*", "*/*"]);
+        let is_named = open_metrics > 0.0 && ranges.iter().any(|(range, _)| range == OPEN_METRICS);
+        if open_metrics > classic || (is_named && open_metrics >= classic) {
+            Self::OpenMetrics
+        } else {
+            Self::Classic
+        }
     }
 
     /// Its content type.
@@ -40,6 +53,14 @@ impl Format {
             Self::Classic => classic(&text),
         }
     }
+}
+
+/// One media range of an `Accept` header, in lower case, and its weight: 1 where none is said, or none that is one.
+fn range(text: &str) -> (String, f32) {
+    let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let range = parts.next().unwrap_or_default();
+    let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+    (range, weight.filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(1.0))
 }
 
 /// The same families, with counters under the name that their samples have, and without what the older format lacks.
@@ -78,6 +99,23 @@ mod tests {
         }
         assert_eq!(Format::wanted([]), Format::Classic);
         assert_eq!(Format::wanted(["text/plain", "application/openmetrics-text"]), Format::OpenMetrics);
+    }
+
+    #[test]
+    fn the_format_of_more_weight_is_wanted() {
+        for (accept, expected) in [
+            ("application/openmetrics-text;q=0,text/plain", Format::Classic),
+            ("application/openmetrics-text;q=0, */*", Format::Classic),
+            ("application/openmetrics-text;version=1.0.0;q=0.2,text/plain;q=0.8", Format::Classic),
+            ("Application/OpenMetrics-Text ; Q=0.9, text/plain;q=0.8", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.3,*/*;q=0.2", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.3,text/*;q=0.4", Format::Classic),
+            ("application/*, text/plain;q=0.1", Format::OpenMetrics),
+            ("application/openmetrics-text;q=nan,text/plain;q=0.9", Format::OpenMetrics),
+            ("image/png", Format::Classic),
+        ] {
+            assert_eq!(Format::wanted([accept]), expected, "{accept}");
+        }
     }
 
     #[test]

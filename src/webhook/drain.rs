@@ -1,21 +1,23 @@
 //! From the spool to the stream: in order, until nothing is left.
 //!
-//! * **Order**: one message after the other, each after the acknowledgement of the one before. Once the stream proves to
-//!   have no other writer ([`Footing`]), a window of messages is sent at once, each with the sequence that it must follow
-//!   (`Nats-Expected-Last-Sequence`); the first that another writer or a duplicate disturbs ends that.
-//!   Each expects an absolute sequence. So where a second gateway drains into the stream at the same time and its message takes the
-//!   place of one of a window, the ones behind that may still find theirs and be stored; the one whose place was taken is then sent
+//! * **Order**: one message after the other, each after the acknowledgement of the one before. Once the stream proves to have none
+//!   of them yet ([`Footing`]), many are sent at once, as one atomic batch ([`batch`]): it is stored in one piece, whoever else writes to
+//!   the stream, or not at all, and then they go one after the other again.
+//!   A stream that does not allow atomic batches has to prove that it has no other writer, and each message of a window names the sequence
+//!   that it must follow (`Nats-Expected-Last-Sequence`). That is absolute. So where a second gateway's message takes the
+//!   place of one of them, the ones behind that may still find theirs and be stored; the one whose place was taken is then sent
 //!   again and comes after them. `sequence` tells the order of arrival all the same.
 //! * **Duplicates**: what the stream has already, the broker drops by its id.
 //! * **Durability**: records leave the spool after their acknowledgement.
 //! * **Faults**: again and again, at most two seconds apart. What the broker will never take goes to the dead letters.
 
 use super::{
+    batch::{self, Unstored},
     bus::{self, Ack, Arriving, Bus},
     dead_letter::DeadLetters,
-    footing::Footing,
+    footing::{Footing, Together},
     message::Message,
-    stream,
+    stream::{self, Opened},
 };
 use crate::{
     broker::{
@@ -33,6 +35,7 @@ use async_nats::jetstream::{
 use headgate_sdk::Fault;
 use headgate_webhook::{Record, Spool};
 use std::{
+    collections::{HashSet, VecDeque},
     pin::pin,
     sync::{
         Arc,
@@ -46,8 +49,8 @@ use tokio::time::{Instant, timeout_at};
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that are read from the spool at once. A distant broker takes one gulp in a round trip.
 const GULP: usize = 2 << 20;
-/// Messages under way once there is a footing.
-const WINDOW: usize = 1024;
+/// Messages under way once there is a footing: the most that a broker takes as one atomic batch.
+const WINDOW: usize = 1000;
 
 /// What empties one source's spool.
 #[derive(Clone, Debug)]
@@ -109,10 +112,11 @@ impl Drain {
         let (mut wire, mut footing) = match last.filter(|last| last.generation == generation) {
             Some(last) => (Ok(last.wire), last.footing),
             None => {
-                let last = stream::open(&bus.context, &self.source, &self.nats, self.dedup_window).await?;
+                let Opened { last, batches } =
+                    stream::open(&bus.context, &self.source, &self.nats, self.dedup_window).await?;
                 self.floor.fetch_max(last, Ordering::Relaxed);
                 // Where there is none, the spool is emptied all the same.
-                (self.connect().await, Footing::default())
+                (self.connect().await, Footing::new(batches))
             }
         };
         beside(&mut wire, Box::pin(self.empty(&bus, &mut footing))).await?;
@@ -171,25 +175,29 @@ impl Drain {
         done: &mut Option<u64>,
     ) -> Result<(), Fault> {
         let load = |record: Record| Message::load(record.sequence, record.content).ok_or(record.sequence);
-        let mut rest = records.into_iter().map(load).peekable();
-        while let Some(message) = rest.next() {
-            let sequence = match message {
+        let mut rest: VecDeque<Result<Message, u64>> = records.into_iter().map(load).collect();
+        loop {
+            if let Some(together) = footing.together() {
+                let window = window(bus, &mut rest);
+                // One alone needs no company to be in order.
+                if window.len() > 1 {
+                    let stored = match together {
+                        Together::Batch => self.publish_batch(bus, &window, footing).await?,
+                        Together::Behind(last) => {
+                            self.publish_window(bus, &window, last, footing, done).await?
+                        }
+                    };
+                    *done = stored.checked_sub(1).map(|newest| window[newest].sequence).or(*done);
+                    put_back(&mut rest, window, stored);
+                    continue;
+                }
+                put_back(&mut rest, window, 0);
+            }
+            let Some(next) = rest.pop_front() else { return Ok(()) };
+            let sequence = match next {
                 Ok(message) => {
                     let sequence = message.sequence;
-                    match footing.window().filter(|_| bus.takes(&message)) {
-                        Some(last) => {
-                            let mut window = vec![message];
-                            while window.len() < WINDOW
-                                && let Some(next) =
-                                    rest.next_if(|next| next.as_ref().is_ok_and(|message| bus.takes(message)))
-                            {
-                                window.extend(next);
-                            }
-                            self.publish_window(bus, &window, last, footing, done).await?;
-                            continue;
-                        }
-                        None => self.publish_one(bus, message, footing).await?,
-                    }
+                    self.publish_one(bus, message, footing).await?;
                     sequence
                 }
                 Err(sequence) => {
@@ -204,7 +212,6 @@ impl Drain {
             };
             *done = Some(sequence);
         }
-        Ok(())
     }
 
     async fn publish_one(&self, bus: &Bus, message: Message, footing: &mut Footing) -> Result<(), Fault> {
@@ -224,19 +231,58 @@ impl Drain {
                 Ok(())
             }
             Err(Unacked::Refused(error)) if bus::is_final(&error) => {
-                *footing = Footing::default();
+                footing.disturbed();
                 self.dead_letters.keep(&bus.context, &message, &error.to_string()).await?;
                 self.state.metrics.failed.inc();
                 Ok(())
             }
             Err(error) => {
-                *footing = Footing::default();
+                footing.disturbed();
                 Err(publish_fault(error))
             }
         }
     }
 
-    /// Sends a window of messages that all fit, each to be stored right behind the one before.
+    /// Sends messages that all fit as one atomic batch; tells how many were stored, all or none.
+    async fn publish_batch(
+        &self,
+        bus: &Bus,
+        window: &[Message],
+        footing: &mut Footing,
+    ) -> Result<usize, Fault> {
+        let generation = bus.link.borrow().generation;
+        let outcome = match bus.send_batch(window).await {
+            Ok(ack) => answer(bus, generation, Instant::now() + ACK_TIMEOUT, ack).await,
+            Err(error) => Err(Unacked::Refused(error)),
+        };
+        let refused = match outcome {
+            Ok(ack) => {
+                let first = (ack.sequence + 1).saturating_sub(window.len() as u64);
+                for (message, sequence) in window.iter().zip(first..) {
+                    footing.stored(sequence, false);
+                    self.count(message, false, sequence);
+                }
+                return Ok(window.len());
+            }
+            Err(unacked) => unacked,
+        };
+        footing.disturbed();
+        match &refused {
+            Unacked::Refused(error) => match batch::unstored(error) {
+                // One after the other then, to find which of them it is.
+                Some(Unstored::Contents) => Ok(0),
+                Some(Unstored::Batch) => {
+                    footing.without_batches();
+                    Ok(0)
+                }
+                None => Err(publish_fault(refused)),
+            },
+            Unacked::Silence => Err(publish_fault(refused)),
+        }
+    }
+
+    /// Sends a window of messages that all fit, each to be stored right behind the one before; tells how many were, also where it
+    /// fails by `done`.
     async fn publish_window(
         &self,
         bus: &Bus,
@@ -244,7 +290,7 @@ impl Drain {
         last: u64,
         footing: &mut Footing,
         done: &mut Option<u64>,
-    ) -> Result<(), Fault> {
+    ) -> Result<usize, Fault> {
         let mut acks = Vec::with_capacity(window.len());
         let mut failed: Option<Unacked> = None;
         let generation = bus.link.borrow().generation;
@@ -272,15 +318,11 @@ impl Drain {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        let Some(error) = failed else { return Ok(()) };
-        *footing = Footing::default();
+        let Some(error) = failed else { return Ok(stored) };
+        footing.disturbed();
         if matches!(&error, Unacked::Refused(error) if error.kind() == PublishErrorKind::WrongLastSequence) {
-            // One after the other again, from the one that was disturbed.
-            for message in &window[stored..] {
-                self.publish_one(bus, message.clone(), footing).await?;
-                *done = Some(message.sequence);
-            }
-            return Ok(());
+            // The one that was disturbed, and those behind it, one after the other again.
+            return Ok(stored);
         }
         Err(publish_fault(error))
     }
@@ -296,6 +338,23 @@ impl Drain {
         let arrived = i64::try_from(message.sequence).unwrap_or(0);
         metrics.commit_to_ack.observe((time::now() - arrived).max(0) as f64 / 1e6);
         self.state.acked(super::position(message.sequence), sequence, arrived);
+    }
+}
+
+/// Takes off the next messages that may be sent together: those that the broker takes as they are, none of them twice.
+fn window(bus: &Bus, rest: &mut VecDeque<Result<Message, u64>>) -> Vec<Message> {
+    let mut ids = HashSet::new();
+    let fits = |next: &&Result<Message, u64>| {
+        next.as_ref().is_ok_and(|message| bus.takes(message) && ids.insert(message.id.clone()))
+    };
+    let count = rest.iter().take(WINDOW).take_while(fits).count();
+    rest.drain(..count).filter_map(Result::ok).collect()
+}
+
+/// Puts back what was not stored.
+fn put_back(rest: &mut VecDeque<Result<Message, u64>>, window: Vec<Message>, stored: usize) {
+    for message in window.into_iter().skip(stored).rev() {
+        rest.push_front(Ok(message));
     }
 }
 

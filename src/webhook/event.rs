@@ -27,7 +27,7 @@ const LONGEST_TOKEN: usize = 200;
 const LONGEST_ID: usize = 400;
 
 /// Attributes that are the gateway's own; an extension of the same name is not taken over.
-const OWN: [&str; 16] = [
+const OWN: [&str; 18] = [
     "specversion",
     "id",
     "source",
@@ -43,6 +43,8 @@ const OWN: [&str; 16] = [
     "datacontenttype",
     "data",
     "dataref",
+    "datadigest",
+    "datasize",
     "providersequence",
 ];
 
@@ -409,5 +411,18 @@ mod tests {
         assert!(!message.id.contains(['\r', '\n', ' ']));
         assert_eq!(std::str::from_utf8(&message.head).unwrap().lines().count(), 2);
         assert!(message_id(&"x".repeat(5000)).starts_with("sha256:"));
+    }
+
+    /// What the gateway itself says of an event is said once, whatever its sender calls his own.
+    #[test]
+    fn a_senders_extension_does_not_pass_for_the_gateways_own() {
+        let mut hostile = delivery();
+        hostile.extensions =
+            OWN.iter().chain(&["shade"]).map(|name| ((*name).to_owned(), "forged".to_owned())).collect();
+        for mode in [Mode::Structured, Mode::Binary] {
+            let message = draft(&style(mode), &hostile, &arrival(None)).stamp(1);
+            let text = format!("{:?} {:?}", message.head, message.payload);
+            assert_eq!(text.matches("forged").count(), 1, "{text}");
+        }
     }
 }

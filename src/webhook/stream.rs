@@ -3,6 +3,7 @@
 //! Deliveries may come to several gateways, so no gateway is the stream's only writer. What keeps a delivery from becoming
 //! two events is the broker: it drops a message whose `Nats-Msg-Id` it has seen within the stream's duplicate window.
 
+use super::batch;
 use crate::{config::Nats, publish::stream_name};
 use async_nats::jetstream::{
     Context, ErrorCode,
@@ -13,8 +14,16 @@ use headgate_sdk::{Fault, Finding};
 use serde::Deserialize;
 use std::time::Duration;
 
-/// Opens the source's stream, makes it if it is missing; tells the sequence attribute of its last event, 0 where it has
-/// none.
+/// A stream that is fit to be published to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    /// The sequence attribute of its last event, 0 where it has none.
+    pub(super) last: u64,
+    /// Whether it takes atomic batches.
+    pub(super) batches: bool,
+}
+
+/// Opens the source's stream, makes it if it is missing.
 ///
 /// # Errors
 /// Transient where the broker does not answer; definite where an existing stream would lose events.
@@ -23,13 +32,14 @@ pub(super) async fn open(
     source: &str,
     nats: &Nats,
     window: Duration,
-) -> Result<u64, Fault> {
+) -> Result<Opened, Fault> {
     let name = stream_name(source);
+    let batches = batch::are_taken(&context.client());
     let unreadable =
         |error: async_nats::Error| Fault::transient(format!("cannot read stream {name}")).with_cause(error);
     let stream = match context.get_stream(&name).await {
         Ok(stream) => stream,
-        Err(error) if is_missing(error.kind()) => match context.create_stream(settings(source, nats, window)).await {
+        Err(error) if is_missing(error.kind()) => match context.create_stream(settings(source, nats, window, batches)).await {
             Ok(stream) => {
                 tracing::info!(stream = name, "stream created");
                 stream
@@ -51,7 +61,8 @@ pub(super) async fn open(
     if let Some(short) = short_window(config, source, window) {
         tracing::warn!(stream = name, fix = short.fix, "{}: {}", short.what, short.why);
     }
-    last_sequence(&stream).await.map_err(unreadable)
+    let last = last_sequence(&stream).await.map_err(unreadable)?;
+    Ok(Opened { last, batches: batches && stream.cached_info().config.allow_atomic_publish })
 }
 
 /// The sequence attribute of the stream's last event: the next one has to be higher, whatever the clock says now.
@@ -79,7 +90,7 @@ fn is_missing(kind: GetStreamErrorKind) -> bool {
 }
 
 /// The settings that a stream is created with.
-fn settings(source: &str, nats: &Nats, window: Duration) -> Config {
+fn settings(source: &str, nats: &Nats, window: Duration, batches: bool) -> Config {
     let wanted = &nats.stream;
     Config {
         name: stream_name(source),
@@ -91,6 +102,8 @@ fn settings(source: &str, nats: &Nats, window: Duration) -> Config {
         max_age: wanted.max_age,
         max_bytes: wanted.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         allow_direct: true,
+        // For spools that are emptied.
+        allow_atomic_publish: batches,
         // The broker refuses a window that is longer than messages are kept.
         duplicate_window: if wanted.max_age.is_zero() { window } else { window.min(wanted.max_age) },
         description: Some("Headgate: CloudEvents of a webhook source, once for each delivery".to_owned()),

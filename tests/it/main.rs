@@ -31,6 +31,7 @@ mod streaming;
 mod support_works;
 mod takeovers;
 mod tls;
+mod waiting;
 mod webhook_attacks;
 mod webhook_faults;
 mod webhooks;

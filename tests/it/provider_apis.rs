@@ -217,7 +217,7 @@ async fn airtables_notifications_are_followed_by_what_changed_and_its_webhook_is
     assert!(code == Some(0) && text.contains("delivered 1"), "{text}");
     assert_eq!(vendors.world().asked, ["1", "3", "4"], "it went on where it had ended");
     // A run that died before it noted how far it was.
-    let data = gateway.command().get_current_dir().unwrap().join("data/webhooks/in.json");
+    let data = gateway.command().get_current_dir().unwrap().join("data/webhooks/in.appBase.json");
     std::fs::remove_file(data).unwrap();
     let (code, text) = run(&gateway, &vendors, TOKEN, &reconcile).await;
     assert!(code == Some(0) && text.contains("delivered 4"), "{text}");

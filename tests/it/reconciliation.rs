@@ -16,6 +16,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::{
+    path::PathBuf,
     process::Stdio,
     sync::{
         Arc,
@@ -198,6 +199,46 @@ async fn what_happened_at_shopify_and_is_not_in_the_stream_is_delivered_once() {
     let (code, text) =
         run_at(&gateway, &server.base, TOKEN, &[&reconcile[..], &["--since", "2h"]].concat()).await;
     assert!(code == Some(64) && text.contains("--until"), "{text}");
+
+    // Where the last run ended three days ago, the next one begins there; another shop's did not.
+    server.crm().things.get_mut("orders").unwrap().push(order(8, 2 * 24 * 60, 2 * 24 * 60));
+    let (code, text) = run_at(&gateway, &server.base, TOKEN, &reconcile).await;
+    assert!(code == Some(0) && text.contains("nothing of Shopify is missing"), "{text}");
+    let mut note = bookmark(&gateway, "in.octo.json");
+    assert!(note["next"].as_str().unwrap().contains("ORDERS%5FCREATE="), "{note}");
+    note["next"] = json!(format!("ORDERS%5FCREATE={}", micros_ago(3 * 24 * 60)));
+    write_bookmark(&gateway, "in.octo.json", &note);
+    let (code, text) = run_at(&gateway, &server.base, TOKEN, &["reconcile", "in", "--target", "other"]).await;
+    assert!(code == Some(0) && text.contains("nothing of Shopify is missing"), "{text}");
+    let (code, text) = run_at(&gateway, &server.base, TOKEN, &reconcile).await;
+    assert!(code == Some(0) && text.contains("delivered 1 of Shopify"), "{text}");
+    let seen = events(&nats).await;
+    assert_eq!(told(&seen)[11..], [("com.shopify.orders.create", "gid://shopify/Order/8")]);
+    // And the one after that goes on from there, which the least that it asks for shows.
+    assert!(place(&gateway, "in.octo.json", "ORDERS%5FCREATE=") > micros_ago(5 * 60));
+}
+
+fn note(gateway: &Gateway, name: &str) -> PathBuf {
+    gateway.command().get_current_dir().unwrap().join("data/webhooks").join(name)
+}
+
+fn bookmark(gateway: &Gateway, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(note(gateway, name)).unwrap()).unwrap()
+}
+
+fn write_bookmark(gateway: &Gateway, name: &str, bookmark: &Value) {
+    std::fs::write(note(gateway, name), bookmark.to_string()).unwrap();
+}
+
+/// Up to where a bookmark says that something was looked for.
+fn place(gateway: &Gateway, name: &str, thing: &str) -> i64 {
+    let bookmark = bookmark(gateway, name);
+    let mut places = bookmark["next"].as_str().unwrap().split(' ');
+    places.find_map(|place| place.strip_prefix(thing)).unwrap().parse().unwrap()
+}
+
+fn micros_ago(minutes: i64) -> i64 {
+    ago(minutes).parse::<jiff::Timestamp>().unwrap().as_microsecond()
 }
 
 async fn push_hubspot(gateway: &Gateway, event: Value) {
@@ -304,6 +345,18 @@ async fn hubspots_app_is_set_up_and_what_happened_in_the_crm_is_delivered_once()
     let (code, text) = run_at(&gateway, &server.base, TOKEN, &reconcile).await;
     assert!(code == Some(0) && text.contains("nothing of HubSpot is missing"), "{text}");
     assert_eq!(events(&nats).await.len(), 8);
+
+    // Where the last run ended three days ago, the next one begins there, for what it had looked for.
+    server.crm().contacts.push(contact(8, 60, 60, &[]));
+    let thing = "62515%2Fcontact%2Ecreation=";
+    assert!(place(&gateway, "in.json", thing) > micros_ago(25 * 60));
+    write_bookmark(&gateway, "in.json", &json!({"next": format!("{thing}{}", micros_ago(3 * 24 * 60))}));
+    let other = ["reconcile", "in", "--event", "contact.deletion"];
+    let (code, text) = run_at(&gateway, &server.base, TOKEN, &other).await;
+    assert!(code == Some(0) && text.contains("nothing of HubSpot is missing"), "{text}");
+    let (code, text) = run_at(&gateway, &server.base, TOKEN, &reconcile).await;
+    assert!(code == Some(0) && text.contains("delivered 1 of HubSpot"), "{text}");
+    assert_eq!(told(&events(&nats).await)[8..], [("com.hubspot.contact.creation", "8")]);
 }
 
 /// What a run that is killed in the middle of a page had taken is not taken again, even when no id is known any more.
@@ -349,4 +402,76 @@ async fn airtables_bookmark_stands_behind_the_last_payload_that_was_taken() {
     assert_eq!(vendors.world().asked, ["4"]);
     let ids: Vec<String> = events(&nats).await.iter().map(|event| event.attribute("id").to_owned()).collect();
     assert_eq!(ids, ["achHook:1", "achHook:2", "achHook:3", "achHook:4"]);
+}
+
+/// A delivery that lies in the spool of another gateway behind the same address makes no second event: its id is the same; and where the
+/// API does not tell ids, the run asks that gateway.
+#[tokio::test]
+async fn what_another_gateway_has_in_its_spool_makes_no_second_event() {
+    let (mut nats, vendors, server) = (Nats::start().await, Vendors::start().await, Server::start().await);
+    let (one, mut other) =
+        (started(&nats, "github", "gh-secret").await, started(&nats, "github", "gh-secret").await);
+    vendors.world().hooks =
+        vec![json!({"id": 7, "config": {"url": "https://hooks.example.com/webhooks/in"}})];
+    let payload = json!({"action": "opened", "issue": {"number": 1}, "repository": {"id": 1}});
+    vendors.world().deliveries = vec![
+        json!({"id": 11, "guid": "d1", "delivered_at": ago(5), "status_code": 504, "event": "issues",
+        "request": {"headers": {"X-GitHub-Event": "issues", "X-GitHub-Delivery": "d1"}, "payload": payload}}),
+    ];
+    let shops =
+        (started(&nats, "shopify", "app-secret").await, started(&nats, "shopify", "app-secret").await);
+    nats.kill9(0);
+    let signature = format!("sha256={}", hmac_hex("gh-secret", payload.to_string().as_bytes()));
+    let headers = [
+        ("x-github-event", "issues".to_owned()),
+        ("x-github-delivery", "d1".to_owned()),
+        ("x-hub-signature-256", signature),
+    ];
+    push(&other, &headers, payload.to_string()).await;
+    other.kill9();
+
+    // Shopify tells no ids: what waits over there would come under two.
+    push_shopify(&shops.1, "orders/create", "e1", &json!({"id": 1})).await;
+    let beside = shops.1.admin();
+    let reconcile = ["reconcile", "in", "--target", "octo", "--beside", &beside];
+    let (code, text) = run_at(&shops.0, &server.base, TOKEN, &reconcile).await;
+    assert!(code == Some(69) && text.contains(&format!("spool of the gateway at {beside}")), "{text}");
+    drop(shops);
+    let (code, text) =
+        run_at(&one, &server.base, TOKEN, &["reconcile", "in", "--target", "octo", "--beside", &beside])
+            .await;
+    assert!(code == Some(64) && text.contains("--beside"), "{text}");
+
+    nats.start_again(0).await;
+    one.status().await;
+    let (code, text) =
+        run_at(&one, &vendors.base, TOKEN, &["reconcile", "in", "--target", "octo/shop"]).await;
+    assert!(code == Some(0) && text.contains("delivered 1 of GitHub"), "{text}");
+    other.start_again().await;
+    eventually("the other's spool is empty", Duration::from_secs(30), || async {
+        let retained = other.status().await["sources"][0]["retained_bytes"].as_u64();
+        if retained == Some(0) { Ok(()) } else { Err(format!("{retained:?}")) }
+    })
+    .await;
+    let ids: Vec<String> = events(&nats).await.iter().map(|event| event.attribute("id").to_owned()).collect();
+    assert_eq!(ids, ["d1"]);
+}
+
+/// A gateway that lets few requests of an address through is asked again as it says.
+#[tokio::test]
+async fn the_gateways_own_limit_is_waited_for() {
+    let (nats, vendors) = (Nats::start().await, Vendors::start().await);
+    let mut gateway = configure(&nats, "airtable");
+    gateway.reconfigure(|text| format!("{text}rate_limit = \"2/s\"\n"));
+    let (code, text) =
+        run_at(&gateway, &vendors.base, TOKEN, &["register", "in", "--target", "appBase"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    gateway.start_again().await;
+    let payload = |_| json!({"timestamp": "2026-11-22T10:00:00.000Z", "payloadFormat": "v0"});
+    vendors.world().payloads = (1..=4).map(payload).collect();
+    let (code, text) =
+        run_at(&gateway, &vendors.base, TOKEN, &["reconcile", "in", "--target", "appBase"]).await;
+    assert!(code == Some(0) && text.contains("delivered 4 of Airtable"), "{text}");
+    let refused = gateway.metric("headgate_refused_total{source=\"in\",reason=\"rate\"}").await;
+    assert!(refused > 0.0, "the limit was not reached");
 }

@@ -40,6 +40,14 @@ async fn a_broker_that_is_down_slow_and_back_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn a_gateway_killed_between_spool_and_publish_loses_and_doubles_nothing() {
     let mut nats = Nats::start().await;
+    // Made before streams took batches: what lies in the spool goes in windows.
+    let older = async_nats::jetstream::stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["events.gh.>".to_owned()],
+        duplicate_window: Duration::from_secs(24 * 3600),
+        ..Default::default()
+    };
+    nats.jetstream().await.create_stream(older).await.unwrap();
     let mut gateway = hooks::start(&nats, "", "").await;
     let load = Load::start(&[gateway.http_port()], 8);
     load.goes_on(50).await;
@@ -91,6 +99,73 @@ async fn two_gateways_behind_one_address_make_one_event_of_a_delivery() {
         if count == ids.len() { Ok(()) } else { Err(format!("{count} of {}", ids.len())) }
     })
     .await;
+}
+
+/// What a gateway sends at once out of its spool stays in order although others, as a second gateway, write to the stream in between.
+#[tokio::test]
+async fn a_spool_is_emptied_in_order_while_another_writes_to_the_stream() {
+    let mut nats = Nats::start().await;
+    let gateway = hooks::start(&nats, "", "").await;
+    assert!(Signed::issue("first-000000", 1).status(gateway.http_port()).await < 300);
+    nats.kill9(0);
+    let load = Load::start(&[gateway.http_port()], 48);
+    load.goes_on(8000).await;
+    let answered = load.finish().await;
+    nats.start_again(0).await;
+    let jetstream = nats.jetstream().await;
+    let stream = jetstream.get_stream(STREAM).await.unwrap();
+    assert!(stream.cached_info().config.allow_atomic_publish, "for the spool");
+    let first = stream.get_raw_message(1).await.unwrap();
+    let first = String::from_utf8(first.payload.to_vec()).unwrap();
+    let retained = async || gateway.status().await["sources"][0]["retained_bytes"].as_u64().unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Content-Type", "application/cloudevents+json");
+    let mut others = 0;
+    while retained().await > 0 {
+        let event = first.replace("first-000000", &format!("other-{others:06}"));
+        let (subject, headers) = ("events.gh.issues.opened.0", headers.clone());
+        jetstream.publish_with_headers(subject, headers, event.into()).await.unwrap().await.unwrap();
+        others += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(others > 3, "the other wrote {others} times while the spool was emptied");
+    let events = hooks::assert_faithful(&nats, &answered).await;
+    // All of them lay in the spool, in the order of their sequence.
+    let ours = events.iter().filter(|event| event.attribute("id").starts_with('s'));
+    let sequences: Vec<&str> = ours.map(|event| event.attribute("sequence")).collect();
+    assert!(sequences.is_sorted(), "out of order");
+}
+
+/// A batch is refused whole for one message that the stream has. On three replicas such a refusal must not stop the stream.
+#[tokio::test]
+async fn a_spool_with_what_the_stream_has_is_emptied_in_order_on_three_replicas() {
+    let mut nats = Nats::cluster(3).await;
+    let settings = Settings { stream_lines: "replicas = 3".to_owned(), ..Settings::new(&nats, "") };
+    let mut gateway = hooks::configure_with(&settings, "", "");
+    gateway.start_again().await;
+    let (client, port) = (hooks::client(), gateway.http_port());
+    let post = async |kind: &str, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let signed = Signed::issue(&format!("{kind}-{number:03}"), number);
+            assert!(signed.post(&client, port).await.unwrap().status().is_success());
+        }
+    };
+    post("old", 0..40).await;
+    for node in 0..3 {
+        nats.kill9(node);
+    }
+    post("new", 0..100).await;
+    post("old", 0..40).await;
+    post("new", 100..200).await;
+    for node in 0..3 {
+        nats.launch(node);
+    }
+    nats.leader(STREAM).await;
+    let ids = |kind: &str, count: u64| (0..count).map(|number| format!("{kind}-{number:03}")).collect();
+    let events = hooks::assert_faithful(&nats, &[ids("old", 40), ids("new", 200)]).await;
+    assert_eq!(events.len(), 240);
+    post("more", 0..5).await;
+    hooks::assert_faithful(&nats, &[ids("more", 5)]).await;
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ async fn what_is_not_verified_is_refused_and_leaves_nothing() {
     assert_eq!(unknown.status(), 404);
     let deeper = client.post(format!("http://127.0.0.1:{port}/webhooks/gh/x")).send().await.unwrap();
     assert_eq!(deeper.status(), 404);
+    let put = client.put(format!("http://127.0.0.1:{port}/webhooks/gh")).send().await.unwrap();
+    assert_eq!((put.status().as_u16(), put.headers()["allow"].to_str().unwrap()), (405, "POST"));
     let large = Signed::of("l", vec![b' '; 5 << 20], SECRET);
     assert_eq!(large.status(port).await, 413);
     assert_eq!(Signed::issue("e", 1).with("content-encoding", "br").status(port).await, 415);
@@ -175,4 +177,38 @@ async fn a_signature_from_another_time_is_refused_both_ways() {
     let events = stream::read(&nats, "EVENTS_pay").await;
     let ids: Vec<&str> = events.iter().map(|event| event.attribute("id")).collect();
     assert_eq!(ids, ["evt_late", "evt_ahead"]);
+}
+
+#[tokio::test]
+async fn a_source_is_dropped_when_no_gateway_runs_and_nothing_of_it_waits() {
+    let mut nats = Nats::start().await;
+    let mut gateway = hooks::start(&nats, "", "").await;
+    let port = gateway.http_port();
+    let drop = |gateway: &crate::support::gateway::Gateway| {
+        let output = gateway.command().args(["source", "drop", "gh", "--yes"]).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert!(Signed::issue("d1", 1).status(port).await < 300);
+    let (code, text) = drop(&gateway);
+    assert!(code == Some(78) && text.contains("in use") && text.contains("stop the gateway"), "{text}");
+    assert!(Signed::issue("d2", 1).status(port).await < 300, "it goes on");
+    // What was answered and waits is not lost either.
+    nats.kill9(0);
+    assert!(Signed::issue("d3", 1).status(port).await < 300);
+    gateway.kill9();
+    nats.start_again(0).await;
+    let (code, text) = drop(&gateway);
+    assert!(code == Some(78) && text.contains("1 deliveries of gh wait in the spool"), "{text}");
+    gateway.start_again().await;
+    hooks::assert_faithful(&nats, &[["d1", "d2", "d3"].map(str::to_owned).to_vec()]).await;
+    assert_eq!(gateway.terminate(), Some(0));
+    let bookmark = gateway.command().get_current_dir().unwrap().join("data/webhooks/gh.json");
+    std::fs::write(&bookmark, "{}").unwrap();
+    let (code, text) = drop(&gateway);
+    assert!(code == Some(0) && text.contains("set up") && text.contains("gh.json"), "{text}");
+    assert!(!bookmark.exists());
+    // As if it had never been there; the events stay.
+    let (code, text) = drop(&gateway);
+    assert!(code == Some(0) && !text.contains("set up"), "{text}");
+    assert_eq!(stream::read(&nats, STREAM).await.len(), 3);
 }

@@ -107,6 +107,11 @@ impl Gateway {
         self.http.number()
     }
 
+    /// The address of its admin listener.
+    pub(crate) fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin.number())
+    }
+
     /// Starts the program and waits for nothing.
     pub(crate) fn launch(&mut self) {
         assert!(self.process.is_none(), "the gateway is running");
@@ -197,7 +202,7 @@ impl Gateway {
     }
 
     fn admin_url(&self, page: &str) -> String {
-        format!("http://127.0.0.1:{}/{page}", self.admin.number())
+        format!("http://{}/{page}", self.admin())
     }
 
     /// The process id of the running gateway.

@@ -98,7 +98,8 @@ impl Nats {
         self.is_ready().await;
     }
 
-    fn launch(&mut self, node: usize) {
+    /// Starts a stopped node and waits for nothing.
+    pub(crate) fn launch(&mut self, node: usize) {
         let node = &mut self.nodes[node];
         assert!(node.process.is_none(), "{} is running", node.name);
         let mut command = Command::new(servers().join("nats/nats-server"));

@@ -24,6 +24,8 @@ mod client;
 mod drive;
 mod github;
 mod hubspot;
+mod places;
+mod retry;
 mod salesforce;
 mod shopify;
 mod slack;
@@ -39,6 +41,7 @@ use bytes::Bytes;
 use client::Chain;
 pub use client::{Api, ApiError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+pub use retry::{PATIENCE, TRIES, retry_after};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -70,13 +73,18 @@ pub struct Hook {
     pub expires: Option<i64>,
 }
 
-/// What has to be remembered of a webhook between two runs, by providers that would not say it again. Nothing in it is secret.
+/// How much of the time before the end of the last run is looked at again, in microseconds: what has just happened may not be found at
+/// once. What was posted then is in the stream now.
+const OVERLAP: i64 = 15 * 60 * 1_000_000;
+
+/// What has to be remembered between two runs: of a webhook what its provider would not say again, and how far a search went. Nothing in
+/// it is secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bookmark {
     /// The webhook that it is about.
     pub hook: String,
-    /// Where the next page of what happened begins, in the provider's own terms.
+    /// Where the next page of what happened begins, in the provider's own terms; or up to when each thing was searched.
     pub next: String,
     /// Google Drive's id of what the channel watches.
     pub resource: String,
@@ -84,6 +92,23 @@ pub struct Bookmark {
     pub url: String,
     /// When the channel ends, in microseconds since 1970-01-01 UTC.
     pub expires: i64,
+}
+
+/// From when on things are looked for, in microseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// From where the last run ended, as the bookmark says; from this time on where none has.
+    LastRun(i64),
+    /// From this time on, whatever the bookmark says. It is not moved back by that.
+    Time(i64),
+}
+
+impl Since {
+    fn time(self) -> i64 {
+        match self {
+            Self::LastRun(time) | Self::Time(time) => time,
+        }
+    }
 }
 
 /// A delivery that never arrived, to be signed and posted.
@@ -159,6 +184,19 @@ pub fn settled(provider: &str) -> Duration {
     }
 }
 
+/// What a bookmark is about, beside its source, so that two targets do not share one: a base, a drive, a shop, an organization. Empty
+/// where the bookmark itself names what it is about: Slack's channels, HubSpot's accounts. `host` is where the API is, if not at the
+/// provider's usual place.
+#[must_use]
+pub fn bookmark_of(provider: &str, target: &str, host: Option<&str>) -> String {
+    match provider {
+        "airtable" | "google-drive" | "shopify" => target.to_owned(),
+        // A sandbox has no other name.
+        "salesforce" => host.unwrap_or(target).to_owned(),
+        _ => String::new(),
+    }
+}
+
 /// The webhook that calls the URL already.
 ///
 /// # Errors
@@ -231,8 +269,7 @@ pub async fn renew(
 }
 
 impl<'a> Missed<'a> {
-    /// Looks for what was not delivered since a time in microseconds since 1970-01-01 UTC, or since the bookmark where the
-    /// provider has a log to be read from there.
+    /// Looks for what was not delivered. A log is read from where the bookmark says, whatever `since`.
     ///
     /// # Errors
     /// The provider has no such API here, refuses, cannot be reached, or there is more than [`MISSED`].
@@ -241,37 +278,34 @@ impl<'a> Missed<'a> {
         api: &'a Api,
         wish: &Wish<'_>,
         bookmark: &Bookmark,
-        since: i64,
+        since: Since,
     ) -> Result<Self, ApiError> {
+        let time = since.time();
         let rest = match provider {
             "airtable" => Rest::Airtable(airtable::Payloads::new(api, wish, bookmark).await?),
-            "github" => Rest::Github(github::Missed::find(api, wish, since).await?),
+            "github" => Rest::Github(github::Missed::find(api, wish, time).await?),
             "google-drive" => Rest::Drive(drive::Pages::new(wish, bookmark)?),
             "salesforce" => Rest::Salesforce(salesforce::Objects::new(wish, bookmark, since)?),
-            "slack" => Rest::Slack(slack::Conversations::new(api, wish, since).await?),
-            "hubspot" => Rest::Hubspot(hubspot::Missed::find(api, wish, since).await?),
-            "shopify" => Rest::Shopify(shopify::Missed::find(api, wish, since).await?),
-            "stripe" => Rest::Stripe(Some(stripe::missed(api, since).await?)),
-            "zendesk" => Rest::Zendesk(zendesk::Missed::find(api, wish, since).await?),
+            "slack" => Rest::Slack(slack::Conversations::new(api, wish, bookmark, since).await?),
+            "hubspot" => Rest::Hubspot(hubspot::Missed::find(api, wish, bookmark, since).await?),
+            "shopify" => Rest::Shopify(shopify::Missed::find(api, wish, bookmark, since).await?),
+            "stripe" => Rest::Stripe(Some(stripe::missed(api, time).await?)),
+            "zendesk" => Rest::Zendesk(zendesk::Missed::find(api, wish, time).await?),
             _ => return Err(ApiError::Unknown),
         };
         Ok(Self { api, rest })
     }
 
-    /// From when on things are looked at, in microseconds since 1970-01-01 UTC, where a bookmark says that; it may be long ago.
+    /// From when on things are looked at, in microseconds since 1970-01-01 UTC, where the provider has [`patience`]; by the bookmark it
+    /// may be long ago.
     #[must_use]
     pub fn begins(&self) -> Option<i64> {
         match &self.rest {
+            Rest::Hubspot(missed) => Some(missed.begins()),
             Rest::Salesforce(objects) => Some(objects.begins()),
+            Rest::Shopify(missed) => Some(missed.begins()),
+            Rest::Slack(conversations) => Some(conversations.begins()),
             _ => None,
-        }
-    }
-
-    /// Goes by the time that [`Missed::find`] was told and not by the bookmark, where the bookmark is a time as well; before the first
-    /// batch. The bookmark is not moved back by it.
-    pub fn begin_anew(&mut self) {
-        if let Rest::Salesforce(objects) = &mut self.rest {
-            objects.begin_anew();
         }
     }
 

@@ -13,6 +13,8 @@ use std::{
 
 /// Addresses whose rate is remembered, before those that have been quiet are forgotten.
 const REMEMBERED: usize = 16_384;
+/// The part of an IPv6 address that a client does not choose itself.
+const NETWORK: u128 = !(u64::MAX as u128);
 /// How many requests pass between two looks at how many are remembered.
 const LOOK_EVERY: u32 = 1024;
 
@@ -78,8 +80,12 @@ impl Meter {
         Some(Self { limiter: RateLimiter::keyed(quota), asked: AtomicU32::new(0) })
     }
 
-    /// How long the client has to wait; `None`: go on.
+    /// How long the client has to wait; `None`: go on. One who has a /64 of IPv6 has all of its addresses.
     pub(crate) fn wait(&self, client: IpAddr) -> Option<Duration> {
+        let client = match client {
+            IpAddr::V6(address) => IpAddr::V6((u128::from(address) & NETWORK).into()),
+            client => client,
+        };
         if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY)
             && self.limiter.len() > REMEMBERED
         {
@@ -137,5 +143,10 @@ mod tests {
         assert!((0..3).all(|_| meter.wait(flood).is_none()));
         assert!(meter.wait(flood).is_some_and(|wait| wait > Duration::from_secs(600)));
         assert!(meter.wait(other).is_none());
+        let [one, another, else_where] =
+            ["2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
+        assert!((0..3).all(|_| meter.wait(one).is_none()));
+        assert!(meter.wait(another).is_some(), "the same network");
+        assert!(meter.wait(else_where).is_none());
     }
 }

@@ -11,8 +11,14 @@ use crate::{
     verify::{Failure, Verifier, url},
 };
 use bytes::Bytes;
-use http::{Method, StatusCode, header::CONTENT_TYPE};
-use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 /// What a user sets for an endpoint.
 #[derive(Clone, Debug)]
@@ -121,6 +127,7 @@ pub struct Endpoint {
     ack: Reply,
     overloaded: Reply,
     reject: StatusCode,
+    allow: HeaderValue,
 }
 
 impl fmt::Debug for Endpoint {
@@ -142,9 +149,10 @@ impl Endpoint {
             problem,
         };
         let verifiers = verifiers(&provider, &rules, &settings)?;
-        let greetings =
+        let greetings: Vec<Greeting> =
             rules.handshake.iter().map(Greeting::new).collect::<Result<_, _>>().map_err(broken)?;
         Ok(Self {
+            allow: allow(&rules.methods, &greetings).map_err(broken)?,
             methods: rules.methods.clone(),
             format: rules.body,
             form_json: rules.form_json.clone(),
@@ -193,6 +201,11 @@ impl Endpoint {
     #[must_use]
     pub fn overloaded(&self) -> Reply {
         self.overloaded.clone()
+    }
+
+    /// The methods that a request may have, deliveries' and handshakes', as the header `Allow` has them (RFC 9110, section 10.2.1).
+    pub(crate) fn allow(&self) -> &HeaderValue {
+        &self.allow
     }
 
     /// Judges a request. Pure, and total: whatever the bytes, it neither panics nor waits.
@@ -312,6 +325,17 @@ impl Endpoint {
     pub(crate) fn parts(&self) -> (&Settings, &[Verifier]) {
         (&self.settings, &self.verifiers)
     }
+}
+
+fn allow(methods: &[String], greetings: &[Greeting]) -> Result<HeaderValue, String> {
+    let mut all: Vec<&str> = methods.iter().map(String::as_str).collect();
+    for greeting in greetings {
+        all.push(greeting.method());
+        all.extend((greeting.method() == "GET").then_some("HEAD"));
+    }
+    let mut seen = HashSet::new();
+    all.retain(|method| seen.insert(*method));
+    HeaderValue::from_str(&all.join(", ")).map_err(|_| "a method that is none".to_owned())
 }
 
 /// A verified body as its format says.

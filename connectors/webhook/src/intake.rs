@@ -11,11 +11,11 @@
 //! A refusal says nothing about why to the outside; the reason is counted, and logged now and then.
 
 use crate::{
-    Action, Delivery, Endpoint, Handshake, KeyRing, Reply, Request, Spool, SpoolError, Verdict,
+    Action, Delivery, Endpoint, Handshake, KeyRequest, KeyRing, Reply, Request, Spool, SpoolError, Verdict,
     body::{self, Coding, Unread},
     budget::{Budget, Lease},
     client::{self, Meter, Rate},
-    outbound::Outbound,
+    outbound::{Outbound, OutboundError},
 };
 use axum::body::Body as ResponseBody;
 use bytes::Bytes;
@@ -264,16 +264,20 @@ impl<K: Keep> Intake<K> {
                 }
                 Verdict::Reply(reply) => reply,
                 Verdict::Handshake(handshake) => self.shake(webhook, &endpoint, handshake).await,
-                Verdict::KeyNeeded(key) if !fetched => match self.outbound.fetch(&key.url).await {
-                    Ok((document, good_for)) => {
-                        let until = now() + i64::try_from(good_for.as_micros()).unwrap_or(i64::MAX / 2);
-                        webhook.keys.insert(&key, &document, until);
+                Verdict::KeyNeeded(key) if !fetched => match self.fetch(&webhook.keys, &key).await {
+                    Ok(()) => {
                         fetched = true;
                         continue;
                     }
                     Err(error) => {
-                        tracing::warn!(source = &*webhook.name, "cannot fetch the provider's key: {error}");
                         webhook.keep.refused("key_fetch");
+                        if let Some(others) = webhook.log.due(now()) {
+                            tracing::warn!(
+                                source = &*webhook.name,
+                                others,
+                                "cannot fetch the provider's key: {error}"
+                            );
+                        }
                         endpoint.overloaded()
                     }
                 },
@@ -281,10 +285,29 @@ impl<K: Keep> Intake<K> {
                     webhook.refuse(StatusCode::UNAUTHORIZED, "key", &"the fetched key is not the one needed")
                 }
                 Verdict::Refused(refusal) => {
-                    webhook.refuse(refusal.status, refusal.reason.label(), &refusal.reason)
+                    let reply = webhook.refuse(refusal.status, refusal.reason.label(), &refusal.reason);
+                    match refusal.status {
+                        StatusCode::METHOD_NOT_ALLOWED => {
+                            with_header(reply, header::ALLOW, endpoint.allow().clone())
+                        }
+                        _ => reply,
+                    }
                 }
             };
         }
+    }
+
+    /// Fetches a key, unless another request has just done so.
+    async fn fetch(&self, keys: &KeyRing, key: &KeyRequest) -> Result<(), OutboundError> {
+        let turn = self.outbound.turn(&key.url).await?;
+        if keys.is_fresh(&key.url, now()) {
+            return Ok(());
+        }
+        let (document, good_for) = turn.fetch(&key.url).await?;
+        let now = now();
+        let until = now.saturating_add(i64::try_from(good_for.as_micros()).unwrap_or(i64::MAX));
+        keys.insert(key, &document, now, until);
+        Ok(())
     }
 
     /// Undoes a body's coding beside everything else, and few of them at a time: it is work that anybody can ask for.

@@ -22,6 +22,7 @@ pub struct KeyRing(Arc<RwLock<HashMap<String, Entry>>>);
 
 struct Entry {
     document: Arc<[u8]>,
+    fetched_at: i64,
     until: i64,
 }
 
@@ -29,13 +30,23 @@ impl KeyRing {
     /// Most documents that are kept; a provider has a handful.
     const CAPACITY: usize = 256;
 
-    /// Keeps a document until the time given in microseconds since 1970-01-01 UTC.
-    pub fn insert(&self, request: &KeyRequest, document: &[u8], until: i64) {
+    /// For how long a document is not fetched again, in microseconds, although a key is not in it: anybody can name one.
+    const FRESH: i64 = 5 * 60 * 1_000_000;
+
+    /// Keeps a document that was fetched at one time until another, both in microseconds since 1970-01-01 UTC.
+    pub fn insert(&self, request: &KeyRequest, document: &[u8], fetched_at: i64, until: i64) {
         let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= Self::CAPACITY {
             entries.clear();
         }
-        entries.insert(request.url.clone(), Entry { document: document.into(), until });
+        entries.insert(request.url.clone(), Entry { document: document.into(), fetched_at, until });
+    }
+
+    /// Whether the document at `url` is there and so new at `now` that there is no use in fetching it again.
+    pub(crate) fn is_fresh(&self, url: &str, now: i64) -> bool {
+        let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |entry: &Entry| now < entry.until.min(entry.fetched_at.saturating_add(Self::FRESH));
+        entries.get(url).is_some_and(fresh)
     }
 
     /// The document at `url`, if it is there and still good at `now`.

@@ -1,18 +1,29 @@
 //! The few requests that a handshake or a verification makes the gateway send: `https` alone, no redirects, no private
 //! addresses, a deadline, a cap on what is read. The URL's host was pinned to the provider's before.
+//!
+//! Anybody can have a key fetched, with a signature that is none. So few are fetched at a time, and a place that gave nothing is not asked
+//! again for a moment.
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const MOST: usize = 64 << 10;
 /// A document is good for as long as its `max-age` says, within these bounds.
 const SHORTEST: Duration = Duration::from_secs(5 * 60);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Documents that are fetched at the same time.
+const FETCHES: usize = 4;
+/// How long a place that gave nothing is not asked again.
+const REST: Duration = Duration::from_secs(10);
+/// Such places that are remembered.
+const REMEMBERED: usize = 1024;
 
 /// Why a request was not answered as it should have been.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +34,8 @@ pub(crate) enum OutboundError {
     Status(reqwest::StatusCode),
     #[error("more than {MOST} bytes")]
     TooLarge,
+    #[error("too many are being fetched, or the place gave nothing a moment ago")]
+    NotNow,
 }
 
 impl From<reqwest::Error> for OutboundError {
@@ -33,12 +46,29 @@ impl From<reqwest::Error> for OutboundError {
 }
 
 /// A client for them, made when it is first needed.
-#[derive(Debug, Default)]
-pub(crate) struct Outbound(OnceLock<reqwest::Client>);
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    client: OnceLock<reqwest::Client>,
+    fetches: Semaphore,
+    /// When places gave nothing.
+    failed: Mutex<HashMap<String, Instant>>,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self { client: OnceLock::new(), fetches: Semaphore::new(FETCHES), failed: Mutex::default() }
+    }
+}
+
+/// The right to fetch one document.
+pub(crate) struct Turn<'a> {
+    outbound: &'a Outbound,
+    _permit: SemaphorePermit<'a>,
+}
 
 impl Outbound {
     fn client(&self) -> Result<&reqwest::Client, OutboundError> {
-        if let Some(client) = self.0.get() {
+        if let Some(client) = self.client.get() {
             return Ok(client);
         }
         let client = reqwest::Client::builder()
@@ -48,7 +78,7 @@ impl Outbound {
             .no_proxy()
             .dns_resolver(Arc::new(PublicOnly))
             .build()?;
-        Ok(self.0.get_or_init(|| client))
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Sends a GET; anything but 2xx is an error.
@@ -58,8 +88,21 @@ impl Outbound {
         Ok(())
     }
 
-    /// Fetches a document; tells for how long it is good.
-    pub(crate) async fn fetch(&self, url: &str) -> Result<(Vec<u8>, Duration), OutboundError> {
+    /// Waits for a turn to fetch the document at a URL. Who waited may find it there.
+    pub(crate) async fn turn(&self, url: &str) -> Result<Turn<'_>, OutboundError> {
+        if self.failed().get(url).is_some_and(|at| at.elapsed() < REST) {
+            return Err(OutboundError::NotNow);
+        }
+        let permit = tokio::time::timeout(DEADLINE, self.fetches.acquire()).await;
+        let permit = permit.ok().and_then(Result::ok).ok_or(OutboundError::NotNow)?;
+        Ok(Turn { outbound: self, _permit: permit })
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch(&self, url: &str) -> Result<(Vec<u8>, Duration), OutboundError> {
         let mut answer = self.get(url).await?;
         let good_for = answer
             .headers()
@@ -85,6 +128,25 @@ impl Outbound {
         }
         let answer = self.client()?.get(url).send().await?;
         if answer.status().is_success() { Ok(answer) } else { Err(OutboundError::Status(answer.status())) }
+    }
+}
+
+impl Turn<'_> {
+    /// Fetches the document; tells for how long it is good.
+    pub(crate) async fn fetch(self, url: &str) -> Result<(Vec<u8>, Duration), OutboundError> {
+        let fetched = self.outbound.fetch(url).await;
+        let mut failed = self.outbound.failed();
+        if fetched.is_ok() {
+            failed.remove(url);
+            return fetched;
+        }
+        if failed.len() >= REMEMBERED {
+            failed.retain(|_, at| at.elapsed() < REST);
+        }
+        if failed.len() < REMEMBERED {
+            failed.insert(url.to_owned(), Instant::now());
+        }
+        fetched
     }
 }
 
@@ -179,6 +241,27 @@ mod tests {
         {
             assert!(outbound.confirm(url).await.is_err(), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_place_that_gave_nothing_is_left_alone_and_few_are_asked_at_once() {
+        let outbound = Outbound::default();
+        let turn = outbound.turn("https://127.0.0.1/").await.unwrap();
+        assert!(turn.fetch("https://127.0.0.1/").await.is_err());
+        assert!(matches!(outbound.turn("https://127.0.0.1/").await, Err(OutboundError::NotNow)));
+        assert!(outbound.turn("https://127.0.0.2/").await.is_ok(), "another place");
+        for number in 0..2 * REMEMBERED {
+            let url = format!("x{number}");
+            assert!(outbound.turn(&url).await.unwrap().fetch(&url).await.is_err());
+        }
+        assert_eq!(outbound.failed().len(), REMEMBERED);
+        let mut turns = Vec::new();
+        for number in 0..FETCHES {
+            turns.push(outbound.turn(&format!("https://h{number}/")).await.unwrap());
+        }
+        assert_eq!(outbound.fetches.available_permits(), 0);
+        drop(turns);
+        assert_eq!(outbound.fetches.available_permits(), FETCHES);
     }
 
     #[test]

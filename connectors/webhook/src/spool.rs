@@ -56,6 +56,12 @@ pub enum SpoolError {
         /// What the system says.
         problem: String,
     },
+    /// Another process has the file open.
+    #[error("the spool {path} is in use by another headgate", path = path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// A secret is stored for the endpoint already.
     #[error("the endpoint has a secret already")]
     SecretExists,
@@ -139,6 +145,7 @@ enum Request {
     SetAside { source: Arc<str>, sequence: u64, answer: Answer<()> },
     KeepSecret { endpoint: Arc<str>, secret: Secret, answer: Answer<()> },
     Settle { endpoint: Arc<str>, at: i64, answer: Answer<()> },
+    Forget { endpoint: Arc<str>, answer: Answer<()> },
     Endpoint { endpoint: Arc<str>, answer: Answer<EndpointState> },
 }
 
@@ -155,7 +162,10 @@ impl Spool {
         };
         make_directory(directory).map_err(|error| failed(&error))?;
         let mut store = Store::new(path.clone());
-        let held = store.open().and_then(|opened| opened.held()).map_err(|error| failed(&error))?;
+        let held = store.open().and_then(|opened| opened.held()).map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => SpoolError::InUse { path: path.clone() },
+            error => failed(&error),
+        })?;
         let bytes = held.values().map(|held| held.bytes).sum();
         let shared = Arc::new(Shared { most, bytes: AtomicU64::new(bytes), held: Mutex::new(held) });
         let (requests, inbox) = mpsc::channel(WAITING);
@@ -226,6 +236,15 @@ impl Spool {
     pub async fn settle(&self, endpoint: &Arc<str>, at: i64) -> Result<(), SpoolError> {
         let endpoint = Arc::clone(endpoint);
         self.ask(|answer| Request::Settle { endpoint, at, answer }).await
+    }
+
+    /// Forgets what is known of an endpoint, as if it had never been set up. Its deliveries stay.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn forget(&self, endpoint: &Arc<str>) -> Result<(), SpoolError> {
+        let endpoint = Arc::clone(endpoint);
+        self.ask(|answer| Request::Forget { endpoint, answer }).await
     }
 
     /// What is known of an endpoint.
@@ -320,7 +339,8 @@ impl Writer {
                 Request::Append { .. }
                 | Request::Remove { .. }
                 | Request::KeepSecret { .. }
-                | Request::Settle { .. } => {}
+                | Request::Settle { .. }
+                | Request::Forget { .. } => {}
             }
         }
     }
@@ -340,6 +360,7 @@ impl Writer {
                         *refused = !commit.keep_secret(endpoint, secret)?;
                     }
                     Request::Settle { endpoint, at, .. } => commit.settle(endpoint, *at)?,
+                    Request::Forget { endpoint, .. } => commit.forget(endpoint)?,
                     Request::Oldest { .. } | Request::Endpoint { .. } | Request::SetAside { .. } => {}
                 }
             }
@@ -372,7 +393,9 @@ impl Writer {
                     }
                     let _ = answer.send(outcome.map(drop));
                 }
-                Request::Remove { answer, .. } | Request::Settle { answer, .. } => {
+                Request::Remove { answer, .. }
+                | Request::Settle { answer, .. }
+                | Request::Forget { answer, .. } => {
                     let _ = answer.send(outcome.map(drop));
                 }
                 Request::KeepSecret { answer, .. } => {

@@ -12,8 +12,9 @@ use axum::{
 };
 use headgate_webhook::{
     Auth, Registration, Secret,
-    api::{self, Api, ApiError, Bookmark, Missed, Wish},
+    api::{self, Api, ApiError, Bookmark, Missed, Since, Wish},
 };
+use std::sync::{Arc, Mutex};
 
 const URL: &str = "https://hooks.example.com/webhooks/gh";
 
@@ -90,9 +91,49 @@ async fn a_token_is_neither_shown_nor_sent_elsewhere() {
         assert!(matches!(find(target).await, ApiError::Target(_)), "{target}");
     }
     assert!(matches!(
-        Missed::find("zoom", &api, &wish(""), &Bookmark::default(), 0).await,
+        Missed::find("zoom", &api, &wish(""), &Bookmark::default(), Since::Time(0)).await,
         Err(ApiError::Unknown)
     ));
+}
+
+/// What is waited for, and for how long.
+#[tokio::test]
+async fn who_wants_fewer_requests_is_asked_again_when_he_says_and_not_for_ever() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = asked.clone();
+    let answer = async move |uri: Uri| {
+        let kind = uri.path().split('/').nth(1).unwrap().to_owned();
+        noted.lock().unwrap().push(kind.clone());
+        let before = noted.lock().unwrap().iter().filter(|known| **known == kind).count() - 1;
+        let limit = |after: &'static str| {
+            (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, after)]).into_response()
+        };
+        match kind.as_str() {
+            "hour" => limit("3600"),
+            "always" => limit("0"),
+            "date" if before < 2 => limit("Sun, 22 Nov 2020 10:00:00 GMT"),
+            "google" if before == 0 => {
+                let body = r#"{"error":{"errors":[{"reason":"userRateLimitExceeded"}],"message":"slow"}}"#;
+                (StatusCode::FORBIDDEN, [(header::RETRY_AFTER, "0")], body).into_response()
+            }
+            _ => "[]".into_response(),
+        }
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+    let find = async |kind: &str| {
+        let api = api(&format!("{base}/{kind}"));
+        api::find("github", &api, &wish("o/r"), &Bookmark::default()).await
+    };
+    let told = find("hour").await.unwrap_err().to_string();
+    assert!(told.contains("fewer requests") && told.contains("in 3600 s"), "{told}");
+    let told = find("always").await.unwrap_err().to_string();
+    assert!(told.contains("5 tries") && told.contains("later"), "{told}");
+    assert!(find("date").await.is_ok() && find("google").await.is_ok());
+    let asked = asked.lock().unwrap();
+    let count = |kind: &str| asked.iter().filter(|known| *known == kind).count();
+    assert_eq!(["hour", "always", "date", "google"].map(count), [1, 5, 3, 2]);
 }
 
 /// Answers that lead from one page to another and back, or to ever another one, or are none: as the URL of the API says.
@@ -151,7 +192,7 @@ async fn what_an_api_answers_brings_no_run_to_wait_for_ever() {
         ] {
             let api = api(&format!("{base}/{kind}"));
             let wish = Wish { target: "octo", url: URL, events: &events };
-            let missed = Missed::find(provider, &api, &wish, &Bookmark::default(), 0).await;
+            let missed = Missed::find(provider, &api, &wish, &Bookmark::default(), Since::Time(0)).await;
             let error =
                 missed.err().unwrap_or_else(|| panic!("{provider}, {kind}: found something")).to_string();
             assert!(error.contains(told), "{provider}, {kind}: {error}");
@@ -163,14 +204,15 @@ async fn what_an_api_answers_brings_no_run_to_wait_for_ever() {
 async fn a_page_that_leads_to_itself_ends_the_run() {
     let api = api(&serve().await);
     let bookmark = Bookmark { next: "t0".to_owned(), ..Bookmark::default() };
-    let mut missed = Missed::find("google-drive", &api, &wish(""), &bookmark, 0).await.unwrap();
+    let mut missed = Missed::find("google-drive", &api, &wish(""), &bookmark, Since::Time(0)).await.unwrap();
     assert!(matches!(missed.next().await, Err(ApiError::Strange(_))));
 }
 
 #[tokio::test]
 async fn answers_that_are_none_lead_nowhere() {
     let api = api(&serve().await);
-    let slack = async |target| Missed::find("slack", &api, &wish(target), &Bookmark::default(), 0).await;
+    let slack =
+        async |target| Missed::find("slack", &api, &wish(target), &Bookmark::default(), Since::Time(0)).await;
     assert!(matches!(slack("").await, Err(ApiError::Strange(_))), "an endless list of conversations");
     for target in ["C1,", "C1&cursor=x", "../x"] {
         assert!(matches!(slack(target).await, Err(ApiError::Target(_))), "{target}");
@@ -180,14 +222,15 @@ async fn answers_that_are_none_lead_nowhere() {
     assert!(matches!(missed.next().await, Err(ApiError::Strange(_))), "a page for people");
     let names = ["Account".to_owned()];
     let wish = Wish { target: "octo", url: URL, events: &names };
-    let mut missed = Missed::find("salesforce", &api, &wish, &Bookmark::default(), 0).await.unwrap();
+    let mut missed =
+        Missed::find("salesforce", &api, &wish, &Bookmark::default(), Since::Time(0)).await.unwrap();
     missed.settle(i64::MAX / 2);
     let error = missed.next().await.unwrap_err();
     assert!(matches!(error, ApiError::Strange("a page that leads elsewhere")), "{error:?}");
     for name in ["Account WHERE", "a/b", ""] {
         let names = [name.to_owned()];
         let wish = Wish { target: "octo", url: URL, events: &names };
-        let missed = Missed::find("salesforce", &api, &wish, &Bookmark::default(), 0).await;
+        let missed = Missed::find("salesforce", &api, &wish, &Bookmark::default(), Since::Time(0)).await;
         assert!(matches!(missed, Err(ApiError::Target(_))), "{name}");
     }
 }
@@ -212,7 +255,7 @@ async fn every_service_is_spoken() {
         let by_hand = service.register == Registration::Hand;
         assert_eq!(matches!(found, Err(ApiError::Unknown)), by_hand, "{name}");
         if !service.reconcile.is_empty() {
-            let missed = Missed::find(name, &api, &wish(target), &Bookmark::default(), 0).await;
+            let missed = Missed::find(name, &api, &wish(target), &Bookmark::default(), Since::Time(0)).await;
             assert!(!matches!(missed, Err(ApiError::Unknown)), "{name}");
         }
     }

@@ -4,7 +4,7 @@ use crate::cli::Failure;
 use clap::Args;
 use headgate_webhook::{
     Provider, Secret, Service,
-    api::{Api, ApiError, Wish},
+    api::{self, Api, ApiError, Wish},
 };
 
 /// The arguments of commands that use a provider's API.
@@ -42,6 +42,13 @@ impl Access {
         Api::new(&base, &service.auth, Secret::new(token)).map_err(|error| self.failure(service, &error))
     }
 
+    /// What a bookmark is about, beside the source.
+    pub(super) fn bookmark_of(&self, provider: &Provider) -> String {
+        let url = self.api.as_deref().and_then(|url| reqwest::Url::parse(url).ok());
+        let host = url.as_ref().and_then(|url| Some(url.authority()).filter(|host| !host.is_empty()));
+        api::bookmark_of(provider.name(), &self.target, host)
+    }
+
     /// Which webhook is meant.
     pub(super) fn wish<'a>(&'a self, url: &'a str, events: &'a [String]) -> Wish<'a> {
         Wish { target: &self.target, url, events }
@@ -51,9 +58,9 @@ impl Access {
     pub(super) fn failure(&self, service: &Service, error: &ApiError) -> Failure {
         let text = error.to_string();
         match error {
-            ApiError::Unreachable(_) | ApiError::Busy(_) | ApiError::Unrandom(_) => {
-                Failure::unavailable(text)
-            }
+            ApiError::Unreachable(_) | ApiError::Unrandom(_) => Failure::unavailable(text),
+            ApiError::Busy { .. } => Failure::unavailable(text)
+                .with_fix("run it again then: what was done stays done, and nothing comes twice"),
             ApiError::Refused { status: 500.., .. } => Failure::unavailable(text)
                 .with_fix("run it again: it looks for what is there before it makes anything"),
             ApiError::Target(_) => {

@@ -11,6 +11,7 @@ use crate::{
     broker::{self, Patience},
     cli::{Failure, status, tail::event::Structured},
     config::Config,
+    status::Report,
 };
 use async_nats::jetstream::{
     self,
@@ -47,6 +48,35 @@ struct Event<'a> {
 /// How long whoever listens may take to accept a connection.
 const KNOCK: Duration = Duration::from_secs(3);
 
+/// Refuses where deliveries of the source wait in the spool of the gateway, or of one of those beside it: they arrived, and the stream
+/// does not show it.
+pub(super) async fn nothing_waits(config: &Config, source: &str, beside: &[String]) -> Result<(), Failure> {
+    match status::fetch(config).await {
+        Ok((_, report)) => spool_is_empty(&report, source, "the spool")?,
+        // Who runs no admin listener here has no spool here either. One that is busy, or of another version, may well have one.
+        Err(_) if nobody_listens(config).await => {}
+        Err(failure) => return Err(failure),
+    }
+    for address in beside {
+        // One that does not answer may have deliveries all the same.
+        let silent = |_| {
+            Failure::unavailable(format!("the gateway at {address} does not tell what waits in its spool"))
+                .with_fix("start it, or leave out --beside where it is gone for good")
+        };
+        let (_, report) = status::fetch_from(address).await.map_err(silent)?;
+        spool_is_empty(&report, source, &format!("the spool of the gateway at {address}"))?;
+    }
+    Ok(())
+}
+
+fn spool_is_empty(report: &Report, source: &str, spool: &str) -> Result<(), Failure> {
+    if report.sources.iter().any(|known| known.name == source && known.retained_bytes > 0) {
+        return Err(Failure::unavailable(format!("deliveries of {source} still wait in {spool}"))
+            .with_fix("come again when `headgate status` shows none of it RETAINED"));
+    }
+    Ok(())
+}
+
 /// Takes what arrived within the last `back` away from what was missed. `bookmark` is the file that says how far that is, if one does.
 pub(super) async fn strike(
     config: &Config,
@@ -55,17 +85,6 @@ pub(super) async fn strike(
     bookmark: Option<&Path>,
     missed: &mut Missed<'_>,
 ) -> Result<(), Failure> {
-    match status::fetch(config).await {
-        Ok((_, report)) => {
-            if report.sources.iter().any(|known| known.name == source && known.retained_bytes > 0) {
-                return Err(Failure::unavailable(format!("deliveries of {source} still wait in the spool"))
-                    .with_fix("come again when `headgate status` shows none of it RETAINED"));
-            }
-        }
-        // Who runs no admin listener here has no spool here either. One that is busy, or of another version, may well have one.
-        Err(_) if nobody_listens(config).await => {}
-        Err(failure) => return Err(failure),
-    }
     let client = format!("{} reconcile", config.gateway.name);
     let (client, _) = broker::connect(&config.nats, &client, Patience::Once)
         .await

@@ -1,4 +1,5 @@
-//! What is remembered of a source's webhook between two commands: `{data_dir}/webhooks/SOURCE.json`.
+//! What is remembered of a source's webhook between two commands: `{data_dir}/webhooks/SOURCE.json`, or `SOURCE.TARGET.json` where
+//! each target has its own, so that two do not share one.
 //!
 //! # Durability
 //! Written anew and synced before it takes the old one's place. A run that ends before that fetches the same again, and the same
@@ -6,18 +7,36 @@
 
 use crate::{cli::Failure, config::Config};
 use headgate_webhook::api::Bookmark;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
+/// What does not stand in a file's name as it is.
+const UNSPOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+/// The longest part of a file's name that is made of a target, in bytes.
+const NAME: usize = 100;
+
 /// Where a source's bookmark is kept.
 pub(super) struct Place(PathBuf);
 
 impl Place {
-    pub(super) fn of(config: &Config, source: &str) -> Self {
-        Self(config.gateway.data_dir.join("webhooks").join(format!("{source}.json")))
+    /// That of a source and of what the bookmark is about, if anything beside the source.
+    pub(super) fn of(config: &Config, source: &str, about: &str) -> Self {
+        let directory = config.gateway.data_dir.join("webhooks");
+        if about.is_empty() {
+            return Self(directory.join(format!("{source}.json")));
+        }
+        let mut name = utf8_percent_encode(about, UNSPOKEN).to_string();
+        // Longer names are none to most file systems.
+        if name.len() > NAME {
+            let digest = Sha256::digest(about);
+            name = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        }
+        Self(directory.join(format!("{source}.{name}.json")))
     }
 
     /// Its file.

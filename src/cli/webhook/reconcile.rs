@@ -12,7 +12,7 @@ use super::{
     access::{Access, url},
     arrived,
     bookmark::Place,
-    send,
+    send::{self, Post},
 };
 use crate::{
     cli::{Failure, failure::print},
@@ -22,7 +22,7 @@ use crate::{
 use clap::Args;
 use headgate_webhook::{
     Endpoint,
-    api::{self, Batch, Missed},
+    api::{self, Batch, Missed, PATIENCE, Redelivery, Since, TRIES},
 };
 use reqwest::StatusCode;
 use serde::Serialize;
@@ -43,9 +43,9 @@ timer.
   airtable, google-drive   what notifications only tell of, from where the last
                            run ended
   shopify, hubspot, slack  what happened there and is not in the stream, when
-                           the provider itself has given up
-  salesforce               the same, of the objects that --event names, from
-                           where the last run ended, or from --since
+                           the provider itself has given up: from where the last
+                           run ended, or from --since
+  salesforce               the same, of the objects that --event names
 
 Examples:
   headgate webhook reconcile gh --target octo/shop
@@ -57,8 +57,8 @@ gateway is away, 78 refused.")]
 pub(in crate::cli) struct Reconcile {
     /// The source, as in [sources.NAME]
     source: String,
-    /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most, but a day and what --until is where
-    /// the stream is looked through. At salesforce it goes before where the last run ended
+    /// How far to look back (90s, 2h, 3d); nine tenths of dedup_window by default and at most. Where the stream is looked through, from
+    /// where the last run ended by default, or a day and what --until is if there was none
     #[arg(long)]
     since: Option<String>,
     /// shopify, hubspot, slack, salesforce: leave out what is younger; as long as the provider itself tries again by default (4h,
@@ -69,6 +69,10 @@ pub(in crate::cli) struct Reconcile {
     /// salesforce: the objects
     #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
     events: Vec<String>,
+    /// shopify, hubspot, slack, salesforce: the admin address of another gateway behind the same URL, in whose spool nothing may wait
+    /// either; once for each
+    #[arg(long = "beside", value_name = "HOST:PORT")]
+    beside: Vec<String>,
     #[command(flatten)]
     access: Access,
     /// Where the gateway is; by default where http.listen is
@@ -120,22 +124,22 @@ impl Reconcile {
         let public_url = url(&webhook.settings, &self.source)?;
         let endpoint = Endpoint::new(provider.clone(), webhook.settings.clone())
             .map_err(|error| Failure::usage(error.to_string()))?;
-        let base = send::base(config, &self.source, self.url.as_deref());
-        let place = Place::of(config, &self.source);
+        let gateway = Post::to(send::base(config, &self.source, self.url.as_deref()))?;
+        let place = Place::of(config, &self.source, &self.access.bookmark_of(provider));
         let failed = |error| self.access.failure(service, &error);
         let wish = self.access.wish(&public_url, &self.events);
         let now = time::now();
-        let missed =
-            Missed::find(provider.name(), &api, &wish, &place.read()?, before(now, span.since)).await;
+        let since_when = before(now, span.since);
+        let since_when =
+            if self.since.is_some() { Since::Time(since_when) } else { Since::LastRun(since_when) };
+        let missed = Missed::find(provider.name(), &api, &wish, &place.read()?, since_when).await;
         let mut missed = missed.map_err(failed)?;
         if api::patience(provider.name()).is_some() {
             missed.settle(before(now, span.until));
-            if self.since.is_some() {
-                missed.begin_anew();
-            }
             let back = missed.begins().map_or(span.since, |from| since(now, from).max(span.since));
             // Only where it decides how far back the stream has to reach.
             let bookmark = missed.begins().map(|_| place.path());
+            arrived::nothing_waits(config, &self.source, &self.beside).await?;
             arrived::strike(config, &self.source, back, bookmark, &mut missed).await?;
         }
         let mut outcome = Outcome {
@@ -148,7 +152,7 @@ impl Reconcile {
             dropped: 0,
         };
         while let Some(batch) = missed.next().await.map_err(failed)? {
-            deliver(&batch, &endpoint, &base, &mut outcome).await?;
+            deliver(&batch, &endpoint, &gateway, &mut outcome).await?;
             if let Some(bookmark) = &batch.bookmark {
                 place.write(bookmark)?;
             }
@@ -188,9 +192,9 @@ impl Reconcile {
         let Some(patience) = api::patience(provider) else {
             let longest = window / 10 * 9;
             let since = age("--since", &self.since, longest)?;
-            if self.until.is_some() || !self.events.is_empty() {
+            if self.until.is_some() || !self.events.is_empty() || !self.beside.is_empty() {
                 return Err(Failure::usage(
-                    "--until and --event are for shopify, hubspot, slack and salesforce",
+                    "--until, --event and --beside are for shopify, hubspot, slack and salesforce",
                 ));
             }
             if since > longest {
@@ -234,18 +238,14 @@ fn since(now: i64, then: i64) -> Duration {
 async fn deliver(
     batch: &Batch,
     endpoint: &Endpoint,
-    base: &str,
+    gateway: &Post,
     outcome: &mut Outcome<'_>,
 ) -> Result<(), Failure> {
     outcome.asked += batch.asked;
     outcome.untold += batch.untold;
     outcome.dropped = outcome.dropped.saturating_add(batch.dropped);
     for delivery in &batch.deliveries {
-        let signed = endpoint
-            .sign_delivery(delivery.headers.clone(), delivery.body.clone(), time::now())
-            .map_err(|error| Failure::usage(error.to_string()))?;
-        let status = send::attempt(base, signed).await?.status();
-        match status {
+        match post(delivery, endpoint, gateway).await? {
             status if status.is_success() => outcome.delivered += 1,
             // Nothing but the delivery itself is at fault, and it will be the same the next time: it must not hold up those
             // behind it.
@@ -253,15 +253,33 @@ async fn deliver(
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
             | StatusCode::UNPROCESSABLE_ENTITY => outcome.refused += 1,
-            StatusCode::FORBIDDEN => {
+            status @ StatusCode::FORBIDDEN => {
                 return Err(Failure::refused(format!("the gateway answered {status}")).with_fix(
                     "the source's allow_ips has to contain the address that this command calls from; else the gateway's log says why",
                 ));
             }
-            status => return Err(send::refused(status)),
+            status => return Err(send::failure(status)),
         }
     }
     Ok(())
+}
+
+/// Posts a delivery. What the gateway cannot take for now, it is asked again as it says, each time signed anew.
+async fn post(delivery: &Redelivery, endpoint: &Endpoint, gateway: &Post) -> Result<StatusCode, Failure> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let signed = endpoint
+            .sign_delivery(delivery.headers.clone(), delivery.body.clone(), time::now())
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let answer = gateway.post(signed).await?;
+        let status = answer.status();
+        let wait = api::retry_after(answer.headers(), jiff::Timestamp::now());
+        match wait.filter(|wait| send::is_for_now(status) && tries < TRIES && *wait <= PATIENCE) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Ok(status),
+        }
+    }
 }
 
 impl Outcome<'_> {

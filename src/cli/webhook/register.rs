@@ -96,7 +96,7 @@ impl Register {
             Registration::Hand => false,
         });
         if let Some(service) = by_api {
-            let place = Place::of(&config, &self.source);
+            let place = Place::of(&config, &self.source, &self.access.bookmark_of(provider));
             let run = Run {
                 provider,
                 service,

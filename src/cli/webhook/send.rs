@@ -7,6 +7,7 @@ use crate::{
 };
 use clap::Args;
 use headgate_webhook::{Endpoint, SignedRequest};
+use reqwest::StatusCode;
 use std::{net::SocketAddr, time::Duration};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,8 +46,11 @@ impl Send {
             .sign(self.sample.as_deref(), time::now())
             .map_err(|error| Failure::usage(format!("cannot sign a sample: {error}")))?;
         let base = base(config, &self.source, self.url.as_deref());
-        let answer = post(&base, signed).await?;
+        let answer = Post::to(base)?.post(signed).await?;
         let status = answer.status();
+        if !status.is_success() {
+            return Err(failure(status));
+        }
         let body = answer.text().await.unwrap_or_default();
         let body = if body.is_empty() { String::new() } else { format!(": {}", body.trim()) };
         let next = format!(
@@ -66,37 +70,53 @@ pub(super) fn base(config: &Config, source: &str, url: Option<&str>) -> String {
     )
 }
 
-/// Posts a signed delivery; anything but a 2xx is a failure.
-async fn post(base: &str, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
-    let answer = attempt(base, signed).await?;
-    if answer.status().is_success() { Ok(answer) } else { Err(refused(answer.status())) }
+/// What posts deliveries to a running gateway: one client for all that a command posts.
+pub(super) struct Post {
+    client: reqwest::Client,
+    base: String,
 }
 
-/// Posts it; an answer other than that it cannot be taken now.
-pub(super) async fn attempt(base: &str, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
-    let client = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| Failure::internal(error.to_string()))?;
-    let request = client
-        .request(signed.method, format!("{base}{}", signed.query))
-        .headers(signed.headers)
-        .body(signed.body);
-    let answer = request.send().await.map_err(|error| {
-        Failure::unavailable(format!("nothing answers on {base}: {}", error.without_url()))
-            .with_fix("headgate run, or look at http.listen")
-    })?;
-    let status = answer.status();
-    if status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS {
-        return Err(Failure::unavailable(format!("the gateway answered {status}"))
-            .with_fix("come again later; `headgate status` shows the broker and the spool, rate_limit the source's limit"));
+impl Post {
+    pub(super) fn to(base: String) -> Result<Self, Failure> {
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Failure::internal(error.to_string()))?;
+        Ok(Self { client, base })
     }
-    Ok(answer)
+
+    /// Posts a delivery, once.
+    pub(super) async fn post(&self, signed: SignedRequest) -> Result<reqwest::Response, Failure> {
+        let request = self
+            .client
+            .request(signed.method, format!("{}{}", self.base, signed.query))
+            .headers(signed.headers)
+            .body(signed.body);
+        request.send().await.map_err(|error| {
+            Failure::unavailable(format!("nothing answers on {}: {}", self.base, error.without_url()))
+                .with_fix("headgate run, or look at http.listen")
+        })
+    }
 }
 
-pub(super) fn refused(status: reqwest::StatusCode) -> Failure {
+/// Whether the gateway cannot take a delivery now, and may later.
+pub(super) fn is_for_now(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// What an answer is to a user that is no 2xx.
+pub(super) fn failure(status: StatusCode) -> Failure {
+    if is_for_now(status) {
+        return Failure::unavailable(format!("the gateway answered {status}")).with_fix(
+            "come again later; `headgate status` shows the broker and the spool, rate_limit the source's limit",
+        );
+    }
+    refused(status)
+}
+
+fn refused(status: StatusCode) -> Failure {
     Failure::refused(format!("the gateway answered {status}"))
         .with_fix("its log says why; was it started with another secret?")
 }

@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
-use crate::config::Connector;
 
 const SECRET: &str = "hunter2";
 
@@ -503,5 +502,35 @@ fn a_webhook_source_gets_every_default_and_names_what_is_wrong() {
     ] {
         let told = wrong(&webhook(lines));
         assert!(told.contains(&format!("sources.gh.{key}")), "{lines}: {told}");
+    }
+}
+
+#[test]
+fn both_listeners_have_an_address_of_their_own() {
+    const HOOK: &str = "[sources.gh]\nconnector = \"webhook\"\nprovider = \"github\"\nsecret = \"x\"\n";
+    let text = |http: &str, admin: &str, source: &str| {
+        format!("{SMALLEST}\n[http]\nlisten = \"{http}\"\n[admin]\nlisten = \"{admin}\"\n{source}")
+    };
+    for (http, admin) in [
+        ("127.0.0.1:9000", "127.0.0.1:9000"),
+        ("0.0.0.0:9000", "127.0.0.1:9000"),
+        ("10.0.0.1:9000", "0.0.0.0:9000"),
+        ("[::]:9000", "127.0.0.1:9000"),
+        ("[::1]:9000", "[::]:9000"),
+    ] {
+        let shown = wrong(&text(http, admin, HOOK));
+        let told =
+            format!("13: admin.listen: {admin} is taken by [http], which listens on {http} for webhooks");
+        assert!(shown.starts_with(&told), "{shown}");
+        // Without webhooks only one of them listens.
+        load_text(&text(http, admin, "")).unwrap();
+    }
+    for (http, admin) in [
+        ("127.0.0.1:9000", "127.0.0.1:9001"),
+        ("127.0.0.1:9000", "127.0.0.2:9000"),
+        ("0.0.0.0:9000", "[::1]:9000"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+    ] {
+        load_text(&text(http, admin, HOOK)).unwrap();
     }
 }

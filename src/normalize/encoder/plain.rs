@@ -1,10 +1,6 @@
 //! Events that are no row's: logical messages, gaps, and what a schema event has in common with them.
 
-use super::{
-    Encoder,
-    transaction::OpenTransaction,
-    unfinished::{Held, Pending},
-};
+use super::{Encoder, transaction::OpenTransaction, unfinished::Held};
 use crate::{
     event::DeadLetter,
     normalize::{context, message, subject::Names, time},
@@ -88,19 +84,19 @@ impl Encoder {
         }
         self.metrics.received.inc();
         let Some(position) = self.next_position() else { return };
-        self.items.push(Pending::DeadLetter(Box::new(DeadLetter {
+        self.bury(DeadLetter {
             position,
             reason: "too-large",
             detail: fault.reason.clone(),
             table: fault.table.clone(),
             content: json!({ "txid": self.transaction.id, "size": fault.size }),
-        })));
+        });
     }
 
     /// Keeps what can be kept of a message whose name is too long for a subject.
     pub(super) fn bury_message(&mut self, message: &Message<'_>, position: Position) {
         let start: String = message.prefix.chars().take(80).collect();
-        self.items.push(Pending::DeadLetter(Box::new(DeadLetter {
+        self.bury(DeadLetter {
             position,
             reason: "unencodable",
             detail: format!(
@@ -110,7 +106,7 @@ impl Encoder {
             ),
             table: None,
             content: json!({ "txid": self.transaction.id, "prefix": start, "size": message.content.len() }),
-        })));
+        });
     }
 
     /// Encodes an event that is not a row's: a logical message, a gap, the new shape `of` a table. The latter stands outside

@@ -29,7 +29,7 @@ impl Encoder {
         });
         if let Err(error) = read {
             if let Some(position) = self.next_position() {
-                self.bury(relation, position, verb, images, &error);
+                self.bury_row(relation, position, verb, images, &error);
             }
             return;
         }
@@ -139,7 +139,7 @@ impl Encoder {
             }
             Err(error) => {
                 out.truncate(held_end);
-                self.bury(relation, position, verb, images, &error);
+                self.bury_row(relation, position, verb, images, &error);
             }
         }
     }
@@ -154,7 +154,7 @@ impl Encoder {
     }
 
     /// Keeps a row that cannot be an event among the dead letters.
-    pub(super) fn bury(
+    fn bury_row(
         &mut self,
         relation: &Relation,
         position: Position,
@@ -162,7 +162,7 @@ impl Encoder {
         images: Images<'_, '_>,
         error: &Unwritable,
     ) {
-        self.items.push(Pending::DeadLetter(Box::new(DeadLetter {
+        self.bury(DeadLetter {
             position,
             reason: "unencodable",
             detail: error.to_string(),
@@ -173,6 +173,6 @@ impl Encoder {
                 "before": images.before.map(|row| salvage(relation, row)),
                 "after": images.after.map(|row| salvage(relation, row)),
             }),
-        })));
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! Rows of tables that settings say more about: columns hidden, outboxes, semantic events.
 
-use super::{Encoder, Shape, unfinished::Pending};
+use super::{Encoder, Shape};
 use crate::{
     event::DeadLetter,
     normalize::{
@@ -15,10 +15,6 @@ use crate::{
 use async_nats::Subject;
 use headgate_sdk::{Cell, Change, Op, Position, Relation, Unwritable};
 use serde_json::json;
-
-/// Types of letters that have versions of their own, in one version of an outbox: a type is part of a subject, and a name. An
-/// outbox whose types are as many as its rows must not fill the registry.
-const LETTER_TYPES: usize = 256;
 
 impl Encoder {
     /// One change of a table with a shape.
@@ -79,10 +75,9 @@ impl Encoder {
         if let Some(known) = table.letters.get(&name) {
             return Some(known.clone());
         }
-        if table.letters.len() >= LETTER_TYPES {
+        let Some(dataschema) = self.shapes.meet_letter(&name, || outbox.envelope(relation)) else {
             return table.dataschema.clone();
-        }
-        let dataschema = self.shapes.meet_letter(&name, &outbox.envelope(relation));
+        };
         table.letters.insert(name, dataschema.clone());
         Some(dataschema)
     }
@@ -289,12 +284,12 @@ impl Encoder {
         if let Some(event) = event {
             content["event"] = json!(event.name());
         }
-        self.items.push(Pending::DeadLetter(Box::new(DeadLetter {
+        self.bury(DeadLetter {
             position,
             reason,
             detail,
             table: Some(format!("{}.{}", relation.schema, relation.table)),
             content,
-        })));
+        });
     }
 }

@@ -22,8 +22,14 @@ pub(super) struct Held {
 /// An item whose bytes are still in the buffer.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Event { held: Held, end: usize, transaction_end: Option<u64>, last: bool },
-    DeadLetter(Box<DeadLetter>),
+    Event {
+        held: Held,
+        end: usize,
+        transaction_end: Option<u64>,
+        last: bool,
+    },
+    /// And what it weighs.
+    DeadLetter(Box<DeadLetter>, usize),
     Mark(Progress),
 }
 
@@ -49,13 +55,25 @@ impl Pending {
                     places: held.places,
                 })
             }
-            Self::DeadLetter(letter) => Item::DeadLetter(letter),
+            Self::DeadLetter(letter, _) => Item::DeadLetter(letter),
             Self::Mark(progress) => Item::Mark(progress),
         }
+    }
+
+    /// What a dead letter weighs; 0 for what is in the buffer, or next to nothing.
+    pub(super) fn letter_bytes(&self) -> usize {
+        if let Self::DeadLetter(_, bytes) = self { *bytes } else { 0 }
     }
 }
 
 impl Encoder {
+    /// Takes in what cannot be an event, in its place.
+    pub(super) fn bury(&mut self, letter: DeadLetter) {
+        let bytes = letter.weight();
+        self.letter_bytes += bytes;
+        self.items.push(Pending::DeadLetter(Box::new(letter), bytes));
+    }
+
     /// Closes the event that was held back.
     pub(super) fn close(&mut self, transaction_end: Option<u64>) {
         let Some(held) = self.held.take() else { return };

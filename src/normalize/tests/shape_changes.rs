@@ -3,9 +3,9 @@
 use super::*;
 use crate::{
     condition::Condition,
-    config::{OnIncompatible, SemanticEvent, Shaping},
+    config::{OnIncompatible, Outbox, SemanticEvent, Shaping},
     event::Event,
-    schema::{Known, Note, Turn},
+    schema::{Known, Note, Shape, Turn},
 };
 
 fn version(id: u64, columns: &[&str]) -> Arc<Relation> {
@@ -348,6 +348,84 @@ fn dead_letters_leave_with_what_proves_them() {
     begin(&mut encoder, 10);
     (0..1024).for_each(|_| reject(&mut encoder));
     assert_eq!(taken(&mut encoder).len(), 1024);
+    // Nor do such as weigh as much.
+    let mut encoder = fresh();
+    begin(&mut encoder, 10);
+    let large = "x".repeat(100_000);
+    for nth in 0..3 {
+        assert!(!encoder.is_full() && encoder.take().is_none(), "{nth}");
+        insert(
+            &mut encoder,
+            &version(1, &["id", "a", "b"]),
+            &[value("1"), value(&large), Cell::Value(b"\xff")],
+        );
+    }
+    assert!(encoder.is_full());
+    let (items, size) = encoder.take().unwrap();
+    assert!(items.len() == 3 && size > 3 * large.len(), "{} of {size} bytes", items.len());
+    assert!(!encoder.is_full());
+}
+
+#[test]
+fn what_the_catalog_forgot_is_no_new_version_of_a_semantic_event() {
+    let touched = SemanticEvent {
+        entity: "deal".to_owned(),
+        verb: "touched".to_owned(),
+        table: "public.orders".to_owned(),
+        when: Condition::compile("true").unwrap(),
+        instead: true,
+        key: None,
+        data: None,
+    };
+    let shaping = Shaping { events: vec![touched], ..Shaping::default() };
+    let mut required = Arc::into_inner(version(1, &["id", "a"])).unwrap();
+    required.columns[1].nullable = Some(false);
+    let required = Arc::new(required);
+    let known =
+        Known { shapes: [("public.orders".to_owned(), Shape::of(&required))].into(), ..Known::default() };
+    let names = [required, version(2, &["id", "a"])].map(|relation| {
+        let mut encoder = with(known.clone(), None, OnIncompatible::Warn, shaping.clone());
+        begin(&mut encoder, 10);
+        insert(&mut encoder, &relation, &[value("1"), value("x")]);
+        commit(&mut encoder, 11);
+        told(&mut encoder)[0].1["dataschema"].clone()
+    });
+    assert!(names[0].is_string());
+    assert_eq!(names[0], names[1]);
+}
+
+/// An outbox whose types are as many as its rows.
+#[test]
+fn only_so_many_types_of_letters_have_versions_whichever_run_met_them() {
+    let outbox = Outbox {
+        table: "public.orders".to_owned(),
+        id: None,
+        entity: None,
+        kind: None,
+        key: None,
+        payload: None,
+        headers: None,
+    };
+    let shaping = Shaping { outboxes: vec![outbox], ..Shaping::default() };
+    let columns = version(1, &["type", "payload"]);
+    let versions = |letters: &[String], types: &[String]| -> Vec<bool> {
+        let known = Known { letters: letters.iter().cloned().collect(), ..Known::default() };
+        let mut encoder = with(known, None, OnIncompatible::Warn, shaping.clone());
+        begin(&mut encoder, 10);
+        for kind in types {
+            insert(&mut encoder, &columns, &[value(kind), value("1")]);
+        }
+        commit(&mut encoder, 11);
+        let is_own = |(_, event): (Position, Value)| {
+            let name = event["dataschema"].as_str().unwrap().split(':').nth(4).unwrap().to_owned();
+            name != "orders"
+        };
+        told(&mut encoder).into_iter().map(is_own).collect()
+    };
+    let types: Vec<String> = (0..257).map(|nth| format!("invoice.t{nth}")).collect();
+    let met = versions(&[], &types);
+    assert!(met[..256].iter().all(|own| *own) && !met[256]);
+    assert_eq!(versions(&types[..256], &types[255..]), [true, false]);
 }
 
 #[test]

@@ -370,6 +370,11 @@ fn an_insert_into_an_outbox_is_an_event_of_its_own_kind() {
         "{event:?}"
     );
 
+    // The gateway's own verbs are its own.
+    let own = [value("e-4"), value("order"), value("1"), value("schema"), value("{}"), Cell::Null];
+    let (events, _) = told(&mut structured(settings.clone()), &[Change { after: Some(&own), ..insert }]);
+    assert_eq!(events[0]["type"], "shop.order%2Eschema.event");
+
     let bare = relation("public", "outbox", &["id", "payload"], &[0]);
     let mut encoder = structured(settings);
     encoder.change(&Change {

@@ -12,11 +12,13 @@
 //!   message goes alone: it is taken only if the stream still ends where this run found it, and nothing can come after
 //!   it. If it is refused, the run ends, and the next one looks again.
 //! * **A machine that is gone without a word** stays connected until the server misses it, and what it had sent may still come.
-//!   It is waited for, however long: behind this run's first message its later ones would fit. So that it does not take
-//!   minutes, the questions become large. They fill what leads to that machine, and a server closes a connection that takes
-//!   nothing for its `write_deadline` (10 s, if not set).
+//!   It is waited for, however long: behind this run's first message its later ones would fit. After a second the source says
+//!   that it waits, and what for. So that it does not take minutes, the questions become large then. They fill what leads to
+//!   that machine, and a server closes a connection that takes nothing for its `write_deadline` (10 s, if not set).
 //! * **Limits**: within a cluster, that a subscription is gone and what its connection had sent may travel on different ways.
-//!   Where the subject is forbidden, or somebody subscribes to all subjects, only the first message's way alone is left.
+//!   Where the subject is forbidden, or somebody subscribes to all subjects, only the first message's way alone is left. That
+//!   somebody does is found out by a question on a subject of nobody; where that alone is forbidden it cannot be told, and
+//!   the run waits.
 
 use super::Publisher;
 use crate::broker::wire::{Arrival, Lost, Wire};
@@ -31,10 +33,10 @@ use tokio::{
 const BEGIN: &str = "begin";
 /// Said by a run whose connection was lost: it would go on, if no other has begun meanwhile.
 const REJOIN: &str = "rejoin";
-/// How often it is told that an earlier connection does not end.
-const TELL_EVERY: Duration = Duration::from_secs(30);
-/// For how long questions are small: whoever lives hears them, and leaves.
+/// For how long questions are small, and the wait is no news: whoever lives hears them, and leaves.
 const SMALL_FOR: Duration = Duration::from_secs(1);
+/// What the gateway's user has to publish on and subscribe to.
+const PERMISSION: &str = "headgate.writing.>";
 /// What makes a question large, in bytes; at 20 in a second, what lies between a server and a dead machine is full within seconds.
 const PADDING: usize = 64 << 10;
 /// How long a run that goes on waits for a later one to say so. Connections of its own that the server has not missed yet
@@ -121,12 +123,11 @@ impl Publisher {
         let large = format!("{question}{}", " ".repeat(PADDING.min(wire.max_payload() / 2)));
         wire.hold(&subject);
         wire.ask(&subject, question);
-        // Whether the question is one that only those hear who listen to everything; asked once, and not by a run that goes on:
-        // it waits for an answer of another kind.
-        let (mut probing, mut probed) = (false, question != BEGIN);
-        let mut again = None;
-        let mut waited = Duration::ZERO;
+        // By a run that goes on nothing else is asked: it waits for an answer of another kind.
+        let mut probe = if question == BEGIN { Probe::Due } else { Probe::Done };
+        let (mut again, mut heard_since, mut held_up, mut untold) = (None, None, None, None);
         loop {
+            let waited = heard_since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
             let arrival = tokio::select! {
                 arrival = wire.next() => arrival.map_err(Unclaimed::Lost)?,
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
@@ -141,42 +142,40 @@ impl Publisher {
                 }
             };
             match arrival {
-                Arrival::Alone if probing => {
-                    tracing::info!(subject, "waiting for an earlier connection to nats to end");
-                    probing = false;
+                Arrival::Alone if probe == Probe::Asked => {
+                    probe = Probe::Done;
                     again = Some(Instant::now() + ASK_EVERY);
                 }
                 Arrival::Alone => return Ok(()),
-                Arrival::Heard if probing => {
+                Arrival::Heard if probe == Probe::Asked => {
                     tracing::info!(
                         subject,
                         "somebody subscribes to all subjects: whether an earlier connection is left cannot be told"
                     );
                     return Ok(());
                 }
-                Arrival::Heard if !probed => {
-                    (probing, probed) = (true, true);
-                    wire.ask(&format!("{subject}-nobody"), question);
+                Arrival::Heard if probe == Probe::Due => {
+                    probe = Probe::Asked;
+                    // No source has a name with a dot in it.
+                    wire.ask(&format!("{subject}.nobody"), question);
                 }
                 Arrival::Heard if patience.is_some_and(|patience| waited >= patience) => return Ok(()),
                 Arrival::Heard => {
-                    waited += ASK_EVERY;
+                    heard_since.get_or_insert_with(Instant::now);
                     again = Some(Instant::now() + ASK_EVERY);
-                    if waited.as_millis().is_multiple_of(TELL_EVERY.as_millis()) {
-                        tracing::warn!(
-                            subject,
-                            fix = format!(
-                                "the broker ends it when it has missed that machine; nobody but gateways may subscribe to {subject}"
-                            ),
-                            "an earlier run's connection to nats has not ended for {waited:?}; nothing is published before"
-                        );
+                    if patience.is_none() && waited >= SMALL_FOR {
+                        held_up.get_or_insert_with(|| self.state.hold_up(&earlier(&subject, untold.take())));
                     }
                 }
                 // Of two that begin at once, both look again: only one of them can read the source.
                 Arrival::Asked(other) => yield_to(&other).map_err(Unclaimed::Taken)?,
+                Arrival::Forbidden(error) if probe == Probe::Asked => {
+                    probe = Probe::Done;
+                    untold = Some(error);
+                }
                 Arrival::Forbidden(error) => {
                     tracing::warn!(
-                        fix = format!("let the gateway's user publish and subscribe on {subject}"),
+                        fix = format!("let the gateway's user publish and subscribe on {PERMISSION}"),
                         "runs cannot be told from each other: {error}"
                     );
                     return Ok(());
@@ -188,6 +187,32 @@ impl Publisher {
 
     fn claim_subject(&self) -> String {
         format!("headgate.writing.{}", self.stream.name())
+    }
+}
+
+/// Whether the subject of nobody has been asked on: only those hear that who listen to everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    /// Not yet.
+    Due,
+    /// Its answer is to come.
+    Asked,
+    /// It was, and nobody heard it, or it is not to be.
+    Done,
+}
+
+/// Somebody hears the question who is not known to listen to everything. `untold`: why that cannot be told.
+fn earlier(subject: &str, untold: Option<String>) -> Fault {
+    let fault = Fault::transient(
+        "waiting for an earlier connection to nats to end; nothing is published before, lest what it sent come in between",
+    )
+    .with_fix(format!(
+        "the broker ends it when it has missed that machine; nobody but gateways may subscribe to {subject}, and the gateway's \
+         user has to publish and subscribe on {PERMISSION}"
+    ));
+    match untold {
+        None => fault,
+        Some(error) => fault.with_cause(error),
     }
 }
 

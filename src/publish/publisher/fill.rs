@@ -5,9 +5,10 @@ use super::{HEADER_ROOM, Publisher, queue::Queued};
 use crate::{
     config::Publish,
     event::{Event, Item},
+    status::SourceState,
 };
 use headgate_sdk::{Fault, Progress};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 impl Publisher {
@@ -57,7 +58,7 @@ impl Publisher {
             }
             Item::DeadLetter(letter) => {
                 let dead_letters = self.dead_letters.clone();
-                persist(|| dead_letters.keep(&letter)).await;
+                persist(&self.state, || dead_letters.keep(&letter)).await;
                 self.state.metrics.failed.inc();
                 Ok(None)
             }
@@ -88,20 +89,23 @@ impl Publisher {
             return Ok(event);
         }
         let claim_check = self.claim_check.clone();
-        Ok(persist(|| claim_check.check_in(&event)).await)
+        Ok(persist(&self.state, || claim_check.check_in(&event)).await)
     }
 }
 
 /// Tries until it is done: what is kept beside the stream must be kept before the stream goes on.
-async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> T
+async fn persist<T, F>(state: &Arc<SourceState>, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut pause = Duration::from_millis(100);
+    let mut held_up = None;
     loop {
         match attempt().await {
             Ok(done) => return done,
-            Err(fault) => tracing::warn!("{fault}; trying again in {pause:?}"),
+            Err(fault) => {
+                held_up.get_or_insert_with(|| state.hold_up(&fault));
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));

@@ -1,15 +1,16 @@
-//! One API over HTTP: a token, a deadline, patience with 429, and no way off its host.
+//! One API over HTTP: a token, a deadline, patience with 429 ([`retry`]), and no way off its host.
 //!
 //! # Duplicates
 //! What makes something (`POST`) is repeated only after an answer that says it was not done: a 429. After any other failure
 //! nobody knows, and the next run of the command looks first.
 
+use super::retry::{self, PATIENCE, TRIES};
 use crate::{Auth, Secret, Unrandom, json};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::{Bytes, BytesMut};
 use reqwest::{
     Method, StatusCode, Url,
-    header::{self, HeaderValue},
+    header::{self, HeaderMap, HeaderValue},
 };
 use std::{
     collections::{HashSet, hash_map::DefaultHasher},
@@ -22,12 +23,6 @@ use std::{
 pub(super) const ANSWER: usize = 32 << 20;
 
 const ENDLESS: ApiError = ApiError::Strange("an answer without end");
-
-/// How often a call is made before a 429 or 5xx is final.
-const TRIES: u32 = 5;
-
-/// Longest wait that an API may ask for between two tries.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Most pages of one list.
 const PAGES: usize = 1000;
@@ -72,9 +67,14 @@ pub enum ApiError {
         /// The API's own words, shortened.
         message: String,
     },
-    /// Still too many requests after some patience.
-    #[error("the API wants fewer requests, after {0} tries still: come again later")]
-    Busy(u32),
+    /// Too many requests, after some patience still or for longer than there is.
+    #[error("the API wants fewer requests (429 or the like, {tries} tries): come again {}", later(*wait))]
+    Busy {
+        /// How often it was tried.
+        tries: u32,
+        /// For how long the API wants none, where it says so.
+        wait: Option<Duration>,
+    },
     /// The API's address is none.
     #[error("the API's address is no URL: {0}")]
     Url(String),
@@ -175,7 +175,9 @@ impl Api {
         body: Option<(&'static str, String)>,
         authorize: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<Answer, ApiError> {
-        for attempt in 1..=TRIES {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let request = authorize(self.client.request(method.clone(), url.clone()));
             let mut request = request.header(header::ACCEPT, "application/json");
             if let Some((content_type, body)) = &body {
@@ -183,31 +185,28 @@ impl Api {
             }
             let answer = request.send().await;
             let answer = answer.map_err(|error| self.unreachable(error))?;
-            let status = answer.status();
-            let limited = limited(&answer);
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            let body = read(answer).await.map_err(|error| self.unreachable(error))?.ok_or(ENDLESS)?;
+            let wait = retry::asked(&headers, jiff::Timestamp::now());
+            let limited = retry::is_limited(status, &headers, &body);
             let again = limited || (status.is_server_error() && *method == Method::GET);
-            if again && attempt < TRIES {
-                tokio::time::sleep(pause(&answer, attempt)).await;
+            let pause = wait.unwrap_or(retry::backoff(tries, limited));
+            if again && tries < TRIES && pause <= PATIENCE {
+                tokio::time::sleep(pause).await;
                 continue;
             }
-            if limited {
-                break;
+            // Salesforce says 403 when a day's calls are spent, and waiting a minute does not help.
+            if limited || (status == StatusCode::FORBIDDEN && code(&body) == "REQUEST_LIMIT_EXCEEDED") {
+                return Err(ApiError::Busy { tries, wait });
             }
-            let next = next(&answer);
-            let body = read(answer).await.map_err(|error| self.unreachable(error))?.ok_or(ENDLESS)?;
-            if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-                // Salesforce says 403 when a day's calls are spent, and waiting a minute does not help.
-                if code(&body) == "REQUEST_LIMIT_EXCEEDED" {
-                    return Err(ApiError::Busy(attempt));
+            return match status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    Err(self.denied(status.as_u16(), &message(&body)))
                 }
-                return Err(self.denied(status.as_u16(), &message(&body)));
-            }
-            if !status.is_success() {
-                return Err(self.refused(status.as_u16(), &message(&body)));
-            }
-            return Ok(Answer { body, next });
+                status if status.is_success() => Ok(Answer { body, next: next(&headers) }),
+                status => Err(self.refused(status.as_u16(), &message(&body))),
+            };
         }
-        Err(ApiError::Busy(TRIES))
     }
 
     /// Why there is no answer, down to its cause.
@@ -275,28 +274,15 @@ impl Api {
     }
 }
 
-/// Whether the API wants fewer requests. GitHub says 403 with no calls left, instead of 429.
-fn limited(answer: &reqwest::Response) -> bool {
-    let spent = || answer.headers().get("x-ratelimit-remaining").is_some_and(|left| left == "0");
-    match answer.status() {
-        StatusCode::TOO_MANY_REQUESTS => true,
-        StatusCode::FORBIDDEN => answer.headers().contains_key(header::RETRY_AFTER) || spent(),
-        _ => false,
-    }
-}
-
-/// How long to wait: what `Retry-After` says, in seconds (a fraction at Shopify), else twice as long each time, from two
-/// seconds after a 429: Airtable wants half a minute and does not say so.
-fn pause(answer: &reqwest::Response, attempt: u32) -> Duration {
-    let asked = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let asked = asked.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
-    let first = if answer.status().is_server_error() { 250 } else { 1000 };
-    asked.unwrap_or(Duration::from_millis(first << attempt)).min(PATIENCE)
+/// When to come again, in words.
+fn later(wait: Option<Duration>) -> String {
+    wait.filter(|wait| !wait.is_zero())
+        .map_or_else(|| "later".to_owned(), |wait| format!("in {} s", wait.as_secs_f64().ceil()))
 }
 
 /// The target of `Link: <…>; rel="next"`.
-fn next(answer: &reqwest::Response) -> Option<String> {
-    let links = answer.headers().get(header::LINK)?.to_str().ok()?;
+fn next(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get(header::LINK)?.to_str().ok()?;
     links.split(',').find_map(|link| {
         let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
         rest.contains("rel=\"next\"").then(|| target.to_owned())

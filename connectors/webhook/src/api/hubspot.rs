@@ -11,7 +11,8 @@
 //! that value a minute earlier or later at most. Each event answers for one change only.
 
 use super::{
-    Api, ApiError, Batch, Chain, Hook, MISSED, Redelivery, Seen, Wish, json as json_headers, list, text,
+    Api, ApiError, Batch, Bookmark, Chain, Hook, MISSED, OVERLAP, Redelivery, Seen, Since, Wish,
+    json as json_headers, list, places::Places, text,
 };
 use crate::{
     json::{self, Value},
@@ -190,12 +191,24 @@ struct Due {
 /// What should have been told and is not known to have arrived, oldest first.
 pub(super) struct Missed {
     portal: u64,
+    search: Search,
     due: Vec<Due>,
     /// Where in `due` that is which happened to an object.
     by_object: HashMap<u64, Vec<usize>>,
     /// Which of `due` arrived.
     arrived: Vec<bool>,
     next: usize,
+}
+
+/// What is looked for, and how far that went.
+#[derive(Clone, Debug, Default)]
+struct Search {
+    from: i64,
+    until: i64,
+    /// Names of what is looked for, with the account.
+    things: Vec<String>,
+    /// Up to where each was looked for; until it is told in the last batch.
+    places: Option<Places>,
 }
 
 /// What is asked of one kind of object.
@@ -207,7 +220,12 @@ struct Question {
 }
 
 impl Missed {
-    pub(super) async fn find(api: &Api, wish: &Wish<'_>, since: i64) -> Result<Self, ApiError> {
+    pub(super) async fn find(
+        api: &Api,
+        wish: &Wish<'_>,
+        bookmark: &Bookmark,
+        since: Since,
+    ) -> Result<Self, ApiError> {
         let mut questions: [Question; OBJECTS.len()] = Default::default();
         for (event, property) in wanted(wish)? {
             let (object, verb) = event.split_once('.').unwrap_or((&event, ""));
@@ -223,6 +241,14 @@ impl Missed {
         let answer = api.call(Method::GET, "/account-info/v3/details", None).await?;
         let root = json::parse(&answer.body).map_err(ApiError::Strange)?;
         let portal = number(root, "/portalId").ok_or(ApiError::Strange("an account without portalId"))?;
+        let places = Places::read(&bookmark.next);
+        let things: Vec<String> = wish.events.iter().map(|event| format!("{portal}/{event}")).collect();
+        let begins = |thing: &String| match since {
+            Since::LastRun(first) => places.of(thing).map_or(first, |place| place.saturating_sub(OVERLAP)),
+            Since::Time(at) => at,
+        };
+        let since = things.iter().map(begins).min().unwrap_or(since.time());
+        let search = Search { from: since, until: i64::MAX, things, places: Some(places) };
         let mut due = Vec::new();
         for ((name, path, modified), question) in OBJECTS.iter().zip(&questions) {
             if question.creation || !question.properties.is_empty() {
@@ -251,23 +277,28 @@ impl Missed {
                 return Err(ApiError::TooMany(MISSED));
             }
         }
-        Ok(Self::of(portal, due))
+        Ok(Self::of(portal, search, due))
     }
 
-    fn of(portal: u64, mut due: Vec<Due>) -> Self {
+    fn of(portal: u64, search: Search, mut due: Vec<Due>) -> Self {
         due.sort_unstable();
         due.dedup();
         let mut by_object: HashMap<u64, Vec<usize>> = HashMap::new();
         for (index, due) in due.iter().enumerate() {
             by_object.entry(due.object).or_default().push(index);
         }
-        Self { portal, arrived: vec![false; due.len()], due, by_object, next: 0 }
+        Self { portal, search, arrived: vec![false; due.len()], due, by_object, next: 0 }
+    }
+
+    /// From when on things are looked at.
+    pub(super) fn begins(&self) -> i64 {
+        self.search.from
     }
 
     /// Before anything was [`seen`](Self::seen).
     pub(super) fn settle(&mut self, until: i64) {
         let due = std::mem::take(&mut self.due).into_iter().filter(|due| due.at <= until).collect();
-        *self = Self::of(self.portal, due);
+        *self = Self::of(self.portal, Search { until, ..std::mem::take(&mut self.search) }, due);
     }
 
     pub(super) fn seen(&mut self, event: &Seen<'_>) {
@@ -298,7 +329,12 @@ impl Missed {
                 return Some(Batch { deliveries: vec![delivery], ..Batch::default() });
             }
         }
-        None
+        let mut places = self.search.places.take()?;
+        for thing in &self.search.things {
+            places.reach(thing, self.search.from, self.search.until);
+        }
+        let bookmark = Some(Bookmark { next: places.written(), ..Bookmark::default() });
+        Some(Batch { bookmark, ..Batch::default() })
     }
 }
 
@@ -480,7 +516,7 @@ mod tests {
             due(3, "ticket.deletion", None),
             due(4, "deal.creation", None),
         ];
-        let mut missed = Missed::of(7, all.to_vec());
+        let mut missed = Missed::of(7, Search::default(), all.to_vec());
         let told = [
             ("creation", r#"{"objectTypeId":"0-1","objectId":1,"occurredAt":1700000000000}"#),
             (

@@ -8,7 +8,10 @@
 //! # Order
 //! Each object's records by `SystemModstamp`, one object after the other.
 
-use super::{Api, ApiError, Arrived, Batch, Bookmark, Chain, Redelivery, Seen, State, Wish, list, text};
+use super::{
+    Api, ApiError, Arrived, Batch, Bookmark, Chain, Redelivery, Seen, Since, State, Wish, list,
+    places::Places, text,
+};
 use crate::{
     json::{self, Value},
     mapping::time,
@@ -47,11 +50,8 @@ struct Row {
 pub(super) struct Objects {
     left: VecDeque<String>,
     current: Option<Walk>,
-    /// Up to where each object was read, and the webhook's other notes.
-    bookmark: Bookmark,
-    since: i64,
-    /// Whether all is read from `since` on, whatever the bookmark says.
-    anew: bool,
+    places: Places,
+    since: Since,
     until: i64,
     arrived: Arrived,
 }
@@ -59,6 +59,7 @@ pub(super) struct Objects {
 /// One object on its way.
 struct Walk {
     object: String,
+    from: i64,
     fields: Vec<String>,
     /// The path of the next page.
     page: Option<String>,
@@ -67,7 +68,7 @@ struct Walk {
 }
 
 impl Objects {
-    pub(super) fn new(wish: &Wish<'_>, bookmark: &Bookmark, since: i64) -> Result<Self, ApiError> {
+    pub(super) fn new(wish: &Wish<'_>, bookmark: &Bookmark, since: Since) -> Result<Self, ApiError> {
         if wish.events.is_empty() {
             return Err(ApiError::NoEvents("Account"));
         }
@@ -77,17 +78,11 @@ impl Objects {
         Ok(Self {
             left: wish.events.iter().cloned().collect(),
             current: None,
-            bookmark: bookmark.clone(),
+            places: Places::read(&bookmark.next),
             since,
-            anew: false,
             until: 0,
             arrived: Arrived::default(),
         })
-    }
-
-    /// Reads each object from where the search was told to begin, and not from where the last run ended.
-    pub(super) fn begin_anew(&mut self) {
-        self.anew = true;
     }
 
     /// Leaves out what was saved after a time, in microseconds since 1970-01-01 UTC.
@@ -105,17 +100,8 @@ impl Objects {
 
     /// From when on records are looked at.
     pub(super) fn begins(&self) -> i64 {
-        self.left.iter().map(|object| self.from(object)).min().unwrap_or(self.since)
-    }
-
-    /// Where an object is read from: where the last run ended, if that is to be gone by.
-    fn from(&self, object: &str) -> i64 {
-        self.reached(object).filter(|_| !self.anew).unwrap_or(self.since)
-    }
-
-    /// Up to where an object was read.
-    fn reached(&self, object: &str) -> Option<i64> {
-        places(&self.bookmark.next).get(object).copied()
+        let from = self.left.iter().map(|object| self.places.from(object, self.since));
+        from.min().unwrap_or(self.since.time())
     }
 
     /// Some of the records that are missing.
@@ -124,7 +110,10 @@ impl Objects {
         let mut walk = match self.current.take() {
             Some(walk) => walk,
             None => match self.left.pop_front() {
-                Some(object) => Walk::new(api, object.clone(), self.from(&object), self.until).await?,
+                Some(object) => {
+                    let from = self.places.from(&object, self.since);
+                    Walk::new(api, object, from, self.until).await?
+                }
                 None => return Ok(None),
             },
         };
@@ -134,15 +123,13 @@ impl Objects {
         let rows: Vec<Row> = walk.rows.drain(..walk.rows.len().min(CHUNK)).collect();
         let done = walk.rows.is_empty() && walk.page.is_none();
         // Records of one second may be on two pages, so the last one's second is read again. No answer moves the place beyond what
-        // was asked for, and a shorter run does not move it back.
+        // was asked for.
         let reached = rows.last().filter(|_| !done).map_or(self.until, |row| row.at.min(self.until));
-        let reached = reached.max(self.reached(&walk.object).unwrap_or(self.since));
-        let mut places = places(&self.bookmark.next);
-        places.insert(walk.object.clone(), reached);
-        self.bookmark.next = written(&places);
+        self.places.reach(&walk.object, walk.from, reached.max(walk.from));
         let deliveries = walk.missing(api, rows, &self.arrived, self.until).await?;
         self.current = (!done).then_some(walk);
-        Ok(Some(Batch { deliveries, bookmark: Some(self.bookmark.clone()), ..Batch::default() }))
+        let bookmark = Bookmark { next: self.places.written(), ..Bookmark::default() };
+        Ok(Some(Batch { deliveries, bookmark: Some(bookmark), ..Batch::default() }))
     }
 }
 
@@ -171,7 +158,7 @@ impl Walk {
         );
         let query = utf8_percent_encode(&query, NON_ALPHANUMERIC);
         let page = (from < until).then(|| format!("{VERSION}/queryAll?q={query}"));
-        Ok(Self { object, fields, page, chain: Chain::default(), rows: VecDeque::new() })
+        Ok(Self { object, from, fields, page, chain: Chain::default(), rows: VecDeque::new() })
     }
 
     /// Reads the next page.
@@ -311,33 +298,4 @@ fn escaped(text: &str) -> String {
         }
     }
     out
-}
-
-/// A bookmark's places: `Account=1700000000000000 Contact=…`, in microseconds.
-fn places(text: &str) -> BTreeMap<String, i64> {
-    let pairs = text.split(' ').filter_map(|pair| pair.split_once('='));
-    pairs.filter_map(|(object, at)| Some((object.to_owned(), at.parse().ok()?))).collect()
-}
-
-fn written(places: &BTreeMap<String, i64>) -> String {
-    let pairs: Vec<String> = places.iter().map(|(object, at)| format!("{object}={at}")).collect();
-    pairs.join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn an_explicit_beginning_goes_before_the_bookmark_and_does_not_move_it() {
-        let events = ["Account".to_owned(), "Contact".to_owned()];
-        let wish = Wish { target: "octo", url: "", events: &events };
-        let bookmark = Bookmark { next: "Account=50".to_owned(), ..Bookmark::default() };
-        let mut objects = Objects::new(&wish, &bookmark, 20).unwrap();
-        assert_eq!((objects.from("Account"), objects.from("Contact"), objects.begins()), (50, 20, 20));
-        objects.begin_anew();
-        assert_eq!((objects.from("Account"), objects.from("Contact")), (20, 20));
-        assert_eq!((objects.reached("Account"), objects.reached("Contact")), (Some(50), None));
-    }
 }

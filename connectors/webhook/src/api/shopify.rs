@@ -8,8 +8,8 @@
 //! arrived: a creation or a deletion by an event of that topic, a change by any event of that thing that is as new.
 
 use super::{
-    Api, ApiError, Batch, Chain, Hook, Redelivery, Seen, Wish, insert, is_word, json as json_headers, list,
-    text,
+    Api, ApiError, Batch, Bookmark, Chain, Hook, OVERLAP, Redelivery, Seen, Since, TRIES, Wish, insert,
+    is_word, json as json_headers, list, places::Places, retry, text,
 };
 use crate::{
     json::{self, Pointer, Value},
@@ -105,14 +105,24 @@ async fn subscribed(api: &Api, wish: &Wish<'_>) -> Result<Vec<(String, String)>,
     }
 }
 
-/// A query, whose errors come with status 200.
+/// A query. Its errors come with status 200, also that it was one too many.
 async fn call(api: &Api, query: &str, variables: &serde_json::Value) -> Result<Bytes, ApiError> {
     let body = object!({ "query": query, "variables": variables }).to_string();
-    let answer = api.call(Method::POST, "/graphql.json", Some(("application/json", body))).await?;
+    let mut tries = 0;
+    let answer = loop {
+        tries += 1;
+        let body = Some(("application/json", body.clone()));
+        let answer = api.call(Method::POST, "/graphql.json", body).await?;
+        let root = json::parse(&answer.body).map_err(ApiError::Strange)?;
+        if text(root, "/errors/0/extensions/code").as_deref() != Some("THROTTLED") {
+            break answer;
+        }
+        if tries == TRIES {
+            return Err(ApiError::Busy { tries, wait: None });
+        }
+        tokio::time::sleep(retry::backoff(tries, true)).await;
+    };
     let root = json::parse(&answer.body).map_err(ApiError::Strange)?;
-    if text(root, "/errors/0/extensions/code").as_deref() == Some("THROTTLED") {
-        return Err(ApiError::Busy(1));
-    }
     let told = ["/errors/0/message", "/data/webhookSubscriptionCreate/userErrors/0/message"];
     match told.iter().find_map(|pointer| text(root, pointer)) {
         Some(message) => Err(api.refused(200, &message)),
@@ -166,8 +176,13 @@ pub(super) struct Missed {
     shop: String,
     /// By what a delivery would say of it.
     due: HashMap<(usize, u64, Verb), i64>,
+    from: i64,
     /// What happened after this is left to the provider and to the next run.
     until: i64,
+    /// The topics that are looked for.
+    topics: Vec<String>,
+    /// Up to where each topic was looked for; until it is told in the last batch.
+    places: Option<Places>,
     /// In order, from the first call of [`Missed::next`] on.
     steps: Option<vec::IntoIter<Due>>,
 }
@@ -197,7 +212,12 @@ fn can_be_asked(topic: &str) -> bool {
 }
 
 impl Missed {
-    pub(super) async fn find(api: &Api, wish: &Wish<'_>, since: i64) -> Result<Self, ApiError> {
+    pub(super) async fn find(
+        api: &Api,
+        wish: &Wish<'_>,
+        bookmark: &Bookmark,
+        since: Since,
+    ) -> Result<Self, ApiError> {
         if !is_word(wish.target) {
             return Err(ApiError::Target(wish.target.to_owned()));
         }
@@ -216,10 +236,21 @@ impl Missed {
         if let Some(other) = other.first().filter(|_| known.is_empty() || !wish.events.is_empty()) {
             return Err(ApiError::Event((*other).clone()));
         }
+        let places = Places::read(&bookmark.next);
+        let begins = |topic: &&String| match since {
+            Since::LastRun(first) => {
+                places.of(topic.as_str()).map_or(first, |place| place.saturating_sub(OVERLAP))
+            }
+            Since::Time(at) => at,
+        };
+        let since = known.iter().map(begins).min().unwrap_or(since.time());
         let mut missed = Self {
             shop: format!("{}.myshopify.com", wish.target),
             due: HashMap::new(),
+            from: since,
             until: i64::MAX,
+            topics: known.into_iter().cloned().collect(),
+            places: Some(places),
             steps: None,
         };
         let from = jiff::Timestamp::from_microsecond(since).unwrap_or_default();
@@ -287,6 +318,11 @@ impl Missed {
         Ok(())
     }
 
+    /// From when on things are looked at.
+    pub(super) fn begins(&self) -> i64 {
+        self.from
+    }
+
     pub(super) fn settle(&mut self, until: i64) {
         self.until = until;
         self.due.retain(|_, at| *at <= until);
@@ -325,7 +361,12 @@ impl Missed {
                 return Ok(Some(Batch { deliveries: vec![delivery], ..Batch::default() }));
             }
         }
-        Ok(None)
+        let Some(mut places) = self.places.take() else { return Ok(None) };
+        for topic in &self.topics {
+            places.reach(topic, self.from, self.until);
+        }
+        let bookmark = Some(Bookmark { next: places.written(), ..Bookmark::default() });
+        Ok(Some(Batch { bookmark, ..Batch::default() }))
     }
 }
 

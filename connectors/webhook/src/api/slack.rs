@@ -6,8 +6,8 @@
 //! API does not tell the event's id. What was deleted is not in a conversation any more, so nothing tells of it.
 
 use super::{
-    Api, ApiError, Arrived, Batch, Chain, Hook, MISSED, Redelivery, Seen, State, Wish, is_word,
-    json as json_headers, list, text,
+    Api, ApiError, Arrived, Batch, Bookmark, Chain, Hook, MISSED, Redelivery, Seen, Since, State, Wish,
+    is_word, json as json_headers, list, places::Places, text,
 };
 use crate::{
     json::{self, Value},
@@ -16,7 +16,7 @@ use crate::{
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
 
 /// Slack delivers for the last time after five minutes; some minutes more for what is under way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -139,13 +139,19 @@ fn state(event: Value<'_>) -> Option<State> {
 pub(super) struct Conversations {
     team: String,
     channels: VecDeque<String>,
-    oldest: i64,
+    places: Places,
+    since: Since,
     latest: i64,
     arrived: Arrived,
 }
 
 impl Conversations {
-    pub(super) async fn new(api: &Api, wish: &Wish<'_>, since: i64) -> Result<Self, ApiError> {
+    pub(super) async fn new(
+        api: &Api,
+        wish: &Wish<'_>,
+        bookmark: &Bookmark,
+        since: Since,
+    ) -> Result<Self, ApiError> {
         let who = call(api, Method::POST, "/auth.test", None).await?;
         let root = json::parse(&who).map_err(ApiError::Strange)?;
         let team = text(root, "/team_id").ok_or(ApiError::Strange("a token of no team"))?;
@@ -154,7 +160,20 @@ impl Conversations {
             named if named.split(',').all(is_word) => named.split(',').map(str::to_owned).collect(),
             other => return Err(ApiError::Target(other.to_owned())),
         };
-        Ok(Self { team, channels, oldest: since, latest: i64::MAX, arrived: Arrived::default() })
+        let places = Places::read(&bookmark.next);
+        Ok(Self { team, channels, places, since, latest: i64::MAX, arrived: Arrived::default() })
+    }
+
+    /// From when on messages are looked at.
+    pub(super) fn begins(&self) -> i64 {
+        let from = self.channels.iter().map(|channel| self.from(channel));
+        from.min().unwrap_or(self.since.time())
+    }
+
+    /// Where a conversation is read from: no later than it would be without a bookmark, for a thread has its place by its first message and
+    /// gets replies long after.
+    fn from(&self, channel: &str) -> i64 {
+        self.places.from(channel, self.since).min(self.since.time())
     }
 
     /// Leaves out what was written after a time, in microseconds since 1970-01-01 UTC.
@@ -175,26 +194,36 @@ impl Conversations {
         let Some(channel) = self.channels.pop_front() else { return Ok(None) };
         let mut found =
             Found { channel: &channel, team: &self.team, missing: Vec::new(), held: 0, threads: Vec::new() };
+        let span = self.from(&channel)..=self.latest;
         let range = format!(
             "channel={channel}&oldest={}&latest={}&inclusive=true&limit=200",
-            seconds(self.oldest),
-            seconds(self.latest)
+            seconds(*span.start()),
+            seconds(*span.end())
         );
-        self.read(api, &format!("/conversations.history?{range}"), &mut found).await?;
+        self.read(api, &format!("/conversations.history?{range}"), &span, &mut found).await?;
         for thread in std::mem::take(&mut found.threads) {
             let path = format!("/conversations.replies?{range}&ts={}", encoded(&thread));
-            self.read(api, &path, &mut found).await?;
+            self.read(api, &path, &span, &mut found).await?;
         }
         let mut missing = found.missing;
         missing.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         // A reply that was sent to the channel too is in both lists, and so is a thread's first message.
         missing.dedup_by(|one, other| one.0 == other.0);
         let deliveries = missing.into_iter().map(|(_, body)| Redelivery { headers: json_headers(), body });
-        Ok(Some(Batch { deliveries: deliveries.collect(), ..Batch::default() }))
+        let deliveries = deliveries.collect();
+        self.places.reach(&channel, *span.start(), *span.end());
+        let bookmark = Some(Bookmark { next: self.places.written(), ..Bookmark::default() });
+        Ok(Some(Batch { deliveries, bookmark, ..Batch::default() }))
     }
 
     /// Reads one list to its end.
-    async fn read(&self, api: &Api, path: &str, found: &mut Found<'_>) -> Result<(), ApiError> {
+    async fn read(
+        &self,
+        api: &Api,
+        path: &str,
+        span: &RangeInclusive<i64>,
+        found: &mut Found<'_>,
+    ) -> Result<(), ApiError> {
         let mut cursor = String::new();
         let mut chain = Chain::default();
         loop {
@@ -202,7 +231,7 @@ impl Conversations {
             let page = call(api, Method::GET, &format!("{path}{cursor}"), None).await?;
             let root = json::parse(&page).map_err(ApiError::Strange)?;
             for message in list(root, "/messages", "messages are no list")? {
-                found.take(message, &self.arrived, self.oldest..=self.latest)?;
+                found.take(message, &self.arrived, span)?;
             }
             match following(root) {
                 Some(next) => cursor = next,
@@ -228,7 +257,7 @@ impl Found<'_> {
         &mut self,
         message: Value<'_>,
         arrived: &Arrived,
-        range: std::ops::RangeInclusive<i64>,
+        range: &RangeInclusive<i64>,
     ) -> Result<(), ApiError> {
         let ts = text(message, "/ts").unwrap_or_default();
         let sent = time(&ts).ok_or(ApiError::Strange("a message without a time"))?;

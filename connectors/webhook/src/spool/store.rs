@@ -204,6 +204,12 @@ impl Commit {
         Ok(())
     }
 
+    pub(super) fn forget(&mut self, endpoint: &str) -> Result<(), redb::Error> {
+        self.transaction.open_table(SECRETS)?.remove(endpoint)?;
+        self.transaction.open_table(SETTLED)?.remove(endpoint)?;
+        Ok(())
+    }
+
     /// Syncs.
     pub(super) fn finish(self) -> Result<(), redb::Error> {
         Ok(self.transaction.commit()?)

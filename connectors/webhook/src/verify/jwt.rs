@@ -1,8 +1,9 @@
 //! JSON Web Tokens (RFC 7519) in their compact form (RFC 7515 §7.1): HS256 with the endpoint's secret, RS256 and ES256
 //! with the provider's published keys.
 //!
-//! The token's header may say which of the allowed algorithms it is and which key, and nothing else: there is no `none`, no
-//! key from the token, and an algorithm is bound to its kind of key. The claims named in the provider's file must all be
+//! The token's header may say which of the allowed algorithms it is and which key, and nothing else is believed: there is no `none`, no
+//! key from the token, and an algorithm is bound to its kind of key. What the header says has to be understood (`crit`) is not. A key that
+//! is not in the provider's document may be in a newer one, which is asked for now and then. The claims named in the provider's file must all be
 //! there; an `aud` must always be among them, or a token made for somebody else would pass.
 
 use super::{Failure, condition::same};
@@ -78,6 +79,10 @@ impl Jwt {
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
         let (header, claims, signature) = (decode(header)?, decode(claims)?, decode(signature)?);
         let header = json::parse(&header).map_err(|_| malformed())?;
+        // RFC 7515, section 4.1.11.
+        if header.get(&step("crit")).is_some() {
+            return Err(malformed().into());
+        }
         self.verify_signature(header, signed.as_bytes(), &signature, now, ring)?;
         let claims = json::parse(&claims).map_err(|_| malformed())?;
         self.check(claims, body, now)?;
@@ -105,7 +110,12 @@ impl Jwt {
             .map_err(|_| Reason::Malformed("the provider's set of keys".to_owned()))?;
         let id = member(header, "kid").ok_or_else(|| Reason::Missing("the token's key id".to_owned()))?;
         let key = keys.keys.iter().find(|key| key["kid"].as_str() == Some(id.as_str()));
-        let key = key.ok_or(Reason::Mismatch)?;
+        let Some(key) = key else {
+            return Err(match ring.is_fresh(url, now) {
+                true => Reason::Mismatch.into(),
+                false => Failure::KeyNeeded(KeyRequest { url: url.clone() }),
+            });
+        };
         let number = |name: &str| key[name].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
         let holds = match (algorithm.as_str(), key["kty"].as_str()) {
             ("RS256", Some("RSA")) => match (number("n"), number("e")) {
@@ -194,4 +204,80 @@ fn member(object: Value<'_>, name: &str) -> Option<String> {
 
 fn step(name: &str) -> Pointer {
     Pointer::of(name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW: i64 = 1_795_356_367_000_000;
+
+    fn token(header: &str, key: &[u8]) -> String {
+        let signed =
+            [header, r#"{"exp":1795356400,"aud":"us"}"#].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn verify(jwks: Option<&str>, token: &str, ring: &KeyRing) -> Result<(), Failure> {
+        let claims = BTreeMap::from([("aud".to_owned(), vec!["us".to_owned()])]);
+        let rules = Rules { jwks: jwks.map(str::to_owned), claims, endless: false, body_hash: None };
+        let secrets = if jwks.is_some() { Vec::new() } else { vec![b"secret".to_vec()] };
+        Jwt::new(&rules, &secrets).unwrap().verify(token.as_bytes(), b"", NOW, ring)
+    }
+
+    #[test]
+    fn a_header_that_asks_for_more_than_is_understood_is_refused() {
+        let ring = KeyRing::default();
+        let secret = |header| verify(None, &token(header, b"secret"), &ring);
+        assert_eq!(secret(r#"{"alg":"HS256"}"#), Ok(()));
+        for header in [
+            r#"{"alg":"HS256","crit":["b64"],"b64":false}"#,
+            r#"{"alg":"HS256","crit":[]}"#,
+            r#"{"alg":"none"}"#,
+            r#"{"alg":"HS512"}"#,
+            r#"{"alg":["HS256"]}"#,
+            r#"{"alg":"HS256","alg":"none"}"#,
+            "[]",
+        ] {
+            assert!(secret(header).is_err(), "{header}");
+        }
+    }
+
+    /// A public key is no secret: who signs with it, as if it were one, is refused.
+    #[test]
+    fn an_algorithm_is_bound_to_its_kind_of_key() {
+        const URL: &str = "https://keys.example/jwks";
+        let ring = KeyRing::default();
+        let document = br#"{"keys":[{"kid":"k1","kty":"oct","k":"c2VjcmV0"},{"kid":"k2","kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
+        ring.insert(&KeyRequest { url: URL.to_owned() }, document, NOW, i64::MAX);
+        for header in [
+            r#"{"alg":"HS256","kid":"k1"}"#,
+            r#"{"alg":"HS256","kid":"k2"}"#,
+            r#"{"alg":"RS256","kid":"k1"}"#,
+            r#"{"alg":"ES256","kid":"k2"}"#,
+        ] {
+            assert_eq!(
+                verify(Some(URL), &token(header, b"secret"), &ring),
+                Err(Reason::Mismatch.into()),
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_is_asked_for_now_and_then() {
+        const URL: &str = "https://keys.example/jwks";
+        let ring = KeyRing::default();
+        let request = KeyRequest { url: URL.to_owned() };
+        let token = token(r#"{"alg":"RS256","kid":"new"}"#, b"x");
+        let needed = Err(Failure::KeyNeeded(request.clone()));
+        assert_eq!(verify(Some(URL), &token, &ring), needed);
+        let insert = |fetched_at| ring.insert(&request, br#"{"keys":[]}"#, fetched_at, i64::MAX);
+        insert(NOW - 1_000_000);
+        assert_eq!(verify(Some(URL), &token, &ring), Err(Reason::Mismatch.into()), "it was just asked for");
+        insert(NOW - 600 * 1_000_000);
+        assert_eq!(verify(Some(URL), &token, &ring), needed, "the provider may have another key by now");
+    }
 }

@@ -101,7 +101,7 @@ impl Vector {
     pub(crate) fn settings(&self) -> Settings {
         let keys = KeyRing::default();
         for (url, document) in &self.keys {
-            keys.insert(&KeyRequest { url: url.clone() }, document.as_bytes(), i64::MAX);
+            keys.insert(&KeyRequest { url: url.clone() }, document.as_bytes(), i64::MAX, i64::MAX);
         }
         Settings {
             secrets: self.secret.iter().map(|secret| Secret::new(secret.clone())).collect(),
