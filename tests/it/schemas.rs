@@ -157,12 +157,24 @@ async fn assert_the_same(nats: [&Nats; 2], gateways: [&Gateway; 2], count: usize
         events(nats, count).await;
         assert_eq!(oracle::malformed(&stream::read(nats, STREAM).await), Vec::<String>::new());
     }
-    let [killed, spared] = gateways.map(|gateway| tail(gateway, count));
+    let [mut killed, mut spared] = gateways.map(|gateway| tail(gateway, count));
+    killed.iter_mut().chain(&mut spared).for_each(forget_nullable);
     for (one, other) in killed.iter().zip(&spared) {
         assert_eq!(one, other);
     }
     assert_eq!((killed.len(), spared.len()), (count, count));
     killed
+}
+
+/// That a column may be NULL is said by the catalog alone: a gateway that comes by when the column is gone is not told (docs/schemas.md). That
+/// it may not is a part of the shape's name, and stays.
+fn forget_nullable(event: &mut Value) {
+    let Some(columns) = event["data"]["shape"]["columns"].as_array_mut() else { return };
+    for column in columns.iter_mut().filter_map(Value::as_object_mut) {
+        if column.get("nullable") == Some(&json!(true)) {
+            column.remove("nullable");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
