@@ -30,9 +30,9 @@ pub mod time;
 
 use crate::{
     config::OnGap,
-    event::Batch,
-    publish::{CheckpointStore, Claim, Durable, Landmark, StoredCheckpoint},
-    schema::{History, Registry},
+    event::{Batch, Item},
+    publish::{Announced, CheckpointStore, Claim, Durable, Landmark, StoredCheckpoint},
+    schema::{History, Note, Registry, Version},
     snapshot::LedgerStore,
     witness::Witness,
 };
@@ -50,6 +50,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 #[derive(Debug)]
 pub struct Normalizer {
     encoder: Encoder,
+    /// What the encoder gave and nobody has yet: a call that waits to hand it on may be dropped.
+    taken: Taken,
+    /// Whether the connector has settled where the run begins.
+    is_open: bool,
     on_gap: OnGap,
     memory: usize,
     batches: mpsc::Sender<Batch>,
@@ -61,6 +65,15 @@ pub struct Normalizer {
     claim: Claim,
     ledger: LedgerStore,
     witness: Witness,
+}
+
+/// What is on its way from the encoder to the publisher and the stores.
+#[derive(Debug, Default)]
+struct Taken {
+    /// Items of a batch, and what they weigh.
+    batch: Option<(Vec<Item>, usize)>,
+    versions: Vec<Version>,
+    notes: Vec<Note>,
 }
 
 /// What is kept beside the stream.
@@ -93,6 +106,8 @@ impl Normalizer {
         let memory = memory.clamp(BATCH_BYTES, u32::MAX as usize);
         Self {
             encoder,
+            taken: Taken::default(),
+            is_open: false,
             on_gap,
             memory,
             batches,
@@ -107,9 +122,17 @@ impl Normalizer {
         }
     }
 
-    /// Hands on everything that is complete.
+    /// Hands on everything that is complete. Dropped before it is done, it has lost nothing: the next call goes on.
     async fn hand_on(&mut self) -> Result<(), Fault> {
-        let Some((items, size)) = self.encoder.take() else { return Ok(()) };
+        if self.taken.batch.is_some() {
+            self.hand_on_taken().await?;
+        }
+        self.taken.batch = self.encoder.take();
+        self.hand_on_taken().await
+    }
+
+    async fn hand_on_taken(&mut self) -> Result<(), Fault> {
+        let Some(size) = self.taken.batch.as_ref().map(|(_, size)| *size) else { return Ok(()) };
         self.register().await?;
         // A batch larger than all the memory there is goes alone.
         let share = u32::try_from(size.min(self.memory)).unwrap_or(u32::MAX);
@@ -117,40 +140,59 @@ impl Normalizer {
             Ok(permit) => Some(permit),
             Err(_) => {
                 // The publisher must not wait for more of a transaction that waits for room here.
-                self.send(Batch { items: Vec::new(), permit: None }).await?;
+                place(&self.batches).await?.send(Batch { items: Vec::new(), permit: None });
                 Arc::clone(&self.room).acquire_many_owned(share).await.ok()
             }
         };
-        self.send(Batch { items, permit }).await
+        let place = place(&self.batches).await?;
+        if let Some((items, _)) = self.taken.batch.take() {
+            place.send(Batch { items, permit });
+        }
+        Ok(())
     }
 
     /// Sees that the registry knows what the events to come name, and which shapes begin with them.
     async fn register(&mut self) -> Result<(), Fault> {
         let (versions, notes) = self.encoder.take_shapes();
-        if !notes.is_empty() || self.shapes.is_behind() {
+        self.taken.versions.extend(versions);
+        self.taken.notes.extend(notes);
+        if !self.taken.notes.is_empty() || self.shapes.is_behind() {
             self.claim.held().await?;
             let durable = self.durable.borrow().position;
-            self.shapes.keep(notes, durable).await?;
+            // A call that was dropped may have noted them: the store refuses to note them again, and the run ends.
+            self.shapes.keep(&self.taken.notes, durable).await?;
+            self.taken.notes.clear();
         }
-        self.schemas.register(versions).await;
+        // It has them before it waits for anything.
+        self.schemas.register(std::mem::take(&mut self.taken.versions)).await;
         Ok(())
     }
+}
 
-    async fn send(&self, batch: Batch) -> Result<(), Fault> {
-        self.batches.send(batch).await.map_err(|_| Fault::transient("the publisher has stopped"))
-    }
+/// A place among the batches.
+async fn place(batches: &mpsc::Sender<Batch>) -> Result<mpsc::Permit<'_, Batch>, Fault> {
+    batches.reserve().await.map_err(|_| Fault::transient("the publisher has stopped"))
 }
 
 impl Outlet for Normalizer {
     async fn open(&mut self, origin: Origin) -> Result<(), Fault> {
         self.encoder.set_epoch(origin.epoch);
-        self.checkpoints.bind(origin).await
+        self.checkpoints.bind(origin).await?;
+        self.is_open = true;
+        Ok(())
     }
 
     async fn gap(&mut self, origin: Origin, gap: Gap) -> Result<(), Fault> {
         // What looks like a gap may be the work of another gateway since this run began. What that one published, the
         // publisher finds out; what it only read, the checkpoint tells.
-        self.checkpoints.assert_unchanged().await?;
+        self.checkpoints
+            .announce(Announced {
+                epoch: origin.epoch,
+                identity: origin.identity.clone(),
+                log: gap.to.log,
+                reason: gap.reason.clone(),
+            })
+            .await?;
         let position = self.encoder.gap(origin.epoch, &gap);
         self.hand_on().await?;
         self.durable
@@ -166,6 +208,7 @@ impl Outlet for Normalizer {
                 reached,
                 released: Landmark::default(),
                 gap: stop.then(|| gap.reason.clone()),
+                announced: None,
             })
             .await?;
         if stop { Err(gap_fault(self.encoder.source(), &gap.reason)) } else { Ok(()) }
@@ -224,6 +267,10 @@ impl Outlet for Normalizer {
     }
 
     async fn keep_snapshots(&mut self, ledger: &SnapshotLedger) -> Result<(), Fault> {
+        if !self.is_open {
+            // What a gap has read again. It must be one before the ledger is replaced for it: see `gap`.
+            self.checkpoints.assert_unchanged().await?;
+        }
         self.ledger.keep(ledger).await
     }
 

@@ -349,21 +349,30 @@ fn reconciled(mut stored: StoredCheckpoint, end: End, on_gap: OnGap) -> StoredCh
         stored.reached = Landmark { progress, sequence: end.sequence };
         stored.released = stored.reached;
     }
-    match end.last {
-        // The gateway died between telling of a gap and noting that it has to be accepted.
-        Some(LastEvent { position, transaction_end: Some(log) })
-            if position.epoch > stored.epoch && position.commit == log && on_gap == OnGap::Stop =>
-        {
-            let progress = Progress { epoch: position.epoch, log };
-            StoredCheckpoint {
-                epoch: position.epoch,
-                identity: String::new(),
-                reached: Landmark { progress, sequence: end.sequence },
-                released: Landmark::default(),
-                gap: Some("see the last event of the stream".to_owned()),
-            }
-        }
-        _ => stored,
+    // The gateway died between telling of a gap and keeping what begins behind it, which is all that the stream has of it.
+    let Some(LastEvent { position, transaction_end: Some(log) }) = end.last else { return stored };
+    if position.epoch <= stored.epoch || position.commit != log {
+        return stored;
+    }
+    let announced = stored
+        .announced
+        .take()
+        .filter(|announced| (announced.epoch, announced.log) == (position.epoch, position.commit));
+    let stop = on_gap == OnGap::Stop;
+    let (identity, reason) = match announced {
+        Some(announced) => (announced.identity, announced.reason),
+        // It was told by a version that announced nothing.
+        None if stop => (String::new(), "see the last event of the stream".to_owned()),
+        None => return stored,
+    };
+    let progress = Progress { epoch: position.epoch, log };
+    StoredCheckpoint {
+        epoch: position.epoch,
+        identity,
+        reached: Landmark { progress, sequence: end.sequence },
+        released: Landmark::default(),
+        gap: stop.then_some(reason),
+        announced: None,
     }
 }
 
@@ -374,6 +383,8 @@ pub(crate) struct Footing {
     pub(crate) resume: Resume,
     /// Why history was lost, where that waits to be accepted.
     pub(crate) gap: Option<String>,
+    /// Whether the checkpoint has that gap, so that it can be accepted. The next run sees to it where it does not.
+    pub(crate) is_kept: bool,
 }
 
 impl Footing {
@@ -400,15 +411,17 @@ impl Footing {
         if stored.is_none() && end.last.is_none() {
             return Ok(None);
         }
+        let is_kept = stored.as_ref().is_some_and(|stored| stored.gap.is_some());
         let mut stored = stored.map(|stored| reconciled(stored, end, on_gap));
         let gap = stored.as_mut().and_then(|stored| stored.gap.take());
-        Ok(Some(Self { resume: resume(end, stored), gap }))
+        Ok(Some(Self { resume: resume(end, stored), gap, is_kept }))
     }
 }
 
 /// Joins the two witnesses of where the source stands.
 fn resume(end: End, stored: Option<StoredCheckpoint>) -> Resume {
-    let checkpoint = stored.map(|stored| Checkpoint {
+    // The first epoch is 1: before that the checkpoint holds an announcement and nothing else.
+    let checkpoint = stored.filter(|stored| stored.epoch > 0).map(|stored| Checkpoint {
         epoch: stored.epoch,
         identity: stored.identity,
         progress: stored.reached.progress,
@@ -539,4 +552,71 @@ fn jittered(pause: Duration) -> Duration {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().subsec_nanos(),
     );
     pause.mul_f64(0.75 + (nanos % 1000) as f64 / 2000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::Announced;
+
+    /// A stream that ends with the word of a gap, whose epoch begins at `log`.
+    fn told(epoch: u16, log: u64) -> End {
+        let last =
+            LastEvent { position: Position { epoch, commit: log, index: 0 }, transaction_end: Some(log) };
+        End { sequence: 51, last: Some(last), last_sequence: 51 }
+    }
+
+    fn announced(epoch: u16, log: u64) -> StoredCheckpoint {
+        let at = |log, sequence| Landmark { progress: Progress { epoch: 2, log }, sequence };
+        StoredCheckpoint {
+            epoch: 2,
+            identity: "old".to_owned(),
+            reached: at(900, 50),
+            released: at(700, 30),
+            gap: None,
+            announced: Some(Announced {
+                epoch,
+                identity: "new".to_owned(),
+                log,
+                reason: "purged".to_owned(),
+            }),
+        }
+    }
+
+    #[test]
+    fn what_was_announced_holds_once_the_gap_is_told() {
+        for (on_gap, gap) in [(OnGap::Stop, Some("purged".to_owned())), (OnGap::Snapshot, None)] {
+            let found = reconciled(announced(3, 120), told(3, 120), on_gap);
+            let progress = Progress { epoch: 3, log: 120 };
+            let expected = StoredCheckpoint {
+                epoch: 3,
+                identity: "new".to_owned(),
+                reached: Landmark { progress, sequence: 51 },
+                gap,
+                ..StoredCheckpoint::default()
+            };
+            assert_eq!(found, expected);
+            // Kept, it stays what it is.
+            assert_eq!(reconciled(found.clone(), told(3, 120), on_gap), found);
+        }
+    }
+
+    #[test]
+    fn what_was_announced_and_not_told_does_not_hold() {
+        let silent = End { sequence: 50, last: None, last_sequence: 50 };
+        for end in [told(2, 890), silent] {
+            let stored = announced(3, 120);
+            assert_eq!(reconciled(stored.clone(), end, OnGap::Stop), stored);
+        }
+        // An earlier run told of a gap that ends elsewhere.
+        let found = reconciled(announced(3, 120), told(3, 110), OnGap::Stop);
+        assert_eq!((found.identity.as_str(), found.gap.is_some()), ("", true));
+    }
+
+    #[test]
+    fn an_announcement_alone_is_no_checkpoint() {
+        let stored = StoredCheckpoint { epoch: 0, reached: Landmark::default(), ..announced(1, 120) };
+        let nothing = End { sequence: 0, last: None, last_sequence: 0 };
+        assert_eq!(resume(nothing, Some(stored)), Resume::default());
+    }
 }

@@ -18,7 +18,7 @@ pub mod room;
 mod stream;
 mod window;
 
-pub use checkpoint::{CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
+pub use checkpoint::{Announced, CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
 pub(crate) use claim_check::object;
 pub use publisher::{Claim, Durable, Identity, Publisher};
 pub use release::release;

@@ -1,5 +1,6 @@
 //! What a stream cannot hold, in a key-value bucket: progress while nothing is published, what the positions are
-//! positions in, and a gap that waits to be accepted.
+//! positions in, and a gap that waits to be accepted. What begins behind a gap is noted before the word of the gap is given:
+//! that word alone would prove to the next run that there is a new epoch, and not what its positions are positions in.
 //!
 //! * **Durability**: a checkpoint counts when the broker has acknowledged it. It is read from the bucket's leader, never
 //!   by a direct get, which any replica may answer late.
@@ -46,6 +47,21 @@ pub struct StoredCheckpoint {
     pub released: Landmark,
     /// Why history was lost, while that waits to be accepted.
     pub gap: Option<String>,
+    /// What begins behind a gap whose word is about to be given. It holds once the stream has that word.
+    pub announced: Option<Announced>,
+}
+
+/// The epoch behind a gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// See [`Origin::epoch`].
+    pub epoch: u16,
+    /// See [`Origin::identity`].
+    pub identity: String,
+    /// Where it begins in the log, which is the position of the word of the gap.
+    pub log: u64,
+    /// Why history was lost.
+    pub reason: String,
 }
 
 /// The checkpoint's JSON.
@@ -61,6 +77,8 @@ struct Record {
     released_sequence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gap: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    announced: Option<Announced>,
 }
 
 /// Keeps the checkpoint of one source.
@@ -151,10 +169,29 @@ impl CheckpointStore {
         let state = self.state.lock().await;
         let mut found = State::default();
         self.read(&mut found).await?;
-        if found.revision == state.revision {
+        if found.revision == state.revision { Ok(()) } else { Err(self.written_by_another()) }
+    }
+
+    /// Notes what begins behind a gap before the word of it is given. Refused where somebody else has written the checkpoint
+    /// since it was read or written here: what looks like a gap may be the work of another gateway.
+    pub(crate) async fn announce(&self, announced: Announced) -> Result<(), Fault> {
+        let mut state = self.state.lock().await;
+        let next = StoredCheckpoint {
+            announced: Some(announced),
+            ..state.stored.clone().unwrap_or_default()
+        };
+        let revision = state.revision;
+        let Err(error) = self.put(&mut state, &next).await else { return Ok(()) };
+        self.read(&mut state).await?;
+        if state.stored.as_ref() == Some(&next) {
+            // The acknowledgement was lost.
             return Ok(());
         }
-        Err(Fault::transient(format!("another gateway has written {}, looking again", self.subject)))
+        Err(if state.revision == revision { error } else { self.written_by_another() })
+    }
+
+    fn written_by_another(&self) -> Fault {
+        Fault::transient(format!("another gateway has written {}, looking again", self.subject))
     }
 
     /// Binds the positions to come to `origin`; keeps the progress if the epoch stays.
@@ -171,6 +208,7 @@ impl CheckpointStore {
         }
         next.epoch = origin.epoch;
         next.identity = origin.identity;
+        next.announced = None;
         self.write(&mut state, next).await
     }
 
@@ -234,11 +272,13 @@ impl CheckpointStore {
             reached,
             released,
             gap: record.gap,
+            announced: record.announced,
         });
         Ok(())
     }
 
-    async fn write(&self, state: &mut State, checkpoint: StoredCheckpoint) -> Result<(), Fault> {
+    /// Writes in place of the revision that was read or written last.
+    async fn put(&self, state: &mut State, checkpoint: &StoredCheckpoint) -> Result<(), Fault> {
         let record = Record {
             epoch: checkpoint.epoch,
             identity: checkpoint.identity.clone(),
@@ -247,47 +287,40 @@ impl CheckpointStore {
             released: format!("{:016x}", checkpoint.released.progress.log),
             released_sequence: checkpoint.released.sequence,
             gap: checkpoint.gap.clone(),
+            announced: checkpoint.announced.clone(),
         };
         let payload = serde_json::to_vec(&record)
             .map_err(|error| Fault::definite("the checkpoint cannot be written").with_cause(error))?;
-        // One more try with the revision read anew: an acknowledgement may have been lost.
-        for attempt in 0..2 {
-            let message = PublishMessage::build()
-                .payload(payload.clone().into())
-                .expected_last_subject_sequence(state.revision);
-            let sent = self.context.send_publish(self.subject.clone(), message).await;
-            let acked = match sent {
-                Ok(ack) => ack.await,
-                Err(error) => Err(error),
-            };
-            match acked {
-                Ok(ack) => {
-                    state.revision = ack.sequence;
-                    state.stored = Some(checkpoint);
-                    return Ok(());
-                }
-                Err(error) if attempt == 0 => {
-                    tracing::debug!("checkpoint {}: {error}; reading it again", self.subject);
-                    self.read(state).await?;
-                    if let Some(stored) = &state.stored
-                        && (stored.epoch, stored.reached.progress)
-                            > (checkpoint.epoch, checkpoint.reached.progress)
-                    {
-                        return Err(Fault::transient(format!(
-                            "another gateway has gone further in {}",
-                            self.subject
-                        )));
-                    }
-                }
-                Err(error) => {
-                    let fault = Fault::transient(format!("cannot write {}", self.subject)).with_cause(error);
-                    return Err(fault.with_fix(format!(
-                        "see that the bucket {BUCKET} has room, and that the gateway's user may publish on $KV.{BUCKET}.>"
-                    )));
-                }
-            }
-        }
+        let message = PublishMessage::build()
+            .payload(payload.into())
+            .expected_last_subject_sequence(state.revision);
+        let sent = self.context.send_publish(self.subject.clone(), message).await;
+        let acked = match sent {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        let ack = acked.map_err(|error| {
+            let fault = Fault::transient(format!("cannot write {}", self.subject)).with_cause(error);
+            fault.with_fix(format!(
+                "see that the bucket {BUCKET} has room, and that the gateway's user may publish on $KV.{BUCKET}.>"
+            ))
+        })?;
+        state.revision = ack.sequence;
+        state.stored = Some(checkpoint.clone());
         Ok(())
+    }
+
+    async fn write(&self, state: &mut State, checkpoint: StoredCheckpoint) -> Result<(), Fault> {
+        let Err(fault) = self.put(state, &checkpoint).await else { return Ok(()) };
+        // One more try with the revision read anew: an acknowledgement may have been lost.
+        tracing::debug!("{fault}; reading it again");
+        self.read(state).await?;
+        if let Some(stored) = &state.stored
+            && (stored.epoch, stored.reached.progress) > (checkpoint.epoch, checkpoint.reached.progress)
+        {
+            return Err(Fault::transient(format!("another gateway has gone further in {}", self.subject)));
+        }
+        self.put(state, &checkpoint).await
     }
 }
 

@@ -95,9 +95,7 @@ pub async fn release(
                             line.push(Instant::now(), reached);
                         }
                     }
-                    Err(fault) => {
-                        held_up.get_or_insert_with(|| state.hold_up(&fault));
-                    }
+                    Err(fault) => state.still_held_up(&mut held_up, &fault),
                 }
             }
             () = async { tokio::time::sleep_until(next.unwrap_or_else(Instant::now)).await }, if next.is_some() => {}

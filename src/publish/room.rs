@@ -1,14 +1,16 @@
 //! Whether the broker has room for a stream that reserves it, before one is needed.
 //!
 //! A stream with `max_bytes` reserves as much, against the account's limits and against the server's own, which a client cannot ask
-//! for. So the streams that are missing are made under other names, of the same size, and removed at once.
+//! for. So the streams that are missing are made under other names, of the same size, and removed at once. What a check that was
+//! killed left of them is removed by the next.
 
 use super::stream::{is_stream_missing, settings, stream_name};
 use crate::config;
 use async_nats::jetstream::{
     Context, ErrorCode,
-    context::{CreateStreamErrorKind, DeleteStreamErrorKind},
+    context::CreateStreamErrorKind,
 };
+use futures_util::future::join_all;
 use headgate_sdk::Finding;
 
 /// Sources whose streams are tried together.
@@ -42,10 +44,35 @@ pub(super) fn of(error: CreateStreamErrorKind) -> Option<&'static str> {
     }
 }
 
-/// Whether a stream is left that could not be removed. Somebody else who checks at the same time may have been quicker, and a broker
-/// that does not answer is not known to have made it.
-fn is_there(error: DeleteStreamErrorKind) -> bool {
-    matches!(error, DeleteStreamErrorKind::JetStream(_)) && !is_stream_missing(error)
+/// The name of the `number`th stream that is made to see whether there is room.
+fn trial(number: usize) -> String {
+    format!("headgate_check_{number}")
+}
+
+/// Removes the streams of those names; says which may be left. Somebody else who checks at the same time may have been quicker.
+async fn remove(context: &Context, trials: Vec<String>) -> Vec<Finding> {
+    let removals = trials.into_iter().map(async |name| match context.delete_stream(&name).await {
+        Ok(_) => None,
+        Err(error) if is_stream_missing(error.kind()) => None,
+        Err(error) => Some(
+            Finding::warning(
+                "room",
+                format!("{name}, which is made to see whether there is room, may be left: {error}"),
+                "it takes up the room of a stream that is needed",
+            )
+            .with_fix(format!("nats stream rm {name}, by a user who may delete streams")),
+        ),
+    });
+    join_all(removals).await.into_iter().flatten().collect()
+}
+
+/// The trial streams that an earlier check has left.
+async fn leftovers(context: &Context) -> Vec<String> {
+    let looks = (0..TRIED).map(async |number| {
+        let name = trial(number);
+        context.get_stream(&name).await.is_ok().then_some(name)
+    });
+    join_all(looks).await.into_iter().flatten().collect()
 }
 
 /// What there is to say of the streams of `sources` that are missing and reserve room. Nothing where none does.
@@ -54,6 +81,8 @@ pub async fn findings<'a>(
     sources: impl Iterator<Item = &'a str>,
     wanted: &config::Nats,
 ) -> Vec<Finding> {
+    let left = leftovers(context).await;
+    let mut findings = remove(context, left).await;
     let mut missing = Vec::new();
     for source in sources.take(TRIED) {
         if context.get_stream(stream_name(source)).await.is_err_and(|error| is_stream_missing(error.kind())) {
@@ -61,13 +90,13 @@ pub async fn findings<'a>(
         }
     }
     if missing.is_empty() || wanted.stream.max_bytes.is_none() && wanted.stream.replicas == 1 {
-        return Vec::new();
+        return findings;
     }
     let mut made = Vec::new();
     let (mut found, mut all) = (None, true);
     for (number, source) in missing.iter().enumerate() {
         // Not one of the sources' subjects: nothing that is published meanwhile may go into it.
-        let name = format!("headgate_check_{number}");
+        let name = trial(number);
         match context.create_stream(settings(&name, &format!("headgate.check.{number}"), wanted)).await {
             Ok(_) => made.push(name),
             Err(error) => {
@@ -85,22 +114,13 @@ pub async fn findings<'a>(
             }
         }
     }
-    let mut findings: Vec<Finding> = found.into_iter().collect();
+    findings.extend(found);
     if all {
         findings.push(Finding::good("room", format!("for the {} streams to be made", missing.len())));
     }
-    for name in made {
-        if let Err(error) = context.delete_stream(&name).await
-            && is_there(error.kind())
-        {
-            findings.push(
-                Finding::warning(
-                    "room",
-                    format!("{name}, which was made to see whether there is room, is left: {error}"),
-                    "it takes up the room of a stream that is needed",
-                )
-                .with_fix(format!("nats stream rm {name}")),
-            );
+    for finding in remove(context, made).await {
+        if !findings.contains(&finding) {
+            findings.push(finding);
         }
     }
     findings

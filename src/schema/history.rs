@@ -207,12 +207,12 @@ impl History {
     ///
     /// # Errors
     /// Transient: it could not be written, or another run has written it.
-    pub async fn keep(&mut self, notes: Vec<Note>, durable: Option<Position>) -> Result<(), Fault> {
+    pub async fn keep(&mut self, notes: &[Note], durable: Option<Position>) -> Result<(), Fault> {
         for (table, Proven { since, shape }) in std::mem::take(&mut self.recovered) {
             self.write(&table, |record| record.see(since, &shape)).await?;
         }
         for note in notes {
-            self.write(&note.table, |record| record.note(&note, durable)).await?;
+            self.write(&note.table, |record| record.note(note, durable)).await?;
         }
         Ok(())
     }

@@ -98,7 +98,15 @@ impl SourceState {
         tracing::warn!(source = self.name, fix = fault.fix(), "{fault}");
         self.keep(fault);
         self.held_up.fetch_add(1, Ordering::Relaxed);
-        HoldUp(Arc::clone(self))
+        HoldUp { state: Arc::clone(self), what: fault.to_string() }
+    }
+
+    /// As [`hold_up`](Self::hold_up), where the source may wait already: what it waits for is told again if it is something else
+    /// now.
+    pub fn still_held_up(self: &Arc<Self>, held_up: &mut Option<HoldUp>, fault: &Fault) {
+        if held_up.as_ref().is_none_or(|held_up| held_up.what != fault.to_string()) {
+            *held_up = Some(self.hold_up(fault));
+        }
     }
 
     fn keep(&self, fault: &Fault) {
@@ -236,11 +244,14 @@ impl SourceState {
 
 /// Something that a source cannot go on without, and that is tried again and again.
 #[derive(Debug)]
-pub struct HoldUp(Arc<SourceState>);
+pub struct HoldUp {
+    state: Arc<SourceState>,
+    what: String,
+}
 
 impl Drop for HoldUp {
     fn drop(&mut self) {
-        self.0.held_up.fetch_sub(1, Ordering::Relaxed);
+        self.state.held_up.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Apply {
     /// The highest commit position so far, and its time.
     last_commit: u64,
     last_committed_at: i64,
+    /// Where the last transaction ended that was told as a whole; 0 if none was.
+    told: u64,
     /// Whether the open transaction's context was told before its place.
     context_told: bool,
     images: Images<'static>,
@@ -54,9 +56,15 @@ impl Apply {
             open: None,
             last_commit: 0,
             last_committed_at: 0,
+            told: 0,
             context_told: false,
             images: Images::default(),
         }
+    }
+
+    /// Where the last transaction ended that was told as a whole; 0 if none was.
+    pub(crate) fn told(&self) -> u64 {
+        self.told
     }
 
     /// Whether a transaction has begun and not ended.
@@ -135,6 +143,7 @@ impl Apply {
                     });
                     outlet.reject(&fault);
                     outlet.commit(Progress { epoch: self.epoch, log: message.end_lsn });
+                    self.told = message.end_lsn;
                 }
             }
         }
@@ -163,6 +172,7 @@ impl Apply {
         }
         self.open = None;
         outlet.commit(Progress { epoch: self.epoch, log: commit.end_lsn });
+        self.told = commit.end_lsn;
         Ok(())
     }
 

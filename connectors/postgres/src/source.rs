@@ -22,7 +22,7 @@ mod opening;
 mod stream;
 
 use crate::{Config, slot};
-use headgate_sdk::{Context, Fault, Outlet, Resume, Source};
+use headgate_sdk::{Context, Fault, Outlet, Progress, Resume, Source};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use stream::Ended;
 
@@ -38,8 +38,8 @@ pub struct Postgres {
 /// process that dies in between finds it again, for nothing behind it was confirmed.
 #[derive(Debug)]
 struct Lost {
-    /// The epoch that was streamed. Once a later one has begun, the gap has been told.
-    epoch: u16,
+    /// What had been told of the epoch that was streamed. Once a later epoch has begun, the gap has been told.
+    told: Progress,
     reason: String,
 }
 
@@ -51,11 +51,10 @@ impl Postgres {
     }
 
     /// What an earlier run lost of the newest epoch that `resume` knows, and nobody was told of.
-    fn lost_since(&self, resume: &Resume) -> Option<String> {
+    fn lost_since(&self, resume: &Resume) -> Option<&Lost> {
         let streamed = resume.last.map_or(0, |last| last.position.epoch);
         let kept = resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
-        let lost = self.lost.as_ref().filter(|lost| lost.epoch >= streamed.max(kept));
-        lost.map(|lost| lost.reason.clone())
+        self.lost.as_ref().filter(|lost| lost.told.epoch >= streamed.max(kept))
     }
 
     /// The slot's name.
@@ -78,16 +77,15 @@ impl Source for Postgres {
         };
         let vitals = Arc::clone(&context.vitals);
         vitals.streaming.store(1, Relaxed);
-        let epoch = stream.epoch;
-        let ended = Box::pin(stream.run(outlet, context)).await;
+        let (ended, told) = Box::pin(stream.run(outlet, context)).await;
         vitals.streaming.store(0, Relaxed);
         match ended {
             Ok(()) => Ok(()),
             Err(Ended::Fault(fault)) => Err(fault),
             Err(Ended::HistoryLost(reason)) => {
                 let fault = Fault::transient(format!("history is lost: {reason}"));
-                self.lost = Some(Lost { epoch, reason });
-                // What was read before is good, and will not be read again: the slot goes.
+                self.lost = Some(Lost { told, reason });
+                // What was read before is good. The slot goes when the stream has it: until then it is read again, up to here.
                 tokio::select! {
                     flushed = outlet.flush() => flushed?,
                     () = shutdown.cancelled() => return Ok(()),

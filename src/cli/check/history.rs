@@ -16,9 +16,10 @@ pub(super) async fn findings(context: &Context, name: &str, source: &Source) -> 
         let why =
             "changes are missing from the stream, and the source stands still until somebody accepts that";
         let what = format!("a gap waits to be accepted: {reason}");
-        return vec![
-            Finding::error(SUBJECT, what, why).with_fix(format!("headgate source accept-gap {name}")),
-        ];
+        let accept = format!("headgate source accept-gap {name}");
+        // The gateway was killed before it had kept that.
+        let fix = if footing.is_kept { accept } else { format!("headgate run, then {accept}") };
+        return vec![Finding::error(SUBJECT, what, why).with_fix(fix)];
     }
     let missing = match connector::missing(name, source, &footing.resume).await {
         Ok(Some(reason)) => reason,

@@ -111,8 +111,8 @@ impl Publisher {
         yield_to(question)
     }
 
-    /// Holds the subject, and asks until nobody else does, or somebody did for as long as `patience`. A server that stands
-    /// still takes none of that: the wire says when it has done so for too long.
+    /// Holds the subject, and asks until nobody else does, or somebody did for as long as `patience`, of which each answer takes
+    /// [`ASK_EVERY`]. A server that stands still takes none of that: the wire says when it has done so for too long.
     async fn be_alone(
         &self,
         wire: &mut Wire,
@@ -126,6 +126,7 @@ impl Publisher {
         // By a run that goes on nothing else is asked: it waits for an answer of another kind.
         let mut probe = if question == BEGIN { Probe::Due } else { Probe::Done };
         let (mut again, mut heard_since, mut held_up, mut untold) = (None, None, None, None);
+        let mut answered = Duration::ZERO;
         loop {
             let waited = heard_since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
             let arrival = tokio::select! {
@@ -159,8 +160,9 @@ impl Publisher {
                     // No source has a name with a dot in it.
                     wire.ask(&format!("{subject}.nobody"), question);
                 }
-                Arrival::Heard if patience.is_some_and(|patience| waited >= patience) => return Ok(()),
+                Arrival::Heard if patience.is_some_and(|patience| answered >= patience) => return Ok(()),
                 Arrival::Heard => {
+                    answered += ASK_EVERY;
                     heard_since.get_or_insert_with(Instant::now);
                     again = Some(Instant::now() + ASK_EVERY);
                     if patience.is_none() && waited >= SMALL_FOR {

@@ -103,9 +103,7 @@ where
     loop {
         match attempt().await {
             Ok(done) => return done,
-            Err(fault) => {
-                held_up.get_or_insert_with(|| state.hold_up(&fault));
-            }
+            Err(fault) => state.still_held_up(&mut held_up, &fault),
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));

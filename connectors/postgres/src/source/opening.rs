@@ -57,11 +57,21 @@ impl Postgres {
         publications.try_row_filters(&control.client, facilities.standby).await?;
         let (missing, captured) = self.publish(&publications, &control, &server, facilities.standby).await?;
 
+        let lost = self.lost_since(resume);
+        // What was told before the loss, and the stream has not: the slot still has it, and the loss is found again behind it.
+        let is_wanted = lost.is_some_and(|lost| resume.proven().is_none_or(|proven| proven < lost.told));
+        if is_wanted {
+            tracing::info!(
+                source = self.source,
+                slot = name,
+                "the stream lacks what was read before history was lost: reading that again first"
+            );
+        }
         let seen = Seen {
             system: &system,
             slot: found.as_ref(),
-            missing: &missing,
-            lost: self.lost_since(resume),
+            missing: if is_wanted { &[] } else { &missing },
+            lost: lost.filter(|_| !is_wanted).map(|lost| lost.reason.clone()),
             standby: facilities.standby,
         };
         let verdict = continuity::verdict(&mut replication, resume, seen).await?;
@@ -243,7 +253,7 @@ async fn refused_start(error: CommandError, control: &Client, slot: &str) -> Fau
 
 /// Carries out a verdict: gap, slot, open.
 struct Opening<'a> {
-    source: &'a Postgres,
+    source: &'a mut Postgres,
     replication: &'a mut Replication,
     server: &'a Server,
     control: &'a SqlSession,
@@ -324,6 +334,9 @@ impl Opening<'_> {
         let point =
             slot::create(self.replication, self.server, self.control, self.name, failover, slot_timeout)
                 .await?;
+        // It went with the old slot: what the new one keeps from now on is not to be given up for it. That there is a gap
+        // shows in where the new one begins.
+        self.source.lost = None;
         tracing::info!(source = self.source.source, slot = self.name, from = %point, "slot created");
         Ok(point)
     }

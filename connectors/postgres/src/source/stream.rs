@@ -46,8 +46,21 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Reads until the shutdown or a fault.
-    pub(super) async fn run<O: Outlet>(mut self, outlet: &mut O, context: Context) -> Result<(), Ended> {
+    /// Reads until the shutdown or a fault; says what was told by then.
+    pub(super) async fn run<O: Outlet>(
+        mut self,
+        outlet: &mut O,
+        context: Context,
+    ) -> (Result<(), Ended>, Progress) {
+        let ended = self.read(outlet, &context).await;
+        let told = Progress { epoch: self.epoch, log: self.apply.told() };
+        if ended.is_ok() {
+            self.feedback.finish().await;
+        }
+        (ended, told)
+    }
+
+    async fn read<O: Outlet>(&mut self, outlet: &mut O, context: &Context) -> Result<(), Ended> {
         loop {
             // While much comes in, nothing below ever waits. The runtime's timers and sockets, and the feedback with
             // them, would wait for us instead.
@@ -78,10 +91,7 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                () = context.shutdown.cancelled() => {
-                    self.feedback.finish().await;
-                    return Ok(());
-                }
+                () = context.shutdown.cancelled() => return Ok(()),
                 ended = trouble(&mut self.feedback, &mut self.monitor) => return Err(ended),
                 filled = self.reader.fill() => {
                     filled.map_err(lost)?;
