@@ -176,10 +176,8 @@ impl CheckpointStore {
     /// since it was read or written here: what looks like a gap may be the work of another gateway.
     pub(crate) async fn announce(&self, announced: Announced) -> Result<(), Fault> {
         let mut state = self.state.lock().await;
-        let next = StoredCheckpoint {
-            announced: Some(announced),
-            ..state.stored.clone().unwrap_or_default()
-        };
+        let next =
+            StoredCheckpoint { announced: Some(announced), ..state.stored.clone().unwrap_or_default() };
         let revision = state.revision;
         let Err(error) = self.put(&mut state, &next).await else { return Ok(()) };
         self.read(&mut state).await?;
@@ -291,9 +289,8 @@ impl CheckpointStore {
         };
         let payload = serde_json::to_vec(&record)
             .map_err(|error| Fault::definite("the checkpoint cannot be written").with_cause(error))?;
-        let message = PublishMessage::build()
-            .payload(payload.into())
-            .expected_last_subject_sequence(state.revision);
+        let message =
+            PublishMessage::build().payload(payload.into()).expected_last_subject_sequence(state.revision);
         let sent = self.context.send_publish(self.subject.clone(), message).await;
         let acked = match sent {
             Ok(ack) => ack.await,

@@ -6,10 +6,7 @@
 
 use super::stream::{is_stream_missing, settings, stream_name};
 use crate::config;
-use async_nats::jetstream::{
-    Context, ErrorCode,
-    context::CreateStreamErrorKind,
-};
+use async_nats::jetstream::{Context, ErrorCode, context::CreateStreamErrorKind};
 use futures_util::future::join_all;
 use headgate_sdk::Finding;
 
@@ -60,7 +57,7 @@ async fn remove(context: &Context, trials: Vec<String>) -> Vec<Finding> {
                 format!("{name}, which is made to see whether there is room, may be left: {error}"),
                 "it takes up the room of a stream that is needed",
             )
-            .with_fix(format!("nats stream rm {name}, by a user who may delete streams")),
+            .with_fix(format!("nats stream rm {name}")),
         ),
     });
     join_all(removals).await.into_iter().flatten().collect()

@@ -1,7 +1,7 @@
 //! Changes of a MySQL or MariaDB database become the events of its stream: each once, in order, whatever breaks.
 
 use crate::support::{
-    eventually,
+    checkpoint, eventually,
     gateway::{Gateway, Settings},
     mysql::{MySql, PASSWORD, Version},
     mysql_shop::{MySqlShop, is_mark, mark, write},
@@ -196,6 +196,14 @@ async fn ends_with_a_gap(nats: &Nats) -> Event {
     .await
 }
 
+async fn waits_at_a_gap(gateway: &Gateway) {
+    eventually("the gap waits", Duration::from_secs(30), || async {
+        let state = gateway.status().await["sources"][0]["state"].clone();
+        if state == "gap" { Ok(()) } else { Err(state.to_string()) }
+    })
+    .await;
+}
+
 /// The log is purged, or begun anew, while the gateway is down.
 async fn tells_of_a_gap(version: Version, lose: &[&str]) {
     let Some(shop) = MySqlShop::open(version).await else { return };
@@ -204,11 +212,20 @@ async fn tells_of_a_gap(version: Version, lose: &[&str]) {
     shop.assert_faithful().await;
     // The landmark that it begins at is kept every few seconds, and when it ends.
     assert_eq!(gateway.terminate(), Some(0));
+    let before = checkpoint::read(&shop.nats).await;
     write(&shop.server, 22, 2, 30).join_all().await;
     shop.server.execute(lose).await;
     let after = mark(&shop.server).await;
     gateway.launch();
     ends_with_a_gap(&shop.nats).await;
+    waits_at_a_gap(&gateway).await;
+    // Killed after it told of the gap and before that was kept: the next run finds it.
+    gateway.kill9();
+    checkpoint::forget_the_gap(&shop.nats, before).await;
+    let accept = || gateway.command().args(["source", "accept-gap", "shop"]).output().unwrap();
+    assert_eq!(accept().status.code(), Some(78), "there is nothing to accept yet");
+    gateway.launch();
+    waits_at_a_gap(&gateway).await;
     let accepted = gateway.command().args(["source", "accept-gap", "shop"]).output().unwrap();
     assert!(accepted.status.success(), "{accepted:?}");
     assert_eq!(gateway.terminate(), Some(0));
@@ -217,6 +234,7 @@ async fn tells_of_a_gap(version: Version, lose: &[&str]) {
         stream::read_until(&shop.nats, STREAM, Duration::from_secs(30), |event| is_mark(event, &after)).await;
     assert_eq!(oracle::malformed(&events), Vec::<String>::new());
     assert_eq!(events.iter().filter(|event| event.data.op == "gap").count(), 1);
+    assert_eq!(events.iter().filter(|event| is_mark(event, &after)).count(), 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! The servers that connectors are tested with too come from `tests/servers`; see there.
 
+pub(crate) mod checkpoint;
 pub(crate) mod crm;
 pub(crate) mod database;
 pub(crate) mod gateway;

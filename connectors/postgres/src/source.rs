@@ -43,6 +43,13 @@ struct Lost {
     reason: String,
 }
 
+impl Lost {
+    /// Whether `resume` lacks what was told before the loss. The slot still has it, and the loss is found again behind it.
+    fn is_ahead_of(&self, resume: &Resume) -> bool {
+        resume.proven().is_none_or(|proven| proven < self.told)
+    }
+}
+
 impl Postgres {
     /// The source named `source`.
     #[must_use]
@@ -93,5 +100,28 @@ impl Source for Postgres {
                 Err(fault)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headgate_sdk::Checkpoint;
+
+    fn proven(epoch: u16, log: u64) -> Resume {
+        let checkpoint = Checkpoint { epoch, identity: String::new(), progress: Progress { epoch, log } };
+        Resume { last: None, checkpoint: Some(checkpoint) }
+    }
+
+    #[test]
+    fn a_loss_counts_when_the_stream_has_what_came_before_it() {
+        let mut source = Postgres::new("shop", Config::new(""));
+        assert!(source.lost_since(&proven(2, 100)).is_none());
+        source.lost = Some(Lost { told: Progress { epoch: 2, log: 100 }, reason: "dropped".to_owned() });
+        for (log, is_ahead) in [(99, true), (100, false), (101, false)] {
+            let resume = proven(2, log);
+            assert_eq!(source.lost_since(&resume).map(|lost| lost.is_ahead_of(&resume)), Some(is_ahead));
+        }
+        assert!(source.lost_since(&proven(3, 10)).is_none(), "the gap has been told");
     }
 }

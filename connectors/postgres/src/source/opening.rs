@@ -58,8 +58,7 @@ impl Postgres {
         let (missing, captured) = self.publish(&publications, &control, &server, facilities.standby).await?;
 
         let lost = self.lost_since(resume);
-        // What was told before the loss, and the stream has not: the slot still has it, and the loss is found again behind it.
-        let is_wanted = lost.is_some_and(|lost| resume.proven().is_none_or(|proven| proven < lost.told));
+        let is_wanted = lost.is_some_and(|lost| lost.is_ahead_of(resume));
         if is_wanted {
             tracing::info!(
                 source = self.source,
