@@ -253,7 +253,7 @@ impl Drain {
         footing: &mut Footing,
     ) -> Result<usize, Fault> {
         let generation = bus.link.borrow().generation;
-        // While the connection is away, its queue fills and is not emptied. Half a batch is stored by nobody.
+        // While the connection is away, its queue fills and is not emptied. Half a batch is not stored, by a leader that knows batches.
         let outcome = match timeout_at(Instant::now() + ACK_TIMEOUT, bus.send_batch(window)).await {
             Ok(Ok((id, ack))) => {
                 answer(bus, generation, Instant::now() + ACK_TIMEOUT, ack).await.map(|ack| (id, ack))
