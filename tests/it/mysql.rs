@@ -297,9 +297,8 @@ async fn distributed_transactions_are_told_when_committed_mariadb() {
 }
 
 /// A comment of the application's and the statement itself come with the events of its rows.
-#[tokio::test]
-async fn a_statement_gives_its_trace_and_its_text() {
-    let Some(shop) = MySqlShop::open(Version::MySql97).await else { return };
+async fn gives_its_trace_and_its_text(version: Version) {
+    let Some(shop) = MySqlShop::open(version).await else { return };
     let mut settings = shop.settings();
     settings.source_lines.push_str("query = true\n");
     let _gateway = Gateway::start(&settings).await;
@@ -311,6 +310,17 @@ async fn a_statement_gives_its_trace_and_its_text() {
     assert_eq!(events[0].attribute("traceparent"), trace);
     assert_eq!(events[0].attribute("tracestate"), "a=b");
     assert_eq!(events[0].attribute("query"), statement);
+}
+
+#[tokio::test]
+async fn a_statement_gives_its_trace_and_its_text_mysql() {
+    gives_its_trace_and_its_text(Version::MySql97).await;
+}
+
+#[tokio::test]
+async fn a_statement_gives_its_trace_and_its_text_mariadb() {
+    gives_its_trace_and_its_text(Version::MariaDb1011).await;
+    gives_its_trace_and_its_text(Version::MariaDb118).await;
 }
 
 /// A session that logs statements instead of rows is not passed over.

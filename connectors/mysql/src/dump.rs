@@ -29,6 +29,9 @@ const QUIET: Duration = Duration::from_secs(1);
 const COM_BINLOG_DUMP: u8 = 0x12;
 const COM_REGISTER_SLAVE: u8 = 0x15;
 const COM_BINLOG_DUMP_GTID: u8 = 0x1e;
+/// MariaDB sends the statements' texts, ANNOTATE_ROWS, only to who asks for them
+/// (<https://mariadb.com/kb/en/com_binlog_dump/>).
+const SEND_ANNOTATE_ROWS: u16 = 0x02;
 /// What we are called in `SHOW REPLICAS`.
 const HOST: &[u8] = b"headgate";
 /// First byte of the packet that ends a dump, which is shorter than any other that begins so.
@@ -270,7 +273,11 @@ async fn ask(session: &mut Replication, request: &Request<'_>) -> Result<(), Bro
     register.extend([0; 12]);
     session.command(&register).await.map_err(broken)?;
     session.confirmed().await.map_err(broken)?;
-    let (mut command, flags) = (Vec::new(), [0; 2]);
+    let flags = match request.flavor {
+        Flavor::MySql => 0,
+        Flavor::MariaDb => SEND_ANNOTATE_ROWS,
+    };
+    let (mut command, flags) = (Vec::new(), flags.to_le_bytes());
     match request.start {
         Start::After(Executed::MySql(set)) => {
             let set = set.encode();

@@ -126,14 +126,26 @@ async fn a_role_without_the_rights_is_told_which() {
     let server = Server::start(&[]).await;
     let admin = server.admin().await;
     admin
-        .batch_execute("CREATE ROLE cdc LOGIN REPLICATION; CREATE TABLE t (id int PRIMARY KEY)")
+        .batch_execute(
+            "CREATE ROLE cdc LOGIN REPLICATION; CREATE ROLE owner; CREATE TABLE t (id int PRIMARY KEY)",
+        )
         .await
         .unwrap();
     server.0.allow("host all cdc all trust").await;
     let config = Config::new(format!("postgres://cdc@127.0.0.1:{}/postgres", server.port()));
+    // A superuser's role is nothing to be granted.
+    let (_, fault) = Run::start(&config, Resume::default()).fault().await;
+    let fix = fault.fix().unwrap();
+    assert!(
+        fault.kind() == FaultKind::Definite
+            && fix.contains("ALTER TABLE \"public\".\"t\" OWNER TO")
+            && !fix.contains("GRANT"),
+        "{fault} {fix}"
+    );
+    admin.batch_execute("ALTER TABLE t OWNER TO owner").await.unwrap();
     let (_, fault) = Run::start(&config, Resume::default()).fault().await;
     assert!(
-        fault.kind() == FaultKind::Definite && fault.fix().unwrap().contains("GRANT \"postgres\" TO \"cdc\""),
+        fault.kind() == FaultKind::Definite && fault.fix().unwrap().contains("GRANT \"owner\" TO \"cdc\""),
         "{fault} {:?}",
         fault.fix()
     );
