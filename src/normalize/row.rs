@@ -20,7 +20,7 @@ impl<'i, 'a> Images<'i, 'a> {
     }
 }
 
-/// Appends `,"before":…,"after":…,"changed":[…],"unavailable":[…]`.
+/// Appends `,"before":…,"after":…,"changed":[…],"paths":{…},"unavailable":[…]`, without what is not known.
 pub(super) fn write_images(
     relation: &Relation,
     names: &[Vec<u8>],
@@ -39,6 +39,7 @@ pub(super) fn write_images(
         };
         out.extend_from_slice(b",\"changed\":");
         write_names(names, (0..names.len()).filter(differs), out);
+        write_paths(relation, names, after, out);
     }
     out.extend_from_slice(b",\"unavailable\":");
     let row = images.after.unwrap_or_default();
@@ -76,6 +77,24 @@ fn write_row(
     }
     out.push(b'}');
     Ok(())
+}
+
+/// Appends `,"paths":{…}` where the log says where documents were changed.
+fn write_paths(relation: &Relation, names: &[Vec<u8>], after: &[Cell<'_>], out: &mut Vec<u8>) {
+    let known =
+        relation.columns.iter().zip(names).zip(after).filter_map(|((column, name), cell)| match cell {
+            Cell::Value(raw) => Some((name, column.writer.paths(raw)?)),
+            Cell::Null | Cell::Unavailable => None,
+        });
+    let start = out.len();
+    for (name, paths) in known {
+        out.extend_from_slice(if out.len() == start { b",\"paths\":{" } else { b"," });
+        out.extend_from_slice(name);
+        out.extend_from_slice(paths.as_bytes());
+    }
+    if out.len() > start {
+        out.push(b'}');
+    }
 }
 
 /// Appends a JSON array of column names; `names` hold them as `"name":`.

@@ -146,4 +146,8 @@ impl WriteValue for AsTold {
     fn write(&self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
         self.relation.columns[self.column].writer.write(raw, out)
     }
+
+    fn paths<'r>(&self, raw: &'r [u8]) -> Option<&'r str> {
+        self.relation.columns[self.column].writer.paths(raw)
+    }
 }

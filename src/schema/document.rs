@@ -171,6 +171,7 @@ fn rows(relation: &Relation, shape: &Shape) -> Value {
             "before": image,
             "after": image,
             "changed": { "type": "array", "items": { "type": "string" } },
+            "paths": { "type": "object", "additionalProperties": { "type": "array", "items": { "type": "string" } } },
             "unavailable": { "type": "array", "items": { "type": "string" } },
             "rekeyed": { "type": "object" },
         },

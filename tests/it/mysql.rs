@@ -10,6 +10,7 @@ use crate::support::{
     proxy::{Flow, Proxy},
     stream::{self, Event},
 };
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -321,6 +322,38 @@ async fn a_statement_gives_its_trace_and_its_text_mysql() {
 async fn a_statement_gives_its_trace_and_its_text_mariadb() {
     gives_its_trace_and_its_text(Version::MariaDb1011).await;
     gives_its_trace_and_its_text(Version::MariaDb118).await;
+}
+
+/// Where the log has changes of documents instead of documents, the event has the documents, and says where they changed.
+#[tokio::test]
+async fn a_changed_document_says_where() {
+    let Some(shop) = MySqlShop::open(Version::MySql97).await else { return };
+    let gateway = shop.gateway().await;
+    shop.server
+        .execute(&[
+            "CREATE TABLE papers (id int PRIMARY KEY, one json, other json)",
+            r#"INSERT INTO papers VALUES (1, '{"a": {"b\\"c": 1}, "list": [1, 2, 3]}', '{}')"#,
+            "SET SESSION binlog_row_value_options = PARTIAL_JSON",
+            r#"UPDATE papers SET one = JSON_REMOVE(JSON_SET(one, '$.a."b\\"c"', 2), '$.list[0]')"#,
+            "UPDATE papers SET other = NULL",
+        ])
+        .await;
+    let count = shop.assert_faithful().await.len().to_string();
+    let tail = ["tail", "shop", "--from", "start", "--count", &count, "--json"];
+    let output = gateway.command().args(tail).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let updated: Vec<Value> = std::str::from_utf8(&output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|event| event["type"] == "shop.papers.updated")
+        .map(|mut event| event["data"].take())
+        .collect();
+    assert_eq!(updated.len(), 2);
+    assert_eq!(updated[0]["after"]["one"], json!({ "a": { "b\"c": 2 }, "list": [2, 3] }));
+    assert_eq!(updated[0]["changed"], json!(["one"]));
+    assert_eq!(updated[0]["paths"], json!({ "one": ["$.a.\"b\\\"c\"", "$.list[0]"] }));
+    assert_eq!(updated[1].get("paths"), None);
 }
 
 /// A session that logs statements instead of rows is not passed over.

@@ -27,17 +27,14 @@ const MAX_DEPTH: usize = 100;
 /// Writes a document. One that [`partial`] put together is a text already.
 #[inline]
 pub(crate) fn write(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
+    if let Some(text) = partial::text(raw) {
+        out.extend_from_slice(json_text(text.document).ok_or(DAMAGED)?.as_bytes());
+        return Ok(());
+    }
     match raw.split_first() {
         // What `INSERT IGNORE` leaves of a text that is no JSON.
         None => {
             out.extend_from_slice(b"null");
-            Ok(())
-        }
-        Some((&partial::TEXT, text)) => {
-            // A damaged document could begin like this too, and what is skipped in bytes need not be UTF-8.
-            let text = std::str::from_utf8(text).map_err(|_| DAMAGED)?;
-            serde_json::from_str::<IgnoredAny>(text).map_err(|_| DAMAGED)?;
-            out.extend_from_slice(text.as_bytes());
             Ok(())
         }
         Some((&kind, body)) => {
@@ -45,6 +42,18 @@ pub(crate) fn write(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
             write_value(&Value::read(kind, body)?, MAX_DEPTH, &mut budget, out)
         }
     }
+}
+
+/// The paths of the changes in a document that [`partial`] put together.
+pub(crate) fn paths(raw: &[u8]) -> Option<&str> {
+    json_text(partial::text(raw)?.paths)
+}
+
+/// What is JSON. A damaged document could begin like one that was put together, and what is skipped in bytes need not be UTF-8.
+fn json_text(text: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(text).ok()?;
+    serde_json::from_str::<IgnoredAny>(text).ok()?;
+    Some(text)
 }
 
 fn write_value(

@@ -117,6 +117,13 @@ pub enum Kind {
 const LENGTH: Unwritable = Unwritable { reason: "the value does not have the length of its type" };
 
 impl WriteValue for Kind {
+    fn paths<'r>(&self, raw: &'r [u8]) -> Option<&'r str> {
+        match self {
+            Self::Json => json::paths(raw),
+            _ => None,
+        }
+    }
+
     #[inline]
     fn write(&self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
         match self {

@@ -10,6 +10,13 @@ pub trait WriteValue: fmt::Debug + Send + Sync {
     /// [`Unwritable`] where `raw` cannot be a JSON value, invalid UTF-8 above all. What was appended by then is
     /// unspecified; the caller cuts it off. The event then goes to the dead letters: a value is never bent to fit.
     fn write(&self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable>;
+
+    /// Where in a document the log says that it was changed, as a JSON array of paths; `None` where it says nothing of it, as of
+    /// everything that is no document.
+    fn paths<'r>(&self, raw: &'r [u8]) -> Option<&'r str> {
+        let _ = raw;
+        None
+    }
 }
 
 /// Why a value cannot be written as JSON.

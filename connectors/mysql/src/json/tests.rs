@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::{
+    paths,
     tree::{Node, Step, steps},
     write,
 };
@@ -17,8 +18,13 @@ fn nothing_is_null() {
 
 #[test]
 fn a_text_that_is_no_utf8_is_refused() {
-    assert_eq!(text(b"\xff\"a\"").as_deref(), Some("\"a\""));
-    assert_eq!(text(b"\xff\"\xde\xe0\""), None);
+    let whole = b"\xff\x07\0\0\0[\"$.b\"]\"a\"";
+    assert_eq!((text(whole).as_deref(), paths(whole)), (Some("\"a\""), Some("[\"$.b\"]")));
+    let damaged = b"\xff\x07\0\0\0[\"$.\xde\"]\"\xde\xe0\"";
+    assert_eq!((text(damaged), paths(damaged)), (None, None));
+    // The paths are said to be longer than all that is there.
+    let short = b"\xff\x60\0\0\0[]";
+    assert_eq!((text(short), paths(short)), (None, None));
 }
 
 #[test]
