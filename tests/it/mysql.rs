@@ -434,7 +434,7 @@ async fn check_says_what_is_wrong() {
     let output = gateway.command().args(["check", "--json"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let answer: Value = serde_json::from_str(&text).unwrap();
     let warned: BTreeSet<&str> = answer["findings"]
         .as_array()
         .unwrap()
