@@ -4,6 +4,10 @@
 //! * **Order**: a batch is stored in one piece, in its order, with nobody else's message in between; or not at all.
 //! * **Duplicates**: a message that the stream has already, by its id, refuses the whole batch.
 //! * **Faults**: a batch of which something is missing, as when the connection broke within it, is refused or given up by the broker.
+//!   Only the last message has a reply, so whatever was wrong with one before it is told as an incomplete batch.
+//! * **Mixed clusters**: a stream's leader may be older than the server that the client is connected to. One that knows no batches stores
+//!   the messages one by one and acknowledges the last as such; so an acknowledgement has to name the batch and its size
+//!   ([`is_whole`]).
 
 use super::{
     bus::{Ack, Bus},
@@ -16,6 +20,7 @@ use async_nats::{
         self, ErrorCode,
         context::{PublishError, PublishErrorKind},
         message::PublishMessage,
+        publish::PublishAck,
     },
 };
 use std::future::IntoFuture as _;
@@ -23,15 +28,21 @@ use std::future::IntoFuture as _;
 /// Why nothing of a batch was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unstored {
-    /// For something in it: most often the stream has one of its messages already.
+    /// For something in it, or for its size: most often the stream has one of its messages already.
     Contents,
-    /// For being a batch, or so large a one.
+    /// For being a batch.
     Batch,
 }
 
-/// Whether the broker knows batches of messages with ids. Those of 2.12.0 had none.
+/// Whether the broker's batches are sound. A 2.12 has to be 2.12.12 and a 2.14 has to be 2.14.3: those before can come to a
+/// deadlock or a panic over batches on replicated streams. No 2.13 is taken.
 pub(super) fn are_taken(client: &Client) -> bool {
-    client.is_server_compatible(2, 12, 1)
+    are_sound(|minor, patch| client.is_server_compatible(2, minor, patch))
+}
+
+/// As [`are_taken`], by whether the server is at least 2.MINOR.PATCH.
+fn are_sound(at_least: impl Fn(i64, i64) -> bool) -> bool {
+    at_least(14, 3) || (at_least(12, 12) && !at_least(13, 0))
 }
 
 /// Why nothing of a batch was stored; `None` where the broker has not said that.
@@ -39,17 +50,19 @@ pub(super) fn unstored(error: &PublishError) -> Option<Unstored> {
     let source = std::error::Error::source(error)?;
     let code = source.downcast_ref::<jetstream::Error>()?.error_code();
     Some(match code {
-        ErrorCode::ATOMIC_PUBLISH_DISABLED
-        | ErrorCode::ATOMIC_PUBLISH_UNSUPPORTED_HEADER
-        | ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH
-        | ErrorCode::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT => Unstored::Batch,
+        ErrorCode::ATOMIC_PUBLISH_DISABLED | ErrorCode::ATOMIC_PUBLISH_UNSUPPORTED_HEADER => Unstored::Batch,
         _ => Unstored::Contents,
     })
 }
 
+/// Whether an acknowledgement says that a batch of so many messages was stored.
+pub(super) fn is_whole(ack: &PublishAck, id: &str, messages: usize) -> bool {
+    ack.batch_id.as_deref() == Some(id) && ack.batch_size == u64::try_from(messages).ok()
+}
+
 impl Bus {
-    /// Sends messages, at least one, as a batch; the acknowledgement of all is yet to come.
-    pub(super) async fn send_batch(&self, messages: &[Message]) -> Result<Ack, PublishError> {
+    /// Sends messages, at least one, as a batch, and tells the batch's id; the acknowledgement of all is yet to come.
+    pub(super) async fn send_batch(&self, messages: &[Message]) -> Result<(String, Ack), PublishError> {
         let id = format!("{:016x}{:016x}", random(), random());
         let nothing = || PublishError::new(PublishErrorKind::Other);
         let (last, others) = messages.split_last().ok_or_else(nothing)?;
@@ -64,7 +77,7 @@ impl Bus {
         let mut headers = headers(last, &id, messages.len());
         headers.insert(header::NATS_BATCH_COMMIT, header::NATS_BATCH_COMMIT_FINAL);
         let publish = PublishMessage::build().payload(last.payload.clone()).headers(headers);
-        Ok(self.context.send_publish(last.subject.clone(), publish).await?.into_future())
+        Ok((id, self.context.send_publish(last.subject.clone(), publish).await?.into_future()))
     }
 }
 
@@ -73,4 +86,36 @@ fn headers(message: &Message, batch: &str, nth: usize) -> HeaderMap {
     headers.insert(header::NATS_BATCH_ID, batch);
     headers.insert(header::NATS_BATCH_SEQUENCE, nth.to_string());
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_servers_whose_batches_are_sound_get_any() {
+        let sound = |server: (i64, i64)| are_sound(|minor, patch| server >= (minor, patch));
+        for server in [(12, 12), (12, 13), (14, 3), (14, 4), (15, 0), (16, 1)] {
+            assert!(sound(server), "2.{}.{}", server.0, server.1);
+        }
+        for server in [(10, 29), (11, 20), (12, 1), (12, 11), (13, 0), (13, 20), (14, 0), (14, 2)] {
+            assert!(!sound(server), "2.{}.{}", server.0, server.1);
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_without_the_batch_is_that_of_one_message() {
+        let whole = |ack: &str| is_whole(&serde_json::from_str(ack).unwrap(), "b1", 3);
+        assert!(whole(r#"{"stream":"S","seq":9,"batch":"b1","count":3}"#));
+        for ack in [
+            r#"{"stream":"S","seq":9}"#,
+            r#"{"stream":"S","seq":9,"duplicate":true}"#,
+            r#"{"stream":"S","seq":9,"batch":"b1"}"#,
+            r#"{"stream":"S","seq":9,"batch":"b1","count":2}"#,
+            r#"{"stream":"S","seq":9,"batch":"b2","count":3}"#,
+        ] {
+            assert!(!whole(ack), "{ack}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! * **Order**: one message after the other, each after the acknowledgement of the one before. Once the stream proves to have none
 //!   of them yet ([`Footing`]), many are sent at once, as one atomic batch ([`batch`]): it is stored in one piece, whoever else writes to
-//!   the stream, or not at all, and then they go one after the other again.
+//!   the stream, or not at all, and then fewer go at once, down to one after the other.
 //!   A stream that does not allow atomic batches has to prove that it has no other writer, and each message of a window names the sequence
 //!   that it must follow (`Nats-Expected-Last-Sequence`). That is absolute. So where a second gateway's message takes the
 //!   place of one of them, the ones behind that may still find theirs and be stored; the one whose place was taken is then sent
@@ -15,7 +15,7 @@ use super::{
     batch::{self, Unstored},
     bus::{self, Ack, Arriving, Bus},
     dead_letter::DeadLetters,
-    footing::{Footing, Together},
+    footing::{Footing, Together, WINDOW},
     message::Message,
     stream::{self, Opened},
 };
@@ -45,12 +45,10 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// How long the broker may take with what was sent together.
+/// How long the broker may take with what was sent together, and how long a batch may take to be handed to the connection.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that are read from the spool at once. A distant broker takes one gulp in a round trip.
 const GULP: usize = 2 << 20;
-/// Messages under way once there is a footing: the most that a broker takes as one atomic batch.
-const WINDOW: usize = 1000;
 
 /// What empties one source's spool.
 #[derive(Clone, Debug)]
@@ -178,11 +176,15 @@ impl Drain {
         let mut rest: VecDeque<Result<Message, u64>> = records.into_iter().map(load).collect();
         loop {
             if let Some(together) = footing.together() {
-                let window = window(bus, &mut rest);
+                let most = match together {
+                    Together::Batch(most) => most,
+                    Together::Behind(_) => WINDOW,
+                };
+                let window = window(bus, &mut rest, most);
                 // One alone needs no company to be in order.
                 if window.len() > 1 {
                     let stored = match together {
-                        Together::Batch => self.publish_batch(bus, &window, footing).await?,
+                        Together::Batch(_) => self.publish_batch(bus, &window, footing).await?,
                         Together::Behind(last) => {
                             self.publish_window(bus, &window, last, footing, done).await?
                         }
@@ -251,34 +253,41 @@ impl Drain {
         footing: &mut Footing,
     ) -> Result<usize, Fault> {
         let generation = bus.link.borrow().generation;
-        let outcome = match bus.send_batch(window).await {
-            Ok(ack) => answer(bus, generation, Instant::now() + ACK_TIMEOUT, ack).await,
-            Err(error) => Err(Unacked::Refused(error)),
+        // While the connection is away, its queue fills and is not emptied. Half a batch is not stored, by a leader that knows batches.
+        let outcome = match timeout_at(Instant::now() + ACK_TIMEOUT, bus.send_batch(window)).await {
+            Ok(Ok((id, ack))) => {
+                answer(bus, generation, Instant::now() + ACK_TIMEOUT, ack).await.map(|ack| (id, ack))
+            }
+            Ok(Err(error)) => Err(Unacked::Refused(error)),
+            Err(_) => Err(Unacked::Silence),
         };
         let refused = match outcome {
-            Ok(ack) => {
+            Ok((id, ack)) if batch::is_whole(&ack, &id, window.len()) => {
+                footing.batch_stored();
                 let first = (ack.sequence + 1).saturating_sub(window.len() as u64);
                 for (message, sequence) in window.iter().zip(first..) {
-                    footing.stored(sequence, false);
                     self.count(message, false, sequence);
                 }
                 return Ok(window.len());
             }
+            Ok(_) => {
+                // Which of them are stored nobody says. They are sent again one by one, and the broker drops what it has.
+                tracing::warn!(
+                    source = &*self.source,
+                    "the stream's leader is a server that knows no atomic batches: none are sent to it now"
+                );
+                footing.without_batches();
+                return Ok(0);
+            }
             Err(unacked) => unacked,
         };
-        footing.disturbed();
-        match &refused {
-            Unacked::Refused(error) => match batch::unstored(error) {
-                // One after the other then, to find which of them it is.
-                Some(Unstored::Contents) => Ok(0),
-                Some(Unstored::Batch) => {
-                    footing.without_batches();
-                    Ok(0)
-                }
-                None => Err(publish_fault(refused)),
-            },
-            Unacked::Silence => Err(publish_fault(refused)),
+        let Unacked::Refused(error) = &refused else { return Err(publish_fault(refused)) };
+        match batch::unstored(error) {
+            Some(Unstored::Contents) => footing.batch_refused(window.len()),
+            Some(Unstored::Batch) => footing.without_batches(),
+            None => return Err(publish_fault(refused)),
         }
+        Ok(0)
     }
 
     /// Sends a window of messages that all fit, each to be stored right behind the one before; tells how many were, also where it
@@ -342,12 +351,12 @@ impl Drain {
 }
 
 /// Takes off the next messages that may be sent together: those that the broker takes as they are, none of them twice.
-fn window(bus: &Bus, rest: &mut VecDeque<Result<Message, u64>>) -> Vec<Message> {
+fn window(bus: &Bus, rest: &mut VecDeque<Result<Message, u64>>, most: usize) -> Vec<Message> {
     let mut ids = HashSet::new();
     let fits = |next: &&Result<Message, u64>| {
         next.as_ref().is_ok_and(|message| bus.takes(message) && ids.insert(message.id.clone()))
     };
-    let count = rest.iter().take(WINDOW).take_while(fits).count();
+    let count = rest.iter().take(most).take_while(fits).count();
     rest.drain(..count).filter_map(Result::ok).collect()
 }
 

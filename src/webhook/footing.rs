@@ -5,12 +5,17 @@
 
 /// Messages in a row that prove what has to be proven first.
 const PROOF: usize = 32;
+/// Most messages under way together: the most that a broker takes as one atomic batch by default.
+pub(super) const WINDOW: usize = 1000;
 
 /// How the stream behaves under this writer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Footing {
     /// Whether the stream takes atomic batches.
     batches: bool,
+    /// Most messages of the next batch. A refusal halves it, which leads to the message that caused it, and to what a broker with a lower limit
+    /// takes; whatever is stored doubles it again.
+    most: usize,
     /// The stream's sequence of the last message that was stored, if nothing came after it as far as is known.
     last: Option<u64>,
     /// Messages in a row that were stored right behind one another.
@@ -22,8 +27,8 @@ pub(super) struct Footing {
 /// How messages may be sent together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Together {
-    /// As one atomic batch. One message that the stream has refuses all of it.
-    Batch,
+    /// As one atomic batch of so many at most. One message that the stream has refuses all of it.
+    Batch(usize),
     /// Each with the sequence that it must follow, the first with this one.
     Behind(u64),
 }
@@ -31,10 +36,10 @@ pub(super) enum Together {
 impl Footing {
     /// Before the first message, on a stream that takes atomic batches or does not.
     pub(super) fn new(batches: bool) -> Self {
-        Self { batches, ..Self::default() }
+        Self { batches, most: WINDOW, last: None, alone: 0, fresh: 0 }
     }
 
-    /// Takes in an acknowledgement.
+    /// Takes in the acknowledgement of one message.
     pub(super) fn stored(&mut self, sequence: u64, duplicate: bool) {
         if duplicate {
             self.disturbed();
@@ -43,6 +48,21 @@ impl Footing {
         self.alone = if self.last.is_some_and(|last| last + 1 == sequence) { self.alone + 1 } else { 0 };
         self.fresh += 1;
         self.last = Some(sequence);
+        self.more();
+    }
+
+    /// A batch was stored.
+    pub(super) fn batch_stored(&mut self) {
+        self.more();
+    }
+
+    /// A batch of so many messages was refused for one of them or for being so many.
+    pub(super) fn batch_refused(&mut self, messages: usize) {
+        self.most = (messages / 2).max(1);
+    }
+
+    fn more(&mut self) {
+        self.most = (2 * self.most).min(WINDOW);
     }
 
     /// Something else than the next message came, or nobody knows what.
@@ -52,13 +72,13 @@ impl Footing {
 
     /// The broker takes no batch, whatever is in it.
     pub(super) fn without_batches(&mut self) {
-        *self = Self::default();
+        *self = Self::new(false);
     }
 
     /// How the next messages may be sent together; `None`: not at all.
     pub(super) fn together(&self) -> Option<Together> {
         if self.batches {
-            return (self.fresh > PROOF).then_some(Together::Batch);
+            return (self.fresh > PROOF && self.most > 1).then_some(Together::Batch(self.most));
         }
         self.last.filter(|_| self.alone >= PROOF).map(Together::Behind)
     }
@@ -94,17 +114,65 @@ mod tests {
             assert_eq!(footing.together(), None);
         }
         footing.stored(100, false);
-        assert_eq!(footing.together(), Some(Together::Batch), "whoever else writes");
+        assert_eq!(footing.together(), Some(Together::Batch(WINDOW)), "whoever else writes");
         footing.stored(5, true);
         assert_eq!(footing.together(), None, "where one is there, the next may be");
         for sequence in 200..300 {
             footing.stored(sequence, false);
         }
-        assert_eq!(footing.together(), Some(Together::Batch));
+        assert_eq!(footing.together(), Some(Together::Batch(WINDOW)));
         footing.without_batches();
         for sequence in 300..400 {
             footing.stored(sequence, false);
         }
         assert_eq!(footing.together(), Some(Together::Behind(399)));
+    }
+
+    /// Sends messages of which the stream has some, and takes no batch of more than `limit`; tells how many batches were refused and how many
+    /// messages went one by one.
+    fn send(messages: usize, has: &[usize], limit: usize) -> (usize, usize) {
+        let mut footing = Footing::new(true);
+        let (mut next, mut refused, mut single) = (0, 0, 0);
+        while next < messages {
+            match footing.together() {
+                Some(Together::Batch(most)) if messages - next > 1 => {
+                    let end = messages.min(next + most);
+                    if end - next > limit || has.iter().any(|there| (next..end).contains(there)) {
+                        footing.batch_refused(end - next);
+                        refused += 1;
+                    } else {
+                        footing.batch_stored();
+                        next = end;
+                    }
+                }
+                _ => {
+                    footing.stored(next as u64, has.contains(&next));
+                    single += 1;
+                    next += 1;
+                }
+            }
+            assert!(refused + single <= 2 * messages, "no end");
+        }
+        (refused, single)
+    }
+
+    #[test]
+    fn a_refused_batch_is_halved_until_what_refused_it_is_alone() {
+        assert_eq!(send(5000, &[], WINDOW), (0, PROOF + 1));
+        for there in [33, 34, 100, 532, 1031, 1032, 1033, 1500, 4999] {
+            let (refused, single) = send(5000, &[there], WINDOW);
+            assert!(refused <= 20, "{there}: {refused} refused");
+            assert!(single <= 3 * PROOF, "{there}: {single} one by one");
+        }
+        let run: Vec<usize> = (1000..1500).collect();
+        let (refused, single) = send(5000, &run, WINDOW);
+        assert!(refused <= 20 && single <= run.len() + 3 * PROOF, "{refused} refused, {single} one by one");
+    }
+
+    #[test]
+    fn a_broker_that_takes_smaller_batches_gets_them() {
+        let (refused, single) = send(5000, &[], 100);
+        assert!(single <= 2 * PROOF, "{single} one by one");
+        assert!(refused <= 5000 / 50, "{refused} refused");
     }
 }

@@ -92,6 +92,7 @@ async fn slacks_missing_messages_edits_and_replies_come_once_and_what_arrived_do
     let young = ts(ago(1), 8);
     let ancient = ts(ago(60 * 30), 9);
     let deleted = ts(ago(130), 10);
+    let late = ts(ago(120), 11);
     let mut head = message(&thread, "thread");
     head["thread_ts"] = json!(thread);
     head["reply_count"] = json!(2);
@@ -116,7 +117,7 @@ async fn slacks_missing_messages_edits_and_replies_come_once_and_what_arrived_do
                 message(&young, "may still come"),
             ],
         ),
-        ("C2".to_owned(), vec![]),
+        ("C2".to_owned(), vec![edited(&late, "may still come as changed", &young)]),
         ("C3".to_owned(), vec![message(&lost, "the same moment elsewhere")]),
     ]
     .into();
@@ -190,6 +191,10 @@ async fn slacks_missing_messages_edits_and_replies_come_once_and_what_arrived_do
         ["C1=", "C2=", "C3="].iter().all(|place| kept["next"].as_str().unwrap().contains(place)),
         "{kept}"
     );
+    let next = kept["next"].as_str().unwrap();
+    let second = next.split(' ').find_map(|place| place.strip_prefix("C2=")).unwrap();
+    let behind: i64 = late.replace('.', "").parse().unwrap();
+    assert_eq!(second.parse::<i64>().unwrap(), behind - 1, "not past what was left out");
     let ended = ago(4 * 24 * 60).as_microsecond();
     std::fs::write(&note, json!({"next": format!("C3={ended}")}).to_string()).unwrap();
     let (code, text) = run(&gateway, &vendors, TOKEN, &["reconcile", "in", "--target", "C1"]).await;

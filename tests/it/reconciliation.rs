@@ -357,6 +357,11 @@ async fn hubspots_app_is_set_up_and_what_happened_in_the_crm_is_delivered_once()
     let (code, text) = run_at(&gateway, &server.base, TOKEN, &reconcile).await;
     assert!(code == Some(0) && text.contains("delivered 1 of HubSpot"), "{text}");
     assert_eq!(told(&events(&nats).await)[8..], [("com.hubspot.contact.creation", "8")]);
+
+    // Where there is more than one run takes, the next one would begin at the same place: what holds it there is named.
+    server.crm().contacts.extend((100..10_200).map(|id| contact(id, 20, 20, &[])));
+    let (code, text) = run_at(&gateway, &server.base, TOKEN, &reconcile).await;
+    assert!(code == Some(78) && text.contains("webhooks/in.json") && text.contains("remove it"), "{text}");
 }
 
 /// What a run that is killed in the middle of a page had taken is not taken again, even when no id is known any more.

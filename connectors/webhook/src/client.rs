@@ -5,7 +5,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use http::HeaderMap;
 use ipnet::IpNet;
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -83,7 +83,11 @@ impl Meter {
     /// How long the client has to wait; `None`: go on. One who has a /64 of IPv6 has all of its addresses.
     pub(crate) fn wait(&self, client: IpAddr) -> Option<Duration> {
         let client = match client {
-            IpAddr::V6(address) => IpAddr::V6((u128::from(address) & NETWORK).into()),
+            IpAddr::V6(address) => match (address.segments(), address.octets()) {
+                // All of IPv4 is in this one network, behind a translator (RFC 6052, section 2.1).
+                ([0x64, 0xff9b, 0, 0, 0, 0, ..], [.., a, b, c, d]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+                _ => IpAddr::V6((u128::from(address) & NETWORK).into()),
+            },
             client => client,
         };
         if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY)
@@ -148,5 +152,10 @@ mod tests {
         assert!((0..3).all(|_| meter.wait(one).is_none()));
         assert!(meter.wait(another).is_some(), "the same network");
         assert!(meter.wait(else_where).is_none());
+        let [translated, neighbour] =
+            ["64:ff9b::203.0.113.1", "64:ff9b::203.0.113.2"].map(|text| text.parse().unwrap());
+        assert!((0..3).all(|_| meter.wait(translated).is_none()));
+        assert!(meter.wait(translated).is_some());
+        assert!(meter.wait(neighbour).is_none(), "another client of IPv4 behind the same translator");
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     budget::{Budget, Lease},
     client::{self, Meter, Rate},
     outbound::{Outbound, OutboundError},
+    verify,
 };
 use axum::body::Body as ResponseBody;
 use bytes::Bytes;
@@ -303,7 +304,8 @@ impl<K: Keep> Intake<K> {
         if keys.is_fresh(&key.url, now()) {
             return Ok(());
         }
-        let (document, good_for) = turn.fetch(&key.url).await?;
+        // A provider's error page with status 200 must not take the place of its keys.
+        let (document, good_for) = turn.fetch(&key.url, verify::has_keys).await?;
         let now = now();
         let until = now.saturating_add(i64::try_from(good_for.as_micros()).unwrap_or(i64::MAX));
         keys.insert(key, &document, now, until);

@@ -33,7 +33,8 @@ impl KeyRing {
     /// For how long a document is not fetched again, in microseconds, although a key is not in it: anybody can name one.
     const FRESH: i64 = 5 * 60 * 1_000_000;
 
-    /// Keeps a document that was fetched at one time until another, both in microseconds since 1970-01-01 UTC.
+    /// Keeps a document that was fetched at one time until another, both in microseconds since 1970-01-01 UTC. It takes the place of the one
+    /// before, so it has to hold keys.
     pub fn insert(&self, request: &KeyRequest, document: &[u8], fetched_at: i64, until: i64) {
         let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= Self::CAPACITY {

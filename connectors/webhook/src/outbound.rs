@@ -34,6 +34,8 @@ pub(crate) enum OutboundError {
     Status(reqwest::StatusCode),
     #[error("more than {MOST} bytes")]
     TooLarge,
+    #[error("answered with something that holds no keys")]
+    NoKeys,
     #[error("too many are being fetched, or the place gave nothing a moment ago")]
     NotNow,
 }
@@ -88,14 +90,20 @@ impl Outbound {
         Ok(())
     }
 
-    /// Waits for a turn to fetch the document at a URL. Who waited may find it there.
+    /// Waits for a turn to fetch the document at a URL. Who waited may find it there, or that the place gave nothing to another.
     pub(crate) async fn turn(&self, url: &str) -> Result<Turn<'_>, OutboundError> {
-        if self.failed().get(url).is_some_and(|at| at.elapsed() < REST) {
-            return Err(OutboundError::NotNow);
-        }
+        self.may_ask(url)?;
         let permit = tokio::time::timeout(DEADLINE, self.fetches.acquire()).await;
         let permit = permit.ok().and_then(Result::ok).ok_or(OutboundError::NotNow)?;
+        self.may_ask(url)?;
         Ok(Turn { outbound: self, _permit: permit })
+    }
+
+    fn may_ask(&self, url: &str) -> Result<(), OutboundError> {
+        match self.failed().get(url) {
+            Some(at) if at.elapsed() < REST => Err(OutboundError::NotNow),
+            _ => Ok(()),
+        }
     }
 
     fn failed(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
@@ -132,9 +140,15 @@ impl Outbound {
 }
 
 impl Turn<'_> {
-    /// Fetches the document; tells for how long it is good.
-    pub(crate) async fn fetch(self, url: &str) -> Result<(Vec<u8>, Duration), OutboundError> {
+    /// Fetches the document, which has to be fit; tells for how long it is good.
+    pub(crate) async fn fetch(
+        self,
+        url: &str,
+        is_fit: impl Fn(&[u8]) -> bool,
+    ) -> Result<(Vec<u8>, Duration), OutboundError> {
         let fetched = self.outbound.fetch(url).await;
+        let fetched =
+            fetched.and_then(|found| if is_fit(&found.0) { Ok(found) } else { Err(OutboundError::NoKeys) });
         let mut failed = self.outbound.failed();
         if fetched.is_ok() {
             failed.remove(url);
@@ -247,19 +261,24 @@ mod tests {
     async fn a_place_that_gave_nothing_is_left_alone_and_few_are_asked_at_once() {
         let outbound = Outbound::default();
         let turn = outbound.turn("https://127.0.0.1/").await.unwrap();
-        assert!(turn.fetch("https://127.0.0.1/").await.is_err());
+        assert!(turn.fetch("https://127.0.0.1/", |_| true).await.is_err());
         assert!(matches!(outbound.turn("https://127.0.0.1/").await, Err(OutboundError::NotNow)));
         assert!(outbound.turn("https://127.0.0.2/").await.is_ok(), "another place");
         for number in 0..2 * REMEMBERED {
             let url = format!("x{number}");
-            assert!(outbound.turn(&url).await.unwrap().fetch(&url).await.is_err());
+            assert!(outbound.turn(&url).await.unwrap().fetch(&url, |_| true).await.is_err());
         }
         assert_eq!(outbound.failed().len(), REMEMBERED);
+        outbound.failed().clear();
         let mut turns = Vec::new();
         for number in 0..FETCHES {
             turns.push(outbound.turn(&format!("https://h{number}/")).await.unwrap());
         }
         assert_eq!(outbound.fetches.available_permits(), 0);
+        let turn = turns.pop().unwrap();
+        let (waited, failed) = tokio::join!(biased; outbound.turn("https://127.0.0.3/"), turn.fetch("https://127.0.0.3/", |_| true));
+        assert!(failed.is_err());
+        assert!(matches!(waited, Err(OutboundError::NotNow)), "it failed while this one waited for its turn");
         drop(turns);
         assert_eq!(outbound.fetches.available_permits(), FETCHES);
     }

@@ -171,6 +171,11 @@ impl From<Reason> for Failure {
     }
 }
 
+/// Whether a document holds keys: a set of JSON web keys, or a certificate.
+pub(crate) fn has_keys(document: &[u8]) -> bool {
+    jwt::has_keys(document) || certificate::has_key(document)
+}
+
 impl Verifier {
     /// Compiles one scheme. `None`: none of the secrets is a key of it.
     pub(crate) fn new(

@@ -44,9 +44,8 @@ impl Access {
 
     /// What a bookmark is about, beside the source.
     pub(super) fn bookmark_of(&self, provider: &Provider) -> String {
-        let url = self.api.as_deref().and_then(|url| reqwest::Url::parse(url).ok());
-        let host = url.as_ref().and_then(|url| Some(url.authority()).filter(|host| !host.is_empty()));
-        api::bookmark_of(provider.name(), &self.target, host)
+        let host = self.api.as_deref().and_then(host);
+        api::bookmark_of(provider.name(), &self.target, host.as_deref())
     }
 
     /// Which webhook is meant.
@@ -78,10 +77,30 @@ impl Access {
     }
 }
 
+/// A URL's host, and its port if that is not the usual one; nothing of a user's name and password.
+fn host(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let host = url.host_str().filter(|host| !host.is_empty())?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
 /// The URL that the provider is given.
 pub(super) fn url(settings: &headgate_webhook::Settings, source: &str) -> Result<String, Failure> {
     settings.public_url.clone().ok_or_else(|| {
         Failure::usage(format!("the provider has to be told a URL, and {source} has none"))
             .with_fix("set http.public_url")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bookmark_is_named_by_host_and_port_without_what_logs_in() {
+        assert_eq!(host("https://user:hunter2@api.example:8443/v3").as_deref(), Some("api.example:8443"));
+        assert_eq!(host("https://user@api.example:443/").as_deref(), Some("api.example"));
+        assert_eq!(host("http://[::1]:80/").as_deref(), Some("[::1]"));
+        assert_eq!(host("nonsense"), None);
+    }
 }

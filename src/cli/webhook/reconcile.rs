@@ -22,7 +22,7 @@ use crate::{
 use clap::Args;
 use headgate_webhook::{
     Endpoint,
-    api::{self, Batch, Missed, PATIENCE, Redelivery, Since, TRIES},
+    api::{self, ApiError, Batch, Missed, PATIENCE, Redelivery, Since, TRIES},
 };
 use reqwest::StatusCode;
 use serde::Serialize;
@@ -126,7 +126,17 @@ impl Reconcile {
             .map_err(|error| Failure::usage(error.to_string()))?;
         let gateway = Post::to(send::base(config, &self.source, self.url.as_deref()))?;
         let place = Place::of(config, &self.source, &self.access.bookmark_of(provider));
-        let failed = |error| self.access.failure(service, &error);
+        let failed = |error: ApiError| {
+            let failure = self.access.failure(service, &error);
+            match error {
+                ApiError::TooMany(_) if api::patience(provider.name()).is_some() && place.path().exists() => failure
+                    .with_fix(format!(
+                        "without --since, {} says from when on: remove it to give up what is older than a day and --until",
+                        place.path().display()
+                    )),
+                _ => failure,
+            }
+        };
         let wish = self.access.wish(&public_url, &self.events);
         let now = time::now();
         let since_when = before(now, span.since);

@@ -192,8 +192,14 @@ impl Conversations {
     pub(super) async fn next(&mut self, api: &Api) -> Result<Option<Batch>, ApiError> {
         self.arrived.whole()?;
         let Some(channel) = self.channels.pop_front() else { return Ok(None) };
-        let mut found =
-            Found { channel: &channel, team: &self.team, missing: Vec::new(), held: 0, threads: Vec::new() };
+        let mut found = Found {
+            channel: &channel,
+            team: &self.team,
+            missing: Vec::new(),
+            held: 0,
+            threads: Vec::new(),
+            left_out: i64::MAX,
+        };
         let span = self.from(&channel)..=self.latest;
         let range = format!(
             "channel={channel}&oldest={}&latest={}&inclusive=true&limit=200",
@@ -211,7 +217,7 @@ impl Conversations {
         missing.dedup_by(|one, other| one.0 == other.0);
         let deliveries = missing.into_iter().map(|(_, body)| Redelivery { headers: json_headers(), body });
         let deliveries = deliveries.collect();
-        self.places.reach(&channel, *span.start(), *span.end());
+        self.places.reach(&channel, *span.start(), (*span.end()).min(found.left_out.saturating_sub(1)));
         let bookmark = Some(Bookmark { next: self.places.written(), ..Bookmark::default() });
         Ok(Some(Batch { deliveries, bookmark, ..Batch::default() }))
     }
@@ -250,6 +256,8 @@ struct Found<'a> {
     held: usize,
     /// Messages with replies to be looked at.
     threads: Vec<String>,
+    /// From where on the next run has to read: the first message that was left out because its edit is too young, or whose thread it is in.
+    left_out: i64,
 }
 
 impl Found<'_> {
@@ -273,8 +281,18 @@ impl Found<'_> {
             self.threads.push(ts.clone());
         }
         let state = State { thing: format!("{}:{ts}", self.channel), at };
+        if arrived.has(&state) {
+            return Ok(());
+        }
+        if at > *range.end() && sent <= *range.end() {
+            let thread = text(message, "/thread_ts").as_deref().and_then(time);
+            let found_by = thread.filter(|thread| range.contains(thread)).unwrap_or(sent);
+            if range.contains(&found_by) {
+                self.left_out = self.left_out.min(found_by);
+            }
+        }
         // The first message of an old thread comes along with its replies.
-        if arrived.has(&state) || !range.contains(&at) {
+        if !range.contains(&at) {
             return Ok(());
         }
         let (id, body) = self.event(message, &state, edited.as_deref(), arrived.knows(&state.thing))?;

@@ -75,6 +75,11 @@ pub(crate) fn is_like(url: &str, like: &str) -> bool {
     rest.is_empty()
 }
 
+/// Whether a document has a certificate with a public key in it.
+pub(crate) fn has_key(document: &[u8]) -> bool {
+    public_key(document).is_some()
+}
+
 /// The first certificate's public key, as DER.
 fn public_key(pem: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(pem).ok()?;
@@ -105,6 +110,27 @@ mod tests {
             "",
         ] {
             assert!(!is_like(url, like), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_no_certificate_has_no_key() {
+        const PEM: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBbjCCARWgAwIBAgIUMsQos16GPVvuj8gJpJhaUThCIdEwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjMwODExNDNaGA8yMTI2MTAzMDA4MTE0
+M1owDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABHeY
+KqYd1QKNIxghsd5ITvgp3T+kOmrS0SOnrLwak0gQXbYPy+eZsIaMSpBtckGtlfe8
+kITpry3MPmduP0m4TOCjTTBLMB0GA1UdDgQWBBTdZMGgnknLa2LNybhJOFiW/KO/
+IjAfBgNVHSMEGDAWgBTdZMGgnknLa2LNybhJOFiW/KO/IjAJBgNVHRMEAjAAMAoG
+CCqGSM49BAMCA0cAMEQCIHiErv/QG2nTymfXcbdnB5s56murTioyW785POW49aTy
+AiBtqdwYukis+Rr6O0+z5XtnuUjmIOsA3+2w16GHGnfI0A==
+-----END CERTIFICATE-----
+";
+        assert!(has_key(PEM.as_bytes()));
+        assert!(!has_key(&PEM.as_bytes()[..PEM.len() / 2]));
+        for page in ["", "<html>Please come again</html>", &PEM.replace('M', "A")] {
+            assert!(!has_key(page.as_bytes()), "{page}");
         }
     }
 }

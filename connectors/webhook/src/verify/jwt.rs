@@ -60,6 +60,11 @@ struct Keys {
     keys: Vec<serde_json::Value>,
 }
 
+/// Whether a document is a set of keys with one in it.
+pub(crate) fn has_keys(document: &[u8]) -> bool {
+    serde_json::from_slice::<Keys>(document).is_ok_and(|keys| !keys.keys.is_empty())
+}
+
 impl Jwt {
     pub(crate) fn new(rules: &Rules, secrets: &[Vec<u8>]) -> Result<Self, String> {
         if rules.jwks.is_some() && rules.claims.get("aud").is_none_or(|aud| aud.iter().all(String::is_empty))
@@ -279,5 +284,15 @@ mod tests {
         assert_eq!(verify(Some(URL), &token, &ring), Err(Reason::Mismatch.into()), "it was just asked for");
         insert(NOW - 600 * 1_000_000);
         assert_eq!(verify(Some(URL), &token, &ring), needed, "the provider may have another key by now");
+    }
+
+    #[test]
+    fn a_page_that_is_no_set_of_keys_has_none() {
+        assert!(has_keys(br#"{"keys":[{"kid":"k1","kty":"RSA"}]}"#));
+        for page in
+            ["", "<html>Please come again</html>", r#"{"error":"busy"}"#, r#"{"keys":[]}"#, r#"{"keys":{}}"#]
+        {
+            assert!(!has_keys(page.as_bytes()), "{page}");
+        }
     }
 }
