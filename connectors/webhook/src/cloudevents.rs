@@ -121,6 +121,7 @@ pub(crate) fn is_json(content_type: &str) -> bool {
 fn delivery(attributes: Vec<(String, String)>, data: Data, integrity: Integrity) -> Result<Delivery, Reason> {
     let mut event = Delivery {
         id: String::new(),
+        identity: None,
         event_type: String::new(),
         entity: String::new(),
         verb: String::new(),
@@ -164,6 +165,8 @@ fn delivery(attributes: Vec<(String, String)>, data: Data, integrity: Integrity)
     if event.id.is_empty() || event.event_type.is_empty() || event.source.is_none() {
         return Err(wrong("id, source and type have to be there"));
     }
+    // CloudEvents 1.0.2, §3.1: only source and id together are unique.
+    event.identity = event.source.as_ref().map(|source| format!("{source} {}", event.id));
     if event.content_type.is_none() && matches!(event.data, Data::Json(_)) {
         event.content_type = Some("application/json".to_owned());
     }

@@ -230,7 +230,7 @@ impl Verifier {
         }
         let elements = self.elements(scope)?;
         if elements.is_empty() {
-            return Err(Reason::Body("no items, so nothing is signed".to_owned()).into());
+            return Err(Reason::Missing("an item that could be signed".to_owned()).into());
         }
         elements.iter().try_for_each(|item| self.verify_one(&Scope { item: Some(*item), ..*scope }, ring))
     }
@@ -238,7 +238,7 @@ impl Verifier {
     fn elements<'a>(&self, scope: &Scope<'a>) -> Result<Vec<Value<'a>>, Reason> {
         let Some(pointer) = &self.items else { return Ok(Vec::new()) };
         let array = scope.root.and_then(|root| root.get(pointer)).and_then(Value::elements);
-        array.ok_or_else(|| Reason::Body("no array of items".to_owned()))
+        array.ok_or_else(|| Reason::Missing("the array of the signed items".to_owned()))
     }
 
     fn verify_one(&self, scope: &Scope<'_>, ring: &KeyRing) -> Result<(), Failure> {
@@ -353,8 +353,7 @@ impl Verifier {
     /// A body that is no form is signed only through its hash in the query.
     fn verify_body_hash(&self, scope: &Scope<'_>) -> Result<(), Reason> {
         let Some(parameter) = &self.rules.body_hash else { return Ok(()) };
-        let content_type = scope.header(&http::header::CONTENT_TYPE)?.unwrap_or_default();
-        let is_form = content_type.starts_with("application/x-www-form-urlencoded");
+        let is_form = scope.says_form()?;
         match crate::form::count(scope.request.query(), parameter) {
             0 if is_form || scope.request.body.is_empty() => Ok(()),
             0 => Err(Reason::Missing(format!("query parameter {parameter}"))),
