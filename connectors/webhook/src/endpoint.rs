@@ -448,6 +448,9 @@ fn rules(provider: &Provider, settings: &Settings) -> Result<Rules, SettingsErro
         let set = settings.parameters.get(name).map(Secret::expose).filter(|value| !value.is_empty());
         let value = set.or(parameter.default.as_deref());
         let value = value.ok_or_else(|| wrong(name, &format!("has to be set: {}", parameter.about)))?;
+        if !parameter.one_of.is_empty() && !parameter.one_of.iter().any(|known| known == value) {
+            return Err(wrong(name, &format!("has to be one of {}", parameter.one_of.join(", "))));
+        }
         values.insert(name.as_str(), value);
     }
     // The error's own text may quote a parameter, and parameters may be secret.

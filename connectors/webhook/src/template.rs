@@ -259,6 +259,11 @@ impl Template {
         self.has(&|token| matches!(token, Token::Body | Token::SortedForm))
     }
 
+    /// Whether the secret is in it.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Value { any, .. } if any[..] == [Token::Secret]))
+    }
+
     /// Whether it depends on the URL.
     pub(crate) fn has_url(&self) -> bool {
         self.has(&|token| *token == Token::Url)

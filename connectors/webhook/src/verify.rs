@@ -186,6 +186,12 @@ impl Verifier {
         let finder = Finder::new(rules.signature.clone())?;
         let timestamp = rules.timestamp.as_ref().map(|t| Timestamp::new(t, tolerance)).transpose()?;
         let message = Template::parse(&rules.message)?;
+        if rules.algorithm == Algorithm::Sha256 && !message.has_secret() {
+            return Err(
+                "algorithm \"sha256\" hashes what anybody knows: message needs {secret}, or use hmac-sha256"
+                    .to_owned(),
+            );
+        }
         let items = rules.items.as_deref().map(Pointer::parse).transpose()?;
         let (when, require) = (Condition::all(&rules.when)?, Condition::all(&rules.require)?);
         let Some(keys) = rules.keys(secrets)? else { return Ok(None) };

@@ -91,7 +91,7 @@ fn settings(name: &str, section: &Section<'_, '_>, http: &Http) -> Option<Settin
     }
     let unread = (section.has("secret") && one.is_none()) || (section.has("secrets") && several.is_none());
     let secrets: Vec<String> = one.into_iter().chain(several.into_iter().flatten()).collect();
-    let empty = secrets.iter().any(String::is_empty);
+    let empty = secrets.iter().any(|secret| secret.trim().is_empty());
     if empty {
         let key = if section.has("secret") { "secret" } else { "secrets" };
         section.problem(key, "is empty", Some("anybody could sign with an empty secret".to_owned()));

@@ -68,6 +68,9 @@ pub(crate) struct SecretRules {
 pub(crate) struct Parameter {
     pub(crate) about: String,
     pub(crate) default: Option<String>,
+    /// What it may be, where that is not any text.
+    #[serde(default)]
+    pub(crate) one_of: Vec<String>,
     /// What it looks like; the file's vectors are made with it.
     #[serde(default)]
     pub(crate) example: String,
