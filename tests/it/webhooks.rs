@@ -94,10 +94,16 @@ async fn a_sample_is_sent_and_dead_letters_are_published_again() {
     assert!(code == Some(0) && text.contains("github"), "{text}");
     let (code, text) = run(&["show", "github"]).await;
     assert!(code == Some(0) && text.contains("provider = \"github\""), "{text}");
-    assert_eq!(run(&["show", "gihub"]).await.0, Some(64));
+    let (code, text) = run(&["show", "gihub"]).await;
+    assert!(code == Some(64) && text.contains("headgate webhook show github"), "{text}");
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let shown = json(&run(&["show", "meta", "--json"]).await.1);
+    assert_eq!((&shown["name"], &shown["parameters"][0]["name"]), (&"meta".into(), &"verify_token".into()));
     assert_eq!(run(&["send", "nobody"]).await.0, Some(64));
     let (code, text) = run(&["send", "gh"]).await;
     assert_eq!(code, Some(0), "{text}");
+    let sent = json(&run(&["send", "gh", "--json"]).await.1);
+    assert_eq!((&sent["provider"], &sent["status"]), (&"github".into(), &200.into()));
     assert_eq!(stream::read(&nats, STREAM).await.len(), 1);
     // A stream that takes no message of that size refuses it for good.
     let jetstream = nats.jetstream().await;
@@ -122,6 +128,8 @@ async fn a_sample_is_sent_and_dead_letters_are_published_again() {
     assert!(code == Some(0) && text.contains("published 1"), "{text}");
     let (_, text) = run(&["replay", "gh"]).await;
     assert!(text.contains("published 0, already there 1"), "{text}");
+    let told = json(&run(&["replay", "gh", "--json"]).await.1);
+    assert_eq!(told, serde_json::json!({ "published": 0, "known": 1, "without_content": 0 }));
     let events = stream::read(&nats, STREAM).await;
     assert_eq!(events.last().map(|event| event.attribute("id")), Some("too-large"));
 }

@@ -8,6 +8,7 @@ use crate::{
 use clap::Args;
 use headgate_webhook::{Endpoint, SignedRequest};
 use reqwest::StatusCode;
+use serde::Serialize;
 use std::{net::SocketAddr, time::Duration};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -35,6 +36,18 @@ pub(in crate::cli) struct Send {
     /// Where to post it; by default where http.listen is
     #[arg(long)]
     url: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Sent<'a> {
+    source: &'a str,
+    provider: &'a str,
+    status: u16,
+    body: &'a str,
 }
 
 impl Send {
@@ -52,6 +65,10 @@ impl Send {
             return Err(failure(status));
         }
         let body = answer.text().await.unwrap_or_default();
+        if self.json {
+            let (provider, status) = (webhook.provider.name(), status.as_u16());
+            return super::print_json(&Sent { source: &self.source, provider, status, body: &body });
+        }
         let body = if body.is_empty() { String::new() } else { format!(": {}", body.trim()) };
         let next = format!(
             "`headgate tail {} --from 1h` shows its event; once, however often it is sent",
