@@ -8,7 +8,7 @@ use crate::{
     provider::rules::{Format, Rules, status},
     soap,
     template::Scope,
-    verify::{Failure, Verifier, url},
+    verify::{Failure, Verifier, timestamp::Tolerance, url},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
@@ -17,19 +17,17 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
-    time::Duration,
 };
 
 /// What a user sets for an endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The secrets, any of which may have signed: several while one is being replaced.
     pub secrets: Vec<Secret>,
     /// The provider's own parameters by name (a verify token, a webhook's id, an audience). They may be secret.
     pub parameters: BTreeMap<String, Secret>,
-    /// How far a signed timestamp may be from now, either way; `None` switches the check off. `Some(DEFAULT)` gives way to
-    /// what the provider itself says.
-    pub tolerance: Option<Duration>,
+    /// How far a signed timestamp may be from now.
+    pub tolerance: Tolerance,
     /// The URL that the provider was given, without a query of its own making: `https://hooks.example.com/webhooks/shop`.
     /// Providers that sign the URL need it; it is never taken from the Host header.
     pub public_url: Option<String>,
@@ -37,24 +35,6 @@ pub struct Settings {
     pub integrity: Policy,
     /// Where fetched keys are found.
     pub keys: KeyRing,
-}
-
-impl Settings {
-    /// The default of `tolerance`.
-    pub const TOLERANCE: Duration = Duration::from_secs(300);
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            secrets: Vec::new(),
-            parameters: BTreeMap::new(),
-            tolerance: Some(Self::TOLERANCE),
-            public_url: None,
-            integrity: Policy::Any,
-            keys: KeyRing::default(),
-        }
-    }
 }
 
 /// Which integrity an endpoint insists on (`integrity` in the configuration).

@@ -30,8 +30,7 @@ use condition::Condition;
 use jwt::Jwt;
 use serde::Deserialize;
 use signature::{Encoding, Finder, Location};
-use std::time::Duration;
-use timestamp::Timestamp;
+use timestamp::{Timestamp, Tolerance};
 
 /// A provider's `[[verify]]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -181,7 +180,7 @@ impl Verifier {
     pub(crate) fn new(
         rules: &Rules,
         secrets: &[Secret],
-        tolerance: Option<Duration>,
+        tolerance: Tolerance,
     ) -> Result<Option<Self>, String> {
         let finder = Finder::new(rules.signature.clone())?;
         let timestamp = rules.timestamp.as_ref().map(|t| Timestamp::new(t, tolerance)).transpose()?;

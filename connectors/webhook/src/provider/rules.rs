@@ -201,7 +201,8 @@ impl Rules {
             }
         }
         for rules in &self.verify {
-            Verifier::new(rules, &[], None).map_err(|problem| format!("verify: {problem}"))?;
+            Verifier::new(rules, &[], verify::timestamp::Tolerance::Own)
+                .map_err(|problem| format!("verify: {problem}"))?;
         }
         for rules in &self.handshake {
             handshake::Greeting::new(rules).map_err(|problem| format!("handshake: {problem}"))?;
