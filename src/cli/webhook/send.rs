@@ -33,7 +33,8 @@ pub(in crate::cli) struct Send {
     /// Which sample of the provider's; the first by default
     #[arg(long)]
     sample: Option<String>,
-    /// Where to post it; by default where http.listen is
+    /// Where to post it; by default where http.listen is, which the certificate
+    /// of [http.tls] is hardly for
     #[arg(long)]
     url: Option<String>,
     /// Print JSON
@@ -112,7 +113,15 @@ impl Post {
             .headers(signed.headers)
             .body(signed.body);
         request.send().await.map_err(|error| {
-            Failure::unavailable(format!("nothing answers on {}: {}", self.base, error.without_url()))
+            let error = error.without_url();
+            let causes =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            let cause = causes.last().map(ToString::to_string).unwrap_or_default();
+            if cause.contains("certificate") {
+                return Failure::unavailable(format!("{} is not believed: {cause}", self.base))
+                    .with_fix("--url https://NAME/webhooks/SOURCE, with a name that the certificate is for");
+            }
+            Failure::unavailable(format!("nothing answers on {}: {cause}", self.base))
                 .with_fix("headgate run, or look at http.listen")
         })
     }
