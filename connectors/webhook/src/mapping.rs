@@ -260,14 +260,15 @@ impl Mapping {
     }
 
     fn id(&self, scope: &Scope<'_>, case: Option<&Templates>, several: bool) -> Result<String, Reason> {
-        let mut found = (format!("sha256:{}", sha256_hex(scope.request.body)), false);
+        let mut found = None;
         for template in case.and_then(|case| case.id.as_ref()).into_iter().chain(&self.ids) {
             if let Some(id) = template.render(scope)?.filter(|id| !id.is_empty()) {
-                found = (id, template.has_item());
+                found = Some((id, template.has_item()));
                 break;
             }
         }
-        let (id, own) = found;
+        let (id, own) =
+            found.unwrap_or_else(|| (format!("sha256:{}", sha256_hex(scope.request.body)), false));
         Ok(if several && !own { format!("{id}#{}", scope.index) } else { id })
     }
 
