@@ -34,6 +34,26 @@ async fn a_signed_delivery_becomes_an_event_once() {
     assert!(!gateway.log().contains(SECRET), "the secret was told");
 }
 
+/// Of two senders of CloudEvents each counts from 1.
+#[tokio::test]
+async fn events_of_two_sources_with_one_id_are_two() {
+    let nats = Nats::start().await;
+    let parameters = "[sources.gh.parameters]\nheader = \"X-Hub-Signature-256\"";
+    let mut gateway = hooks::configure(&nats, "", parameters);
+    gateway.reconfigure(|text| text.replace("provider = \"github\"", "provider = \"cloudevents\""));
+    gateway.start_again().await;
+    for source in ["/a", "/b", "/a"] {
+        let body = format!(r#"{{"specversion":"1.0","id":"1","source":"{source}","type":"order.paid"}}"#);
+        let signed =
+            Signed::of("1", body.into_bytes(), SECRET).with("content-type", "application/cloudevents+json");
+        assert_eq!(signed.status(gateway.http_port()).await, 202);
+    }
+    let events = stream::read(&nats, STREAM).await;
+    let told: Vec<_> =
+        events.iter().map(|event| (event.attribute("source"), event.attribute("id"))).collect();
+    assert_eq!(told, [("/a", "1"), ("/b", "1")]);
+}
+
 #[tokio::test]
 async fn what_is_not_verified_is_refused_and_leaves_nothing() {
     let nats = Nats::start().await;

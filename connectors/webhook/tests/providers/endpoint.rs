@@ -261,4 +261,12 @@ fn cloudevents_of_every_mode_keep_their_attributes() {
         panic!("refused")
     };
     assert_eq!(deliveries[0].data.bytes(), b"a\nb");
+    // Neither id nor source alone tells an event from others.
+    let first = deliveries[0].identity.clone();
+    let other = text.replace("/a", "/b");
+    let Verdict::Deliveries { deliveries, .. } = post("cloudevents", &structured, other.as_bytes()) else {
+        panic!("refused")
+    };
+    assert_eq!(deliveries[0].id, "1");
+    assert_ne!(deliveries[0].identity, first);
 }
