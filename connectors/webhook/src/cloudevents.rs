@@ -43,7 +43,7 @@ pub(crate) fn deliveries(scope: &Scope<'_>, integrity: Integrity) -> Result<Vec<
             events.into_iter().map(|event| structured(event, integrity)).collect()
         }
         media if media.starts_with("application/cloudevents") => {
-            Err(wrong("an event format other than JSON"))
+            Err(Reason::Format("CloudEvents in another event format than JSON".to_owned()))
         }
         _ => Ok(vec![binary(scope, content_type, integrity)?]),
     }
@@ -93,7 +93,7 @@ fn binary(scope: &Scope<'_>, content_type: &str, integrity: Integrity) -> Result
         }
     }
     if attributes.is_empty() {
-        return Err(wrong("neither ce- headers nor a CloudEvents content type"));
+        return Err(Reason::Format("neither ce- headers nor a CloudEvents content type".to_owned()));
     }
     if !content_type.is_empty() {
         attributes.push(("datacontenttype".to_owned(), content_type.to_owned()));

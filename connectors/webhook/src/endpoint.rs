@@ -300,6 +300,7 @@ impl Endpoint {
         let status = match reason {
             Reason::Method => StatusCode::METHOD_NOT_ALLOWED,
             Reason::Body(_) => StatusCode::BAD_REQUEST,
+            Reason::Format(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Reason::NotPending => StatusCode::FORBIDDEN,
             _ => self.reject,
         };
