@@ -93,7 +93,7 @@ pub enum Reason {
     Stale,
     /// Signed in the future, beyond what clocks may differ.
     Future,
-    /// The body is not what the provider sends (not JSON, a key twice, items missing).
+    /// The body is not what the provider sends (a key twice, a broken CloudEvent, too many items).
     Body(String),
     /// The body is in a format that is not understood.
     Format(String),

@@ -85,6 +85,20 @@ fn a_verified_body_that_is_no_json_is_kept_as_it_is() {
 }
 
 #[test]
+fn a_signed_body_that_could_have_told_its_time_is_kept_too() {
+    let judge = |body: &'static str| {
+        let mut vector = vectors::of("linear").remove(0);
+        let signed =
+            vector.endpoint().sign_delivery(vector.headers.clone(), body.into(), vector.now).unwrap();
+        (vector.headers, vector.body) = (signed.headers, signed.body.to_vec());
+        vector.verdict(&vector.endpoint())
+    };
+    assert!(matches!(judge("no json"), Verdict::Deliveries { .. }));
+    let twice = refused(judge(r#"{"webhookTimestamp":1,"webhookTimestamp":2}"#));
+    assert!(matches!(twice, Reason::Body(_)), "{twice:?}");
+}
+
+#[test]
 fn what_cannot_be_verified_is_unauthorized_whatever_it_is() {
     // Their signatures, or what is signed, stand in the body.
     for provider in ["mailgun", "adyen", "microsoft-graph", "salesforce", "aws-sns"] {
