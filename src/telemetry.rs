@@ -1,17 +1,21 @@
 //! What the gateway tells about itself: logs for people, metrics for machines.
 //!
 //! Logs go to standard error, so that standard output stays a command's own. They are quiet by default: the gateway's
-//! own news, and nothing of its libraries but what is wrong.
+//! own news, and nothing of its libraries but what is wrong. Nor do libraries tell details, whatever is asked for: theirs are
+//! the bytes that they carry, and those are the events' data.
 
 pub mod exposition;
 pub mod metrics;
 
 use std::{fmt, io::IsTerminal as _};
-use tracing::field::Field;
+use tracing::{Level, Metadata, field::Field};
 use tracing_subscriber::{
     EnvFilter,
     field::MakeExt as _,
+    filter::filter_fn,
     fmt::format::{Writer, debug_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// What is logged where `HEADGATE_LOG` and `RUST_LOG` say nothing.
@@ -31,16 +35,25 @@ pub fn start_logging(env: &dyn Fn(&str) -> Option<String>, run: bool) -> Result<
         .map_err(|error| format!("HEADGATE_LOG: {error}"))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match env("HEADGATE_LOG_FORMAT").as_deref() {
-        Some("json") => subscriber.json().flatten_event(true).try_init(),
+        Some("json") => {
+            subscriber.json().flatten_event(true).finish().with(filter_fn(may_be_told)).try_init()
+        }
         Some("text" | "") | None => {
             let colours =
                 std::io::stderr().is_terminal() && env("NO_COLOR").is_none_or(|text| text.is_empty());
             let fields = debug_fn(field).delimited(" ");
-            subscriber.with_ansi(colours).with_target(false).fmt_fields(fields).try_init()
+            let subscriber = subscriber.with_ansi(colours).with_target(false).fmt_fields(fields);
+            subscriber.finish().with(filter_fn(may_be_told)).try_init()
         }
         Some(_) => return Err("HEADGATE_LOG_FORMAT: expected \"text\" or \"json\"".to_owned()),
     };
     started.map_err(|error| error.to_string())
+}
+
+/// Whether something may be logged at all. Below `info` the client of NATS, for one, writes down what the server answered,
+/// events in it.
+fn may_be_told(what: &Metadata<'_>) -> bool {
+    *what.level() <= Level::INFO || what.target().starts_with("headgate")
 }
 
 /// One field of a line of text. Quotes within a text stay as they are, so that a statement can be copied from it; whatever could
@@ -75,6 +88,26 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn libraries_tell_no_details_whatever_is_asked_for() {
+        let lines = Lines::default();
+        let kept = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new("trace"))
+            .with_ansi(false)
+            .with_writer(move || kept.clone())
+            .finish()
+            .with(filter_fn(may_be_told));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "async_nats::jetstream", "JetStream request response: the event");
+            tracing::warn!(target: "async_nats", "slow consumer");
+            tracing::trace!(target: "headgate_webhook::intake", "ours");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("slow consumer") && text.contains("ours"), "{text}");
+        assert!(!text.contains("the event"), "{text}");
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn webhook_findings(webhook: &Webhook) -> Vec<Finding> {
             "an old secret that is kept for longer than its replacement takes can still be used",
         ),
     });
-    if webhook.settings.tolerance.is_none() {
+    if webhook.settings.tolerance == headgate_webhook::Tolerance::Off {
         let why = "whoever saw a signed request can send it again; only dedup_window is left";
         findings.push(Finding::warning("tolerance", "off", why).with_fix("tolerance = \"5m\""));
     }

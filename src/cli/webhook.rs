@@ -11,10 +11,11 @@ mod secret_file;
 mod send;
 mod show;
 
-use super::{Failure, load};
+use super::{Failure, failure::print, load};
 use crate::config::{Config, Connector, Webhook as Settings};
 use clap::Subcommand;
 use headgate_webhook::{Catalog, Provider, Registration};
+use serde::Serialize;
 use std::path::Path;
 
 /// The subcommands.
@@ -45,6 +46,13 @@ impl Webhook {
             Self::Replay(command) => command.execute(&load(file)?).await,
         }
     }
+}
+
+/// Prints what a script reads, as one line.
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_vec(value).map_err(|error| Failure::internal(error.to_string()))?;
+    text.push(b'\n');
+    print(&text)
 }
 
 /// All providers: those of this release, and those of the configuration's `providers_dir` where there is a sound one.

@@ -3,7 +3,7 @@
 //! Counters and gauges are handles on atomics: counting is one atomic addition, and a hot path counts in batches
 //! (`inc_by`). What a connector or a source's state knows anyway is not counted twice: it is read when a scrape comes.
 
-use crate::status::SourceState;
+use crate::status::{Phase, SourceState};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -291,7 +291,9 @@ impl SourceMetrics {
         self.snapshot_rows_left
             .set(gauge(under_way().filter_map(|job| Some(job.expected?.saturating_sub(job.rows))).sum()));
         self.log_expires.set(state.log_expires_in().map_or(-1, |left| gauge(left.as_secs())));
-        self.streaming.set(gauge(vitals.streaming.load(Ordering::Relaxed)));
+        // A connector with a log says it itself; of a webhook source only its state does.
+        let streaming = vitals.streaming.load(Ordering::Relaxed) != 0 || state.phase() == Phase::Streaming;
+        self.streaming.set(i64::from(streaming));
     }
 }
 
@@ -338,5 +340,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+        state.set_phase(Phase::Streaming);
+        let text = metrics.encode([&state]).unwrap();
+        assert!(text.contains("headgate_streaming{source=\"shop\"} 1"), "{text}");
     }
 }

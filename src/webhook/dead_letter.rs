@@ -53,7 +53,7 @@ struct Refused<'a> {
 }
 
 /// What became of a source's dead letters.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Replayed {
     /// Published now.
     pub(crate) published: usize,

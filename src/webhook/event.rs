@@ -98,9 +98,9 @@ impl Draft {
 
 /// Writes one delivery of an arrival.
 pub(super) fn draft(style: &Style, delivery: &Delivery, arrival: &Arrival) -> Draft {
-    let subject = delivery.subject.as_deref().or(delivery.key.as_deref());
-    // The contract: the ordering key is the subject, or the entity where there is none.
-    let key = subject.unwrap_or(&delivery.entity);
+    let subject = delivery.subject.as_deref();
+    // The ordering key is the subject, or the entity where there is none; but who names a key is kept to it.
+    let key = delivery.key.as_deref().or(subject).unwrap_or(&delivery.entity);
     let partition = encode::fnv1a(&[key.as_bytes()]) % style.partitions;
     let mut key_text = Vec::with_capacity(key.len());
     percent::encode(key.as_bytes(), &mut key_text);
@@ -168,7 +168,7 @@ pub(super) fn draft(style: &Style, delivery: &Delivery, arrival: &Arrival) -> Dr
         sequence_at
     };
     let subject = style.template.fill(names, None, &[]);
-    Draft { id: message_id(&delivery.id), subject, head, payload, data, sequence_at, binary }
+    Draft { id: message_id(identity(delivery)), subject, head, payload, data, sequence_at, binary }
 }
 
 /// Attributes as they are being written.
@@ -241,8 +241,11 @@ fn trace<'a>(style: &Style, delivery: &'a Delivery, arrival: &'a Arrival) -> (St
             return (parent.to_owned(), state.filter(|state| is_printable(state)));
         }
     }
-    let digest =
-        Sha256::new().chain_update(&style.source).chain_update([0]).chain_update(&delivery.id).finalize();
+    let digest = Sha256::new()
+        .chain_update(&style.source)
+        .chain_update([0])
+        .chain_update(identity(delivery))
+        .finalize();
     let mut parent = String::with_capacity(55);
     parent.push_str("00-");
     push_hex(&digest[..16], &mut parent);
@@ -286,7 +289,12 @@ fn bounded(token: String) -> String {
     format!("{}~{hash:08x}", &token[..end])
 }
 
-/// What the broker de-duplicates by: the delivery's id, as a header may hold it.
+/// What is the same again when the same delivery comes again, and only then.
+fn identity(delivery: &Delivery) -> &str {
+    delivery.identity.as_deref().unwrap_or(&delivery.id)
+}
+
+/// What the broker de-duplicates by: a delivery's identity, as a header may hold it.
 fn message_id(id: &str) -> String {
     let mut encoded = Vec::with_capacity(id.len());
     encode::header_value(id.as_bytes(), &mut encoded);
@@ -322,6 +330,7 @@ mod tests {
     fn delivery() -> Delivery {
         Delivery {
             id: "72d3162e".to_owned(),
+            identity: None,
             event_type: "com.github.issues.opened".to_owned(),
             entity: "issues".to_owned(),
             verb: "opened".to_owned(),
@@ -363,6 +372,26 @@ mod tests {
         assert_eq!(again.payload, message.payload, "a retry is the same event");
         let member = &message.payload[message.data.0..message.data.1];
         assert!(member.starts_with(b",\"data\":{") && member.ends_with(b"}"));
+    }
+
+    #[test]
+    fn what_a_delivery_is_told_apart_by_and_ordered_by_can_be_its_own() {
+        let own = Delivery { identity: Some("/a 1".to_owned()), key: Some("pk".to_owned()), ..delivery() };
+        let message = draft(&style(Mode::Structured), &own, &arrival(None)).stamp(1);
+        let event: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!((&event["id"], &event["subject"]), (&"72d3162e".into(), &"42".into()));
+        assert_eq!(event["partitionkey"], "pk");
+        assert_eq!(message.subject, format!("events.gh.issues.opened.{}", encode::fnv1a(&[b"pk"]) % 16));
+        let of = |identity: &str| {
+            let delivery = Delivery { identity: Some(identity.to_owned()), ..own.clone() };
+            draft(&style(Mode::Structured), &delivery, &arrival(None)).stamp(1).id
+        };
+        assert_eq!(message.id, of("/a 1"));
+        assert_ne!(message.id, of("/b 1"));
+        let keyed = Delivery { subject: None, ..own };
+        let message = draft(&style(Mode::Structured), &keyed, &arrival(None)).stamp(1);
+        let event: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!((&event["subject"], &event["partitionkey"]), (&Value::Null, &"pk".into()));
     }
 
     #[test]

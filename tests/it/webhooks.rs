@@ -34,6 +34,26 @@ async fn a_signed_delivery_becomes_an_event_once() {
     assert!(!gateway.log().contains(SECRET), "the secret was told");
 }
 
+/// Of two senders of CloudEvents each counts from 1.
+#[tokio::test]
+async fn events_of_two_sources_with_one_id_are_two() {
+    let nats = Nats::start().await;
+    let parameters = "[sources.gh.parameters]\nheader = \"X-Hub-Signature-256\"";
+    let mut gateway = hooks::configure(&nats, "", parameters);
+    gateway.reconfigure(|text| text.replace("provider = \"github\"", "provider = \"cloudevents\""));
+    gateway.start_again().await;
+    for source in ["/a", "/b", "/a"] {
+        let body = format!(r#"{{"specversion":"1.0","id":"1","source":"{source}","type":"order.paid"}}"#);
+        let signed =
+            Signed::of("1", body.into_bytes(), SECRET).with("content-type", "application/cloudevents+json");
+        assert_eq!(signed.status(gateway.http_port()).await, 202);
+    }
+    let events = stream::read(&nats, STREAM).await;
+    let told: Vec<_> =
+        events.iter().map(|event| (event.attribute("source"), event.attribute("id"))).collect();
+    assert_eq!(told, [("/a", "1"), ("/b", "1")]);
+}
+
 #[tokio::test]
 async fn what_is_not_verified_is_refused_and_leaves_nothing() {
     let nats = Nats::start().await;
@@ -94,10 +114,16 @@ async fn a_sample_is_sent_and_dead_letters_are_published_again() {
     assert!(code == Some(0) && text.contains("github"), "{text}");
     let (code, text) = run(&["show", "github"]).await;
     assert!(code == Some(0) && text.contains("provider = \"github\""), "{text}");
-    assert_eq!(run(&["show", "gihub"]).await.0, Some(64));
+    let (code, text) = run(&["show", "gihub"]).await;
+    assert!(code == Some(64) && text.contains("headgate webhook show github"), "{text}");
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let shown = json(&run(&["show", "meta", "--json"]).await.1);
+    assert_eq!((&shown["name"], &shown["parameters"][0]["name"]), (&"meta".into(), &"verify_token".into()));
     assert_eq!(run(&["send", "nobody"]).await.0, Some(64));
     let (code, text) = run(&["send", "gh"]).await;
     assert_eq!(code, Some(0), "{text}");
+    let sent = json(&run(&["send", "gh", "--json"]).await.1);
+    assert_eq!((&sent["provider"], &sent["status"]), (&"github".into(), &200.into()));
     assert_eq!(stream::read(&nats, STREAM).await.len(), 1);
     // A stream that takes no message of that size refuses it for good.
     let jetstream = nats.jetstream().await;
@@ -122,6 +148,8 @@ async fn a_sample_is_sent_and_dead_letters_are_published_again() {
     assert!(code == Some(0) && text.contains("published 1"), "{text}");
     let (_, text) = run(&["replay", "gh"]).await;
     assert!(text.contains("published 0, already there 1"), "{text}");
+    let told = json(&run(&["replay", "gh", "--json"]).await.1);
+    assert_eq!(told, serde_json::json!({ "published": 0, "known": 1, "without_content": 0 }));
     let events = stream::read(&nats, STREAM).await;
     assert_eq!(events.last().map(|event| event.attribute("id")), Some("too-large"));
 }

@@ -106,7 +106,10 @@ pub(crate) async fn last_sequence(nats: &Nats, stream: &str) -> u64 {
 pub(crate) async fn read(nats: &Nats, stream: &str) -> Vec<Event> {
     let jetstream = nats.jetstream().await;
     let count = jetstream.get_stream(stream).await.unwrap().cached_info().state.messages;
-    let mut messages = messages(&jetstream, stream, 0).await.unwrap();
+    // A cluster that has just been started may have a leader of the stream before one that makes consumers.
+    let mut messages =
+        eventually("the stream can be read", Duration::from_secs(30), || messages(&jetstream, stream, 0))
+            .await;
     let mut events = Vec::new();
     for _ in 0..count {
         let message =

@@ -43,7 +43,7 @@ pub(crate) fn deliveries(scope: &Scope<'_>, integrity: Integrity) -> Result<Vec<
             events.into_iter().map(|event| structured(event, integrity)).collect()
         }
         media if media.starts_with("application/cloudevents") => {
-            Err(wrong("an event format other than JSON"))
+            Err(Reason::Format("CloudEvents in another event format than JSON".to_owned()))
         }
         _ => Ok(vec![binary(scope, content_type, integrity)?]),
     }
@@ -93,7 +93,7 @@ fn binary(scope: &Scope<'_>, content_type: &str, integrity: Integrity) -> Result
         }
     }
     if attributes.is_empty() {
-        return Err(wrong("neither ce- headers nor a CloudEvents content type"));
+        return Err(Reason::Format("neither ce- headers nor a CloudEvents content type".to_owned()));
     }
     if !content_type.is_empty() {
         attributes.push(("datacontenttype".to_owned(), content_type.to_owned()));
@@ -121,6 +121,7 @@ pub(crate) fn is_json(content_type: &str) -> bool {
 fn delivery(attributes: Vec<(String, String)>, data: Data, integrity: Integrity) -> Result<Delivery, Reason> {
     let mut event = Delivery {
         id: String::new(),
+        identity: None,
         event_type: String::new(),
         entity: String::new(),
         verb: String::new(),
@@ -164,6 +165,8 @@ fn delivery(attributes: Vec<(String, String)>, data: Data, integrity: Integrity)
     if event.id.is_empty() || event.event_type.is_empty() || event.source.is_none() {
         return Err(wrong("id, source and type have to be there"));
     }
+    // CloudEvents 1.0.2, §3.1: only source and id together are unique.
+    event.identity = event.source.as_ref().map(|source| format!("{source} {}", event.id));
     if event.content_type.is_none() && matches!(event.data, Data::Json(_)) {
         event.content_type = Some("application/json".to_owned());
     }

@@ -75,6 +75,9 @@ pub struct Delivery {
     /// The delivery's identity: the same again when the provider sends the same again. For the events of a batch that have
     /// no identity of their own, the batch's with `#index`.
     pub id: String,
+    /// What tells it from every other delivery, where its id alone does not: CloudEvents have ids that are unique within
+    /// their `source`.
+    pub identity: Option<String>,
     /// The CloudEvent's `type`.
     pub event_type: String,
     /// The thing that the event type names; second token of the subject after the source. Not encoded.

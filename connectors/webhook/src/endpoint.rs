@@ -8,7 +8,7 @@ use crate::{
     provider::rules::{Format, Rules, status},
     soap,
     template::Scope,
-    verify::{Failure, Verifier, url},
+    verify::{Failure, Verifier, timestamp::Tolerance, url},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
@@ -17,19 +17,17 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
-    time::Duration,
 };
 
 /// What a user sets for an endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The secrets, any of which may have signed: several while one is being replaced.
     pub secrets: Vec<Secret>,
     /// The provider's own parameters by name (a verify token, a webhook's id, an audience). They may be secret.
     pub parameters: BTreeMap<String, Secret>,
-    /// How far a signed timestamp may be from now, either way; `None` switches the check off. `Some(DEFAULT)` gives way to
-    /// what the provider itself says.
-    pub tolerance: Option<Duration>,
+    /// How far a signed timestamp may be from now.
+    pub tolerance: Tolerance,
     /// The URL that the provider was given, without a query of its own making: `https://hooks.example.com/webhooks/shop`.
     /// Providers that sign the URL need it; it is never taken from the Host header.
     pub public_url: Option<String>,
@@ -37,24 +35,6 @@ pub struct Settings {
     pub integrity: Policy,
     /// Where fetched keys are found.
     pub keys: KeyRing,
-}
-
-impl Settings {
-    /// The default of `tolerance`.
-    pub const TOLERANCE: Duration = Duration::from_secs(300);
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            secrets: Vec::new(),
-            parameters: BTreeMap::new(),
-            tolerance: Some(Self::TOLERANCE),
-            public_url: None,
-            integrity: Policy::Any,
-            keys: KeyRing::default(),
-        }
-    }
 }
 
 /// Which integrity an endpoint insists on (`integrity` in the configuration).
@@ -250,8 +230,7 @@ impl Endpoint {
             return Ok(Verdict::Deliveries { deliveries, ack: self.ack.clone() });
         }
         let body = Body::read(request, body, self.format, self.form_json.as_deref())?;
-        let secret = self.settings.secrets.first().map_or("", Secret::expose);
-        let scope = Scope { url: &url, secret: secret.as_bytes(), ..Scope::of(request, body.root()?) };
+        let scope = Scope { url: &url, secret: self.secret(), ..Scope::of(request, body.root()?) };
         if let Some(greeting) =
             self.greetings.iter().find(|greeting| greeting.verified && greeting.is(&scope))
         {
@@ -270,7 +249,7 @@ impl Endpoint {
             }
             let root =
                 if greeting.needs_json() && request.pending { json::parse(request.body).ok() } else { None };
-            let scope = Scope::of(request, root);
+            let scope = Scope { secret: self.secret(), ..Scope::of(request, root) };
             if !greeting.is(&scope) {
                 continue;
             }
@@ -289,11 +268,11 @@ impl Endpoint {
         let root = match (self.signs_json, self.format) {
             (false, _) => None,
             (true, Format::Soap) => {
-                converted = soap::to_json(request.body).map_err(body_reason)?;
-                Some(json::parse(converted.as_bytes()).map_err(body_reason)?)
+                converted = soap::to_json(request.body).map_err(unreadable)?;
+                Some(json::parse(converted.as_bytes()).map_err(unreadable)?)
             }
             (true, _) if request.body.is_empty() => None,
-            (true, _) => Some(json::parse(request.body).map_err(body_reason)?),
+            (true, _) => Some(json::parse(request.body).map_err(unreadable)?),
         };
         let scope = Scope { url, ..Scope::of(request, root) };
         // Without any signature the first scheme says what is missing.
@@ -303,6 +282,11 @@ impl Endpoint {
         };
         verifier.verify(&scope, &self.settings.keys)?;
         Ok(verifier)
+    }
+
+    /// What handshakes are answered with, where that takes the secret.
+    fn secret(&self) -> &[u8] {
+        self.settings.secrets.first().map_or(b"", |secret| secret.expose().as_bytes())
     }
 
     fn url<'a>(&'a self, request: &Request<'_>) -> Cow<'a, str> {
@@ -316,6 +300,7 @@ impl Endpoint {
         let status = match reason {
             Reason::Method => StatusCode::METHOD_NOT_ALLOWED,
             Reason::Body(_) => StatusCode::BAD_REQUEST,
+            Reason::Format(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Reason::NotPending => StatusCode::FORBIDDEN,
             _ => self.reject,
         };
@@ -340,12 +325,16 @@ fn allow(methods: &[String], greetings: &[Greeting]) -> Result<HeaderValue, Stri
 
 /// A verified body as its format says.
 struct Body<'a> {
-    /// The JSON that pointers look into: the body itself, or what it was turned into.
-    text: Option<Cow<'a, [u8]>>,
+    /// The JSON that it was turned into.
+    converted: Option<Vec<u8>>,
+    /// The JSON that it is.
+    json: Option<json::Value<'a>>,
     content: Content,
 }
 
 impl<'a> Body<'a> {
+    /// A verified body is never lost for what it is: what is no JSON is kept as text or bytes. Only JSON with a key twice is
+    /// refused, for two readers could see two different events in it.
     fn read(
         request: &Request<'a>,
         whole: &Bytes,
@@ -353,47 +342,73 @@ impl<'a> Body<'a> {
         form_json: Option<&str>,
     ) -> Result<Self, Reason> {
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let kept = content_type.map(str::to_owned);
         let raw = request.body;
-        let is_form = content_type.is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"));
-        let plain = |data: Data| Self { text: None, content: Content { data, content_type: kept.clone() } };
         if raw.is_empty() {
-            return Ok(Self { text: None, content: Content { data: Data::Empty, content_type: None } });
+            let content = Content { data: Data::Empty, content_type: None };
+            return Ok(Self { converted: None, json: None, content });
         }
         if format == Format::Soap {
-            let text = soap::to_json(raw).map_err(body_reason)?.into_bytes();
-            let content_type = Some("application/json".to_owned());
-            let content = Content { data: Data::Json(Bytes::copy_from_slice(&text)), content_type };
-            return Ok(Self { text: Some(Cow::Owned(text)), content });
-        }
-        if is_form {
-            let form = std::str::from_utf8(raw).map_err(|_| body_reason("not UTF-8"))?;
-            let Some(payload) = form_json.and_then(|name| form::first(form, name)) else {
-                return Ok(plain(Data::Text(whole.clone())));
-            };
-            let text = payload.into_owned().into_bytes();
-            let content_type = Some("application/json".to_owned());
-            let content = Content { data: Data::Json(Bytes::copy_from_slice(&text)), content_type };
-            return Ok(Self { text: Some(Cow::Owned(text)), content });
+            let text = soap::to_json(raw).map_err(body_reason)?;
+            return Ok(Self::converted(text.into_bytes()));
         }
         let says_json = content_type.is_some_and(cloudevents::is_json);
-        if format == Format::Any && !says_json && json::parse(raw).is_err() {
-            let text = std::str::from_utf8(raw).is_ok();
-            let bytes = whole.clone();
-            return Ok(plain(if text { Data::Text(bytes) } else { Data::Binary(bytes) }));
+        let plain = || {
+            let data = match std::str::from_utf8(raw) {
+                Ok(_) => Data::Text(whole.clone()),
+                Err(_) => Data::Binary(whole.clone()),
+            };
+            let content_type = content_type.filter(|_| !says_json).map(str::to_owned);
+            Self { converted: None, json: None, content: Content { data, content_type } }
+        };
+        // Nobody's form begins like a JSON object, but JSON is sent as a form by who leaves the content type to curl.
+        let like_json = raw.trim_ascii_start().first().is_some_and(|first| matches!(first, b'{' | b'['));
+        if content_type.is_some_and(form::is) && !like_json {
+            let payload = std::str::from_utf8(raw).ok().zip(form_json);
+            let payload = payload.and_then(|(form, name)| form::first(form, name));
+            let payload = payload.map(|payload| payload.into_owned().into_bytes());
+            return Ok(match payload {
+                Some(payload) if matches!(json::parse(&payload), Ok(_) | Err(json::TWICE)) => {
+                    Self::converted(payload)
+                }
+                _ => plain(),
+            });
         }
-        let content_type = if says_json { kept } else { Some("application/json".to_owned()) };
-        let content = Content { data: Data::Json(whole.clone()), content_type };
-        Ok(Self { text: Some(Cow::Borrowed(raw)), content })
+        match json::parse(raw) {
+            // Whoever may send any text may send that too, if he does not call it JSON.
+            Err(json::TWICE) if format == Format::Json || says_json => Err(body_reason(json::TWICE)),
+            Err(_) => Ok(plain()),
+            Ok(json) => {
+                let content_type = content_type.filter(|_| says_json).unwrap_or("application/json");
+                let content_type = Some(content_type.to_owned());
+                let content = Content { data: Data::Json(whole.clone()), content_type };
+                Ok(Self { converted: None, json: Some(json), content })
+            }
+        }
     }
 
+    /// JSON that a body was turned into.
+    fn converted(text: Vec<u8>) -> Self {
+        let content_type = Some("application/json".to_owned());
+        let content = Content { data: Data::Json(Bytes::copy_from_slice(&text)), content_type };
+        Self { converted: Some(text), json: None, content }
+    }
+
+    /// The JSON that pointers look into.
     fn root(&self) -> Result<Option<json::Value<'_>>, Reason> {
-        self.text.as_deref().map(|text| json::parse(text).map_err(body_reason)).transpose()
+        match &self.converted {
+            Some(text) => json::parse(text).map(Some).map_err(body_reason),
+            None => Ok(self.json),
+        }
     }
 }
 
 fn body_reason(problem: &str) -> Reason {
     Reason::Body(problem.to_owned())
+}
+
+/// A body that holds its own signature, and cannot be read: nobody has signed it.
+fn unreadable(problem: &str) -> Reason {
+    Reason::Malformed(format!("the body, which the signature is in ({problem}),"))
 }
 
 /// The provider's rules with the user's parameters in them.
@@ -414,6 +429,9 @@ fn rules(provider: &Provider, settings: &Settings) -> Result<Rules, SettingsErro
         let set = settings.parameters.get(name).map(Secret::expose).filter(|value| !value.is_empty());
         let value = set.or(parameter.default.as_deref());
         let value = value.ok_or_else(|| wrong(name, &format!("has to be set: {}", parameter.about)))?;
+        if !parameter.one_of.is_empty() && !parameter.one_of.iter().any(|known| known == value) {
+            return Err(wrong(name, &format!("has to be one of {}", parameter.one_of.join(", "))));
+        }
         values.insert(name.as_str(), value);
     }
     // The error's own text may quote a parameter, and parameters may be secret.

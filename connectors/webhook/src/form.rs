@@ -3,6 +3,12 @@
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
+/// Whether a content type says that a body is a form.
+pub(crate) fn is(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default();
+    media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
 /// The pairs in their order, decoded. What is not UTF-8 is replaced, as browsers do.
 pub(crate) fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {

@@ -149,6 +149,11 @@ impl Greeting {
             return if scope.request.pending { Ok(()) } else { Err(Reason::NotPending) };
         }
         for authorize in &self.authorize {
+            if authorize.is_unset() {
+                return Err(Reason::Missing(
+                    "the parameter that the handshake's token is compared with".to_owned(),
+                ));
+            }
             if !authorize.holds(scope)? {
                 return Err(Reason::Mismatch);
             }

@@ -12,6 +12,9 @@ const DEPTH: usize = 128;
 /// Objects up to this many keys are searched for doubled ones pair by pair.
 const FEW_KEYS: usize = 16;
 
+/// Why [`parse`] refuses a document that is JSON to some readers, but not the same one to all.
+pub(crate) const TWICE: &str = "a JSON object with one key twice";
+
 /// A value inside a checked document: its text, without surrounding space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Value<'a>(&'a str);
@@ -390,7 +393,6 @@ fn special(word: u64) -> u64 {
 
 /// Refuses a key that comes twice, in whatever spelling.
 fn unique(keys: &[&str]) -> Result<(), &'static str> {
-    const TWICE: &str = "a JSON object with one key twice";
     if keys.len() <= FEW_KEYS && keys.iter().all(|key| !key.contains('\\')) {
         let doubled = keys.iter().enumerate().any(|(at, key)| keys[..at].contains(key));
         return if doubled { Err(TWICE) } else { Ok(()) };

@@ -58,3 +58,4 @@ pub use server::{Listener, TlsError, tls};
 pub use sign::{SignError, SignedRequest};
 pub use spool::{EndpointState, Held, Record, Spool, SpoolError};
 pub use verdict::{Action, Handshake, Reason, Refusal, Reply, Verdict};
+pub use verify::timestamp::Tolerance;

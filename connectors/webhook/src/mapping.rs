@@ -24,9 +24,9 @@ const ITEMS: usize = 10_000;
 pub(crate) struct Rules {
     /// Where a batch's events are: a JSON pointer in which `*` stands for every element.
     items: Option<String>,
-    /// The delivery's id. Left out or missing: the hash of the body.
+    /// The delivery's id, the first that is there. Left out or missing: the hash of the body.
     #[serde(default)]
-    id: String,
+    id: Ids,
     /// What the event's `type` begins with.
     prefix: String,
     /// Which of `when` it is.
@@ -43,10 +43,26 @@ pub(crate) struct Rules {
     headers: Vec<String>,
 }
 
+/// One template or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
 /// What an event may be given by template.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Names {
+    /// The delivery's id, before those of the whole map.
+    id: Option<String>,
     /// The provider's name of the event, dotted; what follows the last dot is the verb.
     event: Option<String>,
     #[serde(rename = "type")]
@@ -64,7 +80,7 @@ struct Names {
 #[derive(Clone, Debug)]
 pub(crate) struct Mapping {
     items: Option<Vec<Pointer>>,
-    id: Template,
+    ids: Vec<Template>,
     prefix: String,
     switch: Template,
     names: Templates,
@@ -74,6 +90,7 @@ pub(crate) struct Mapping {
 
 #[derive(Clone, Debug)]
 struct Templates {
+    id: Option<Template>,
     event: Option<Template>,
     event_type: Option<Template>,
     entity: Option<Template>,
@@ -98,6 +115,7 @@ impl Names {
     fn compile(&self) -> Result<Templates, String> {
         let template = |text: &Option<String>| text.as_deref().map(Template::parse).transpose();
         Ok(Templates {
+            id: template(&self.id)?,
             event: template(&self.event)?,
             event_type: template(&self.event_type)?,
             entity: template(&self.entity)?,
@@ -124,7 +142,10 @@ impl Mapping {
                 .map(Pointer::parse)
                 .transpose()?
                 .map(|items| items.split_at_stars()),
-            id: Template::parse(&rules.id)?,
+            ids: match &rules.id {
+                Ids::One(id) => vec![Template::parse(id)?],
+                Ids::Several(ids) => ids.iter().map(|id| Template::parse(id)).collect::<Result<_, _>>()?,
+            },
             prefix: rules.prefix.clone(),
             switch: Template::parse(&rules.switch)?,
             names: rules.attributes.compile()?,
@@ -219,7 +240,8 @@ impl Mapping {
         let (entity, verb) = event.rsplit_once('.').unwrap_or((&event, RECEIVED));
         let subject = name(|names| &names.subject)?;
         Ok(Delivery {
-            id: self.id(scope, several)?,
+            id: self.id(scope, case, several)?,
+            identity: None,
             event_type: name(|names| &names.event_type)?
                 .unwrap_or_else(|| format!("{}.{event}", self.prefix)),
             entity: name(|names| &names.entity)?.unwrap_or_else(|| entity.to_owned()),
@@ -237,10 +259,16 @@ impl Mapping {
         })
     }
 
-    fn id(&self, scope: &Scope<'_>, several: bool) -> Result<String, Reason> {
-        let id = self.id.render(scope)?.filter(|id| !id.is_empty());
-        let own = id.is_some() && self.id.has_item();
-        let id = id.unwrap_or_else(|| format!("sha256:{}", sha256_hex(scope.request.body)));
+    fn id(&self, scope: &Scope<'_>, case: Option<&Templates>, several: bool) -> Result<String, Reason> {
+        let mut found = None;
+        for template in case.and_then(|case| case.id.as_ref()).into_iter().chain(&self.ids) {
+            if let Some(id) = template.render(scope)?.filter(|id| !id.is_empty()) {
+                found = Some((id, template.has_item()));
+                break;
+            }
+        }
+        let (id, own) =
+            found.unwrap_or_else(|| (format!("sha256:{}", sha256_hex(scope.request.body)), false));
         Ok(if several && !own { format!("{id}#{}", scope.index) } else { id })
     }
 

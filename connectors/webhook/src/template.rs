@@ -22,7 +22,7 @@ use crate::{
     json::{Pointer, Value},
 };
 use aws_lc_rs::{digest, hmac};
-use http::HeaderName;
+use http::{HeaderName, header::CONTENT_TYPE};
 use std::borrow::Cow;
 
 /// A text with values in it.
@@ -121,6 +121,11 @@ impl<'a> Scope<'a> {
         text.map(Some).map_err(|_| Reason::Malformed(format!("header {name}")))
     }
 
+    /// Whether the body comes as a form.
+    pub(crate) fn says_form(&self) -> Result<bool, Reason> {
+        Ok(self.header(&CONTENT_TYPE)?.is_some_and(form::is))
+    }
+
     fn body_form(&self) -> &'a str {
         std::str::from_utf8(self.request.body).unwrap_or_default()
     }
@@ -145,6 +150,8 @@ impl<'a> Scope<'a> {
             Token::Timestamp => Some(Cow::Borrowed(self.timestamp)),
             Token::Secret => std::str::from_utf8(self.secret).ok().map(Cow::Borrowed),
             Token::Crc32 => Some(Cow::Owned(crc32fast::hash(self.request.body).to_string())),
+            // A body that is no form has no parameters: it is signed by its hash in the URL.
+            Token::SortedForm if !self.says_form()? => Some(Cow::Borrowed("")),
             Token::SortedForm => Some(Cow::Owned(sorted_form(self.body_form()))),
             Token::Sha256 => Some(Cow::Owned(sha256_hex(self.request.body))),
             Token::ItemSha256 => {
@@ -223,8 +230,8 @@ impl Template {
         Ok(true)
     }
 
-    /// Feeds the text to a hash, the body as raw bytes. A JSON value that is missing counts as empty (Adyen); a missing
-    /// header, field or parameter is an error.
+    /// Feeds the text to a hash, the body as raw bytes. A JSON value that is missing counts as empty (Adyen), as a form does that
+    /// has no parameters (Twilio); a missing header, field or parameter is an error.
     pub(crate) fn feed(&self, scope: &Scope<'_>, sink: &mut dyn FnMut(&[u8])) -> Result<(), Reason> {
         for part in &self.parts {
             match part {
@@ -233,7 +240,7 @@ impl Template {
                 Part::Value { any, .. } if any[..] == [Token::Secret] => sink(scope.secret),
                 Part::Value { any, filters } => match (pick(any, filters, scope)?, &any[0]) {
                     (Some(value), _) => sink(value.as_bytes()),
-                    (None, Token::Item(_) | Token::Root(_)) => {}
+                    (None, Token::Item(_) | Token::Root(_) | Token::SortedForm) => {}
                     (None, Token::Header(name)) => return Err(Reason::Missing(format!("header {name}"))),
                     (None, _) => return Err(Reason::Missing("a signed value".to_owned())),
                 },
@@ -250,6 +257,11 @@ impl Template {
     /// Whether a value of this name is in it, outside square brackets.
     pub(crate) fn covers_body(&self) -> bool {
         self.has(&|token| matches!(token, Token::Body | Token::SortedForm))
+    }
+
+    /// Whether the secret is in it.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Value { any, .. } if any[..] == [Token::Secret]))
     }
 
     /// Whether it depends on the URL.

@@ -93,8 +93,10 @@ pub enum Reason {
     Stale,
     /// Signed in the future, beyond what clocks may differ.
     Future,
-    /// The body is not what the provider sends (not JSON, a key twice, items missing).
+    /// The body is not what the provider sends (a key twice, a broken CloudEvent, too many items).
     Body(String),
+    /// The body is in a format that is not understood.
+    Format(String),
     /// A handshake, but the endpoint is not pending.
     NotPending,
     /// The endpoint has no secret yet: the provider gives it in a handshake that has not happened.
@@ -116,6 +118,7 @@ impl Reason {
             Self::Stale => "stale",
             Self::Future => "future",
             Self::Body(_) => "body",
+            Self::Format(_) => "format",
             Self::NotPending => "not_pending",
             Self::NoSecret => "no_secret",
             Self::ForeignKey => "foreign_key",
@@ -134,6 +137,7 @@ impl fmt::Display for Reason {
             Self::Stale => f.write_str("signed too long ago (a replay, or a clock that is behind)"),
             Self::Future => f.write_str("signed in the future (compare the clocks)"),
             Self::Body(what) => write!(f, "the body is not usable: {what}"),
+            Self::Format(what) => write!(f, "the body's format is not understood: {what}"),
             Self::NotPending => f.write_str(
                 "a handshake for an endpoint that is set up already (docs/webhooks.md says how to set it up again)",
             ),

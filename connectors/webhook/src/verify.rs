@@ -30,8 +30,7 @@ use condition::Condition;
 use jwt::Jwt;
 use serde::Deserialize;
 use signature::{Encoding, Finder, Location};
-use std::time::Duration;
-use timestamp::Timestamp;
+use timestamp::{Timestamp, Tolerance};
 
 /// A provider's `[[verify]]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -181,11 +180,17 @@ impl Verifier {
     pub(crate) fn new(
         rules: &Rules,
         secrets: &[Secret],
-        tolerance: Option<Duration>,
+        tolerance: Tolerance,
     ) -> Result<Option<Self>, String> {
         let finder = Finder::new(rules.signature.clone())?;
         let timestamp = rules.timestamp.as_ref().map(|t| Timestamp::new(t, tolerance)).transpose()?;
         let message = Template::parse(&rules.message)?;
+        if rules.algorithm == Algorithm::Sha256 && !message.has_secret() {
+            return Err(
+                "algorithm \"sha256\" hashes what anybody knows: message needs {secret}, or use hmac-sha256"
+                    .to_owned(),
+            );
+        }
         let items = rules.items.as_deref().map(Pointer::parse).transpose()?;
         let (when, require) = (Condition::all(&rules.when)?, Condition::all(&rules.require)?);
         let Some(keys) = rules.keys(secrets)? else { return Ok(None) };
@@ -230,7 +235,7 @@ impl Verifier {
         }
         let elements = self.elements(scope)?;
         if elements.is_empty() {
-            return Err(Reason::Body("no items, so nothing is signed".to_owned()).into());
+            return Err(Reason::Missing("an item that could be signed".to_owned()).into());
         }
         elements.iter().try_for_each(|item| self.verify_one(&Scope { item: Some(*item), ..*scope }, ring))
     }
@@ -238,7 +243,7 @@ impl Verifier {
     fn elements<'a>(&self, scope: &Scope<'a>) -> Result<Vec<Value<'a>>, Reason> {
         let Some(pointer) = &self.items else { return Ok(Vec::new()) };
         let array = scope.root.and_then(|root| root.get(pointer)).and_then(Value::elements);
-        array.ok_or_else(|| Reason::Body("no array of items".to_owned()))
+        array.ok_or_else(|| Reason::Missing("the array of the signed items".to_owned()))
     }
 
     fn verify_one(&self, scope: &Scope<'_>, ring: &KeyRing) -> Result<(), Failure> {
@@ -253,8 +258,8 @@ impl Verifier {
         self.verify_signature(&scope, &found.candidates, ring)?;
         self.verify_body_hash(&scope)?;
         if scope.root.is_none() && self.reads_json_after() && !scope.request.body.is_empty() {
-            scope.root =
-                Some(json::parse(scope.request.body).map_err(|problem| Reason::Body(problem.to_owned()))?);
+            // What is no JSON says no time; what of it is refused is decided where it is read.
+            scope.root = json::parse(scope.request.body).ok();
             scope.item = scope.root;
         }
         for require in &self.require {
@@ -353,8 +358,7 @@ impl Verifier {
     /// A body that is no form is signed only through its hash in the query.
     fn verify_body_hash(&self, scope: &Scope<'_>) -> Result<(), Reason> {
         let Some(parameter) = &self.rules.body_hash else { return Ok(()) };
-        let content_type = scope.header(&http::header::CONTENT_TYPE)?.unwrap_or_default();
-        let is_form = content_type.starts_with("application/x-www-form-urlencoded");
+        let is_form = scope.says_form()?;
         match crate::form::count(scope.request.query(), parameter) {
             0 if is_form || scope.request.body.is_empty() => Ok(()),
             0 => Err(Reason::Missing(format!("query parameter {parameter}"))),

@@ -27,9 +27,12 @@ away or refuses one again.")]
 pub(in crate::cli) struct Replay {
     /// The source, as in [sources.NAME]
     source: String,
-    /// Only this delivery, by the id that its event has
+    /// Only this delivery, as `delivery` of its dead letter names it
     #[arg(long, value_name = "ID")]
     delivery: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Replay {
@@ -48,14 +51,16 @@ impl Replay {
                     None => failure,
                 }
             })?;
+        let found = replayed.published + replayed.known + replayed.without_content;
+        if let Some(delivery) = self.delivery.as_ref().filter(|_| found == 0) {
+            return Err(Failure::usage(format!("{} has no dead letter of {delivery}", self.source))
+                .with_fix("headgate tail dlq --from start"));
+        }
+        if self.json {
+            return super::print_json(&replayed);
+        }
         let text = match (replayed.published, replayed.known, replayed.without_content) {
-            (0, 0, 0) => {
-                if let Some(delivery) = &self.delivery {
-                    return Err(Failure::usage(format!("{} has no dead letter of {delivery}", self.source))
-                        .with_fix("headgate tail dlq --from start"));
-                }
-                format!("{} has no dead letters\n", self.source)
-            }
+            (0, 0, 0) => format!("{} has no dead letters\n", self.source),
             (published, known, 0) => format!("published {published}, already there {known}\n"),
             (published, known, lacking) => {
                 format!("published {published}, already there {known}, without their content {lacking}\n")

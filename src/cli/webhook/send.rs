@@ -8,6 +8,7 @@ use crate::{
 use clap::Args;
 use headgate_webhook::{Endpoint, SignedRequest};
 use reqwest::StatusCode;
+use serde::Serialize;
 use std::{net::SocketAddr, time::Duration};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,9 +33,22 @@ pub(in crate::cli) struct Send {
     /// Which sample of the provider's; the first by default
     #[arg(long)]
     sample: Option<String>,
-    /// Where to post it; by default where http.listen is
+    /// Where to post it; by default where http.listen is, which the certificate
+    /// of [http.tls] is hardly for
     #[arg(long)]
     url: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Sent<'a> {
+    source: &'a str,
+    provider: &'a str,
+    status: u16,
+    body: &'a str,
 }
 
 impl Send {
@@ -52,6 +66,10 @@ impl Send {
             return Err(failure(status));
         }
         let body = answer.text().await.unwrap_or_default();
+        if self.json {
+            let (provider, status) = (webhook.provider.name(), status.as_u16());
+            return super::print_json(&Sent { source: &self.source, provider, status, body: &body });
+        }
         let body = if body.is_empty() { String::new() } else { format!(": {}", body.trim()) };
         let next = format!(
             "`headgate tail {} --from 1h` shows its event; once, however often it is sent",
@@ -95,7 +113,15 @@ impl Post {
             .headers(signed.headers)
             .body(signed.body);
         request.send().await.map_err(|error| {
-            Failure::unavailable(format!("nothing answers on {}: {}", self.base, error.without_url()))
+            let error = error.without_url();
+            let causes =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            let cause = causes.last().map(ToString::to_string).unwrap_or_default();
+            if cause.contains("certificate") {
+                return Failure::unavailable(format!("{} is not believed: {cause}", self.base))
+                    .with_fix("--url https://NAME/webhooks/SOURCE, with a name that the certificate is for");
+            }
+            Failure::unavailable(format!("nothing answers on {}: {cause}", self.base))
                 .with_fix("headgate run, or look at http.listen")
         })
     }

@@ -2,10 +2,11 @@
 
 use crate::{
     cli::{Failure, failure::print, paint::Paint},
-    config::{Config, Connector},
+    config::{Config, Connector, nearest},
 };
 use clap::Args;
-use headgate_webhook::{Catalog, Provider};
+use headgate_webhook::{Catalog, ParameterInfo, Provider};
+use serde::Serialize;
 use std::fmt::Write as _;
 
 /// The arguments.
@@ -14,16 +15,64 @@ use std::fmt::Write as _;
 pub(in crate::cli) struct Show {
     /// The provider, as `headgate webhook list` names it
     provider: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    title: &'a str,
+    setup: String,
+    secret: Option<&'a str>,
+    parameters: Vec<Parameter>,
+    schemes: Vec<&'a str>,
+    handshakes: Vec<&'a str>,
+    samples: Vec<&'a str>,
+    api: Vec<&'a str>,
+    facts: &'a str,
+}
+
+#[derive(Serialize)]
+struct Parameter {
+    name: String,
+    about: String,
+    default: Option<String>,
+}
+
+fn shown<'a>(provider: &'a Provider, url: &str) -> Shown<'a> {
+    let parameters = provider.parameters().into_iter();
+    Shown {
+        name: provider.name(),
+        title: provider.title(),
+        setup: provider.setup(url),
+        secret: provider.has_secret().then(|| provider.secret()),
+        parameters: parameters
+            .map(|ParameterInfo { name, about, default }| Parameter { name, about, default })
+            .collect(),
+        schemes: provider.schemes().collect(),
+        handshakes: provider.handshakes().collect(),
+        samples: provider.samples().collect(),
+        api: super::abilities(provider),
+        facts: provider.facts(),
+    }
 }
 
 impl Show {
     /// `config` is the configuration, where there is a sound one: its URLs stand in what has to be set at the provider.
     pub(in crate::cli) fn execute(&self, catalog: &Catalog, config: Option<&Config>) -> Result<(), Failure> {
         let provider = catalog.get(&self.provider).ok_or_else(|| {
+            let near = nearest(&self.provider, catalog.iter().map(|provider| provider.name()));
+            let list = "`headgate webhook list` shows all of them".to_owned();
             Failure::usage(format!("no provider {}", self.provider))
-                .with_fix("`headgate webhook list` shows all of them")
+                .with_fix(near.map_or(list, |near| format!("headgate webhook show {near}")))
         })?;
         let endpoint = endpoint(provider, config);
+        if self.json {
+            return super::print_json(&shown(provider, &endpoint.1));
+        }
         print(page(provider, &endpoint, Paint::detect()).as_bytes())
     }
 }

@@ -7,7 +7,7 @@ use crate::config::{
     units,
 };
 use headgate_sdk::SnapshotSettings;
-use headgate_webhook::{Catalog, Endpoint, Limits, Policy, Rate, Secret, Settings, SettingsError};
+use headgate_webhook::{Catalog, Endpoint, Limits, Policy, Rate, Secret, Settings, SettingsError, Tolerance};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Largest body that is accepted unless `max_body` says otherwise: what GitHub sends at most.
@@ -50,7 +50,7 @@ pub(super) fn source(
         unsafe_endpoint(section, &error);
         return None;
     }
-    if settings.tolerance.is_none() {
+    if settings.tolerance == Tolerance::Off {
         tracing::warn!(
             source = name,
             "tolerance = \"off\": whoever saw a signed request can send it again at any time; only dedup_window is left"
@@ -91,7 +91,7 @@ fn settings(name: &str, section: &Section<'_, '_>, http: &Http) -> Option<Settin
     }
     let unread = (section.has("secret") && one.is_none()) || (section.has("secrets") && several.is_none());
     let secrets: Vec<String> = one.into_iter().chain(several.into_iter().flatten()).collect();
-    let empty = secrets.iter().any(String::is_empty);
+    let empty = secrets.iter().any(|secret| secret.trim().is_empty());
     if empty {
         let key = if section.has("secret") { "secret" } else { "secrets" };
         section.problem(key, "is empty", Some("anybody could sign with an empty secret".to_owned()));
@@ -111,7 +111,11 @@ fn settings(name: &str, section: &Section<'_, '_>, http: &Http) -> Option<Settin
     let settings = Settings {
         secrets: secrets.into_iter().map(Secret::new).collect(),
         parameters,
-        tolerance: section.duration_or_off("tolerance").unwrap_or(Some(Settings::TOLERANCE)),
+        tolerance: match section.duration_or_off("tolerance") {
+            None => Tolerance::Own,
+            Some(None) => Tolerance::Off,
+            Some(Some(within)) => Tolerance::Within(within),
+        },
         public_url,
         integrity: section
             .choice("integrity", &[("any", Policy::Any), ("body", Policy::Body)])

@@ -68,6 +68,9 @@ pub(crate) struct SecretRules {
 pub(crate) struct Parameter {
     pub(crate) about: String,
     pub(crate) default: Option<String>,
+    /// What it may be, where that is not any text.
+    #[serde(default)]
+    pub(crate) one_of: Vec<String>,
     /// What it looks like; the file's vectors are made with it.
     #[serde(default)]
     pub(crate) example: String,
@@ -198,7 +201,8 @@ impl Rules {
             }
         }
         for rules in &self.verify {
-            Verifier::new(rules, &[], None).map_err(|problem| format!("verify: {problem}"))?;
+            Verifier::new(rules, &[], verify::timestamp::Tolerance::Own)
+                .map_err(|problem| format!("verify: {problem}"))?;
         }
         for rules in &self.handshake {
             handshake::Greeting::new(rules).map_err(|problem| format!("handshake: {problem}"))?;

@@ -1,4 +1,4 @@
-//! Conditions of provider files: a value is there, or is one of some texts.
+//! Conditions of provider files: a value is there or is not, or is one of some texts.
 
 use crate::{
     Reason,
@@ -20,6 +20,12 @@ pub(crate) struct Rule {
     /// Texts of which it has to be one.
     #[serde(default)]
     any: Vec<String>,
+    /// It must not be there.
+    #[serde(default)]
+    absent: bool,
+    /// It has to be of letters, digits, `-` and `_` alone: then what it is answered with, an HMAC of it, signs no request.
+    #[serde(default)]
+    word: bool,
 }
 
 /// A compiled [`Rule`].
@@ -28,12 +34,22 @@ pub(crate) struct Condition {
     template: Template,
     /// The hashes of the texts of which it has to be one.
     is: Vec<Digest>,
+    /// Whether such a text is empty: a parameter that was not set.
+    unset: bool,
+    absent: bool,
+    word: bool,
 }
 
 impl Condition {
     pub(crate) fn new(rule: &Rule) -> Result<Self, String> {
-        let is = rule.is.iter().chain(&rule.any).map(|text| hash(text.as_bytes())).collect();
-        Ok(Self { template: Template::parse(&rule.value)?, is })
+        let texts = || rule.is.iter().chain(&rule.any);
+        Ok(Self {
+            template: Template::parse(&rule.value)?,
+            is: texts().map(|text| hash(text.as_bytes())).collect(),
+            unset: texts().any(String::is_empty),
+            absent: rule.absent,
+            word: rule.word,
+        })
     }
 
     pub(crate) fn all(rules: &[Rule]) -> Result<Vec<Self>, String> {
@@ -42,12 +58,22 @@ impl Condition {
 
     /// Whether it holds. The texts are compared in constant time, for some of them are secrets.
     pub(crate) fn holds(&self, scope: &Scope<'_>) -> Result<bool, Reason> {
-        let Some(value) = self.template.render(scope)? else { return Ok(false) };
+        let Some(value) = self.template.render(scope)? else { return Ok(self.absent) };
+        let is_word =
+            || value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if self.absent || (self.word && !is_word()) {
+            return Ok(false);
+        }
         if self.is.is_empty() {
             return Ok(true);
         }
         let value = hash(value.as_bytes());
         Ok(self.is.iter().any(|is| verify_slices_are_equal(is.as_ref(), value.as_ref()).is_ok()))
+    }
+
+    /// Whether it compares with a parameter that was not set.
+    pub(crate) fn is_unset(&self) -> bool {
+        self.unset
     }
 
     pub(crate) fn has_json(&self) -> bool {

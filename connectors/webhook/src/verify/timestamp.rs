@@ -7,6 +7,21 @@ use crate::{
 use serde::Deserialize;
 use std::{borrow::Cow, time::Duration};
 
+/// How far a signed time may be from now where neither the user nor the provider says it.
+const TOLERANCE: Duration = Duration::from_secs(300);
+
+/// How far a signed time may be from now, either way (`tolerance` in the configuration).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tolerance {
+    /// Not set: what the provider needs, else five minutes.
+    #[default]
+    Own,
+    /// This far, whatever the provider says.
+    Within(Duration),
+    /// `off`: any time is accepted.
+    Off,
+}
+
 /// The `timestamp` table of a provider's `[[verify]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -68,13 +83,14 @@ pub(crate) struct Timestamp {
 }
 
 impl Timestamp {
-    /// `tolerance` is the endpoint's: `None` is off, the default gives way to the provider's own.
-    pub(crate) fn new(rules: &Rules, tolerance: Option<Duration>) -> Result<Self, String> {
+    /// `tolerance` is the endpoint's.
+    pub(crate) fn new(rules: &Rules, tolerance: Tolerance) -> Result<Self, String> {
         let own = rules.tolerance.map(|seconds| Duration::from_secs(seconds.into()));
-        let tolerance = tolerance.map(|set| match own {
-            Some(own) if set == crate::Settings::TOLERANCE => own,
-            _ => set,
-        });
+        let tolerance = match tolerance {
+            Tolerance::Own => Some(own.unwrap_or(TOLERANCE)),
+            Tolerance::Within(set) => Some(set),
+            Tolerance::Off => None,
+        };
         Ok(Self {
             template: Template::parse(&rules.value)?,
             source: rules.value.clone(),

@@ -56,6 +56,99 @@ fn a_key_twice_is_refused_at_any_depth() {
 }
 
 #[test]
+fn a_verified_body_that_is_no_json_is_kept_as_it_is() {
+    for (content_type, body, data, kept) in [
+        ("application/json", &b"Hello, World!"[..], "Text(13 bytes)", None),
+        ("application/json", b"{\"a\":", "Text(5 bytes)", None),
+        ("text/plain", b"Hello, World!", "Text(13 bytes)", Some("text/plain")),
+        ("application/json", b"\xff\xfe", "Binary(2 bytes)", None),
+        (
+            "application/x-www-form-urlencoded",
+            b"payload=no",
+            "Text(10 bytes)",
+            Some("application/x-www-form-urlencoded"),
+        ),
+        ("application/x-www-form-urlencoded", b"{\"a\":1}", "Json(7 bytes)", Some("application/json")),
+    ] {
+        let mut vector = vectors::of("github").remove(0);
+        vector.headers.insert("content-type", HeaderValue::from_static(content_type));
+        let signed =
+            vector.endpoint().sign_delivery(vector.headers.clone(), body.into(), vector.now).unwrap();
+        (vector.headers, vector.body) = (signed.headers, signed.body.to_vec());
+        let Verdict::Deliveries { deliveries, .. } = vector.verdict(&vector.endpoint()) else {
+            panic!("{content_type} {body:?} was refused")
+        };
+        assert_eq!(format!("{:?}", deliveries[0].data), data);
+        assert_eq!(deliveries[0].data.bytes(), body);
+        assert_eq!(deliveries[0].content_type.as_deref(), kept);
+    }
+}
+
+#[test]
+fn a_signed_body_that_could_have_told_its_time_is_kept_too() {
+    let judge = |body: &'static str| {
+        let mut vector = vectors::of("linear").remove(0);
+        let signed =
+            vector.endpoint().sign_delivery(vector.headers.clone(), body.into(), vector.now).unwrap();
+        (vector.headers, vector.body) = (signed.headers, signed.body.to_vec());
+        vector.verdict(&vector.endpoint())
+    };
+    assert!(matches!(judge("no json"), Verdict::Deliveries { .. }));
+    let twice = refused(judge(r#"{"webhookTimestamp":1,"webhookTimestamp":2}"#));
+    assert!(matches!(twice, Reason::Body(_)), "{twice:?}");
+}
+
+#[test]
+fn what_cannot_be_verified_is_unauthorized_whatever_it_is() {
+    // Their signatures, or what is signed, stand in the body.
+    for provider in ["mailgun", "adyen", "microsoft-graph", "salesforce", "aws-sns"] {
+        for body in
+            ["no json", "{}", "[]", "\"\"", r#"{"value":[],"notificationItems":[]}"#, r#"{"a":1,"a":2}"#, ""]
+        {
+            let mut vector = vectors::of(provider).remove(0);
+            vector.body = body.as_bytes().to_vec();
+            let Verdict::Refused(refusal) = vector.verdict(&vector.endpoint()) else {
+                panic!("{provider} took {body}")
+            };
+            assert_eq!(
+                refusal.status,
+                http::StatusCode::UNAUTHORIZED,
+                "{provider} {body}: {}",
+                refusal.reason
+            );
+        }
+    }
+}
+
+#[test]
+fn two_deliveries_about_one_thing_are_two() {
+    for provider in ["token", "basic", "hmac", "salesforce-hmac", "zendesk"] {
+        let vector = vectors::of(provider).remove(0);
+        let id = |headers: &[(&'static str, &'static str)], body: &str| {
+            let mut vector = vector.clone();
+            for (name, value) in headers {
+                vector.headers.insert(*name, HeaderValue::from_static(value));
+            }
+            let body = body.as_bytes().to_vec();
+            let signed =
+                vector.endpoint().sign_delivery(vector.headers.clone(), body.into(), vector.now).unwrap();
+            (vector.headers, vector.body) = (signed.headers, signed.body.to_vec());
+            vector.deliveries().remove(0).id
+        };
+        let paid = id(&[], r#"{"id":42,"status":"paid"}"#);
+        assert_eq!(paid, id(&[], r#"{"id":42,"status":"paid"}"#), "{provider}");
+        assert_ne!(paid, id(&[], r#"{"id":42,"status":"shipped"}"#), "{provider}");
+        // What is a delivery's own id is its id.
+        let (headers, body) = match provider {
+            "zendesk" => (&[][..], r#"{"id":"d1","type":"zen:event-type:ticket.created"}"#),
+            "salesforce-hmac" => (&[][..], r#"{"eventId":"d1","Id":"001A"}"#),
+            _ => (&[("x-request-id", "d1")][..], r#"{"status":"paid"}"#),
+        };
+        assert_eq!(id(headers, body), "d1", "{provider}");
+    }
+}
+
+#[test]
 fn the_authorization_header_never_goes_along() {
     let Verdict::Deliveries { deliveries, .. } = post("token", &[], b"{}") else { panic!("refused") };
     assert!(deliveries[0].headers.is_empty());
@@ -150,14 +243,13 @@ fn broken_cloudevents_are_refused() {
         let reason = refused(post("cloudevents", &structured, body.as_bytes()));
         assert!(matches!(reason, Reason::Body(_)), "{body}: {reason:?}");
     }
-    assert!(matches!(
-        refused(post("cloudevents", &[("content-type", "application/json")], b"{}")),
-        Reason::Body(_)
-    ));
-    assert!(matches!(
-        refused(post("cloudevents", &[("content-type", "application/cloudevents+avro")], b"x")),
-        Reason::Body(_)
-    ));
+    // HTTP 1.1 Web Hooks for Event Delivery, §2.2.
+    for (content_type, body) in [("application/json", "{}"), ("application/cloudevents+avro", "x")] {
+        let verdict = post("cloudevents", &[("content-type", content_type)], body.as_bytes());
+        let Verdict::Refused(refusal) = verdict else { panic!("{verdict:?}") };
+        assert!(matches!(refusal.reason, Reason::Format(_)), "{refusal:?}");
+        assert_eq!(refusal.status, http::StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
 }
 
 #[test]
@@ -182,4 +274,12 @@ fn cloudevents_of_every_mode_keep_their_attributes() {
         panic!("refused")
     };
     assert_eq!(deliveries[0].data.bytes(), b"a\nb");
+    // Neither id nor source alone tells an event from others.
+    let first = deliveries[0].identity.clone();
+    let other = text.replace("/a", "/b");
+    let Verdict::Deliveries { deliveries, .. } = post("cloudevents", &structured, other.as_bytes()) else {
+        panic!("refused")
+    };
+    assert_eq!(deliveries[0].id, "1");
+    assert_ne!(deliveries[0].identity, first);
 }

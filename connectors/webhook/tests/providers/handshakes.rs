@@ -102,6 +102,15 @@ fn metas_challenge_needs_the_verify_token_and_nothing_else() {
         Reason::Doubled("query parameter hub.verify_token".to_owned())
     );
     assert_eq!(reason(with("hub.challenge=115&hub.verify_token=mine")), Reason::Method);
+    // Where none is set, an empty one is not it.
+    let settings = Settings { secrets: vec![Secret::new("secret")], ..Settings::default() };
+    let unset = Endpoint::new(CATALOG.get("meta").unwrap().clone(), settings).unwrap();
+    for query in
+        ["hub.mode=subscribe&hub.challenge=115&hub.verify_token=", "hub.mode=subscribe&hub.challenge=115"]
+    {
+        let verdict = ask(&unset, &Ask { method: Method::GET, query, headers: &[], body: "", pending: true });
+        assert!(matches!(reason(verdict), Reason::Missing(_)));
+    }
 }
 
 #[test]
@@ -200,13 +209,15 @@ fn cloudevents_origins_are_allowed_while_pending() {
         body: "",
         pending: true,
     };
-    let Verdict::Reply(reply) = ask(&endpoint, &request) else { panic!("no reply") };
-    assert!(
-        reply
-            .headers
-            .iter()
-            .any(|(name, value)| name == "webhook-allowed-origin" && value == "eventemitter.example.com")
-    );
+    let answer = |request: &Ask<'_>, name: &str| {
+        let Verdict::Reply(reply) = ask(&endpoint, request) else { panic!("no reply") };
+        let (_, value) = reply.headers.into_iter().find(|(found, _)| found == name).unwrap();
+        value.to_str().unwrap().to_owned()
+    };
+    assert_eq!(answer(&request, "webhook-allowed-origin"), "eventemitter.example.com");
+    assert_eq!(answer(&request, "webhook-allowed-rate"), "*");
+    request.headers = &[("WebHook-Request-Origin", "x.example"), ("WebHook-Request-Rate", "120")];
+    assert_eq!(answer(&request, "webhook-allowed-rate"), "120");
     request.pending = false;
     assert_eq!(reason(ask(&endpoint, &request)), Reason::NotPending);
 }

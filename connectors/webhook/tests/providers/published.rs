@@ -47,16 +47,21 @@ fn published_requests_get_their_verdict() {
         for (name, value) in &published.headers {
             headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
         }
-        let verdict = endpoint.verify(&Request {
+        let path_and_query = format!("/x?{query}");
+        let request = Request {
             method: &Method::POST,
-            path_and_query: &format!("/x?{query}"),
+            path_and_query: &path_and_query,
             headers: &headers,
             body: published.body.as_bytes(),
             received_at: published.now * 1_000_000,
             pending: false,
-        });
-        match (published.verdict.as_str(), verdict) {
-            ("accept", Ok(_)) => {}
+        };
+        match (published.verdict.as_str(), endpoint.verify(&request)) {
+            // Whatever the body is, it was signed, and is kept.
+            ("accept", Ok(_)) => {
+                let verdict = endpoint.receive(&request);
+                assert!(matches!(verdict, Verdict::Deliveries { .. }), "{at} {name}: {verdict:?}");
+            }
             ("reject_stale", Err(Verdict::Refused(refusal))) if refusal.reason == Reason::Stale => {}
             // The time of Linear's signed body is part of the check; this body has none, and may.
             (expected, verdict) => panic!("{at} {name}: {verdict:?}, not {expected}"),
@@ -67,10 +72,63 @@ fn published_requests_get_their_verdict() {
 }
 
 #[test]
+fn twilio_signs_a_body_that_is_no_form_by_its_hash() {
+    // twilio-python, tests/unit/test_request_validator.py.
+    let provider = crate::vectors::CATALOG.get("twilio").unwrap().clone();
+    let settings = Settings {
+        secrets: vec![Secret::new("12345")],
+        public_url: Some("https://mycompany.com/myapp.php".to_owned()),
+        ..Settings::default()
+    };
+    let endpoint = Endpoint::new(provider, settings).unwrap();
+    let judge = |content_type, body: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static(content_type));
+        headers.insert("x-twilio-signature", HeaderValue::from_static("a9nBmqA0ju/hNViExpshrM61xv4="));
+        endpoint.receive(&Request {
+            method: &Method::POST,
+            path_and_query: "/x?foo=1&bar=2&bodySHA256=0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620",
+            headers: &headers,
+            body: body.as_bytes(),
+            received_at: 1_700_000_000_000_000,
+            pending: false,
+        })
+    };
+    let body = r#"{"property": "value", "boolean": true}"#;
+    assert!(matches!(judge("application/json", body), Verdict::Deliveries { .. }));
+    assert!(matches!(judge("application/json", "{}"), Verdict::Refused(_)));
+    // As a form it would have parameters, which the signature does not cover.
+    assert!(matches!(judge("application/x-www-form-urlencoded", body), Verdict::Refused(_)));
+    assert!(matches!(judge("application/x-www-form-urlencoded", "a=b"), Verdict::Refused(_)));
+}
+
+#[test]
 fn zooms_challenge_is_answered_as_computed_elsewhere() {
     let all: Vec<Published> = serde_json::from_str(include_str!("../published.json")).unwrap();
     let published = all.iter().find(|published| published.provider == "zoom_challenge").unwrap();
     let mut vector = crate::vectors::of("zoom").remove(0);
+    vector.now = published.now * 1_000_000;
+    vector.secret = Some(published.secret.clone());
+    vector.body = published.body.clone().into_bytes();
+    let endpoint = vector.endpoint();
+    let unsigned = |body: &str, pending, headers: &HeaderMap| {
+        endpoint.receive(&Request {
+            method: &Method::POST,
+            path_and_query: "/x",
+            headers,
+            body: body.as_bytes(),
+            received_at: published.now * 1_000_000,
+            pending,
+        })
+    };
+    let none = HeaderMap::new();
+    let Verdict::Reply(reply) = unsigned(&published.body, true, &none) else { panic!("no reply") };
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&reply.body).ok(), published.response);
+    assert!(matches!(unsigned(&published.body, false, &none), Verdict::Refused(_)));
+    // An answer must not be what signs another request, and a wrong signature is no missing one.
+    let forged = published.body.replace("qgg8vlvZRS6UYooatFL8Aw", "v0:1700000000:{}");
+    assert!(matches!(unsigned(&forged, true, &none), Verdict::Refused(_)));
+    assert!(matches!(unsigned(&published.body, true, &vector.headers), Verdict::Refused(_)));
     // The challenge is signed like any delivery; the vector has only its body and answer.
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, published.secret.as_bytes());
     let message = format!("v0:{}:{}", published.now, published.body);
@@ -79,9 +137,6 @@ fn zooms_challenge_is_answered_as_computed_elsewhere() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    vector.secret = Some(published.secret.clone());
-    vector.now = published.now * 1_000_000;
-    vector.body = published.body.clone().into_bytes();
     vector.headers.insert("x-zm-signature", HeaderValue::from_str(&format!("v0={signature}")).unwrap());
     vector
         .headers

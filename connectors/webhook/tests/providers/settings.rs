@@ -29,12 +29,9 @@ fn no_secret_no_endpoint() {
 
 #[test]
 fn required_parameters_are_required() {
-    for (provider, parameter) in [
-        ("aws-sns", "topic_arn"),
-        ("paypal", "webhook_id"),
-        ("google-pubsub", "audience"),
-        ("meta", "verify_token"),
-    ] {
+    for (provider, parameter) in
+        [("aws-sns", "topic_arn"), ("paypal", "webhook_id"), ("google-pubsub", "audience")]
+    {
         let mut settings = vectors::of(provider).remove(0).settings();
         settings.parameters.insert(parameter.to_owned(), Secret::new(""));
         let error = make(provider, settings.clone()).unwrap_err().to_string();
@@ -44,6 +41,41 @@ fn required_parameters_are_required() {
         settings.parameters.insert("no_such".to_owned(), Secret::new("x"));
         assert!(make(provider, settings).unwrap_err().to_string().contains("no_such"));
     }
+}
+
+#[test]
+fn an_hmac_is_not_weakened_to_a_hash_that_anybody_can_make() {
+    // "sha256" is what one would call it, and is another algorithm: a hash without a key.
+    for algorithm in ["sha256", "token", "require", "jwt", "md5", "HMAC-SHA256"] {
+        let mut settings = vectors::of("hmac").remove(0).settings();
+        settings.parameters.insert("algorithm".to_owned(), Secret::new(algorithm));
+        let error = make("hmac", settings).unwrap_err().to_string();
+        assert!(error.contains("algorithm") && error.contains("hmac-sha512"), "{error}");
+    }
+    let file = r#"
+        name = "own"
+        title = "Own"
+        facts = "memory"
+        setup = "{url}"
+        sample = []
+        [secret]
+        about = "a text"
+        [[verify]]
+        name = "X-Signature"
+        algorithm = "sha256"
+        signature = { header = "X-Signature", encoding = "hex" }
+        message = "{body}"
+        [map]
+        prefix = "own"
+    "#;
+    let directory = tempfile::tempdir().unwrap();
+    let loaded = |file: &str| {
+        std::fs::write(directory.path().join("own.toml"), file).unwrap();
+        headgate_webhook::Catalog::builtin().unwrap().add_dir(directory.path())
+    };
+    let error = loaded(file).unwrap_err().to_string();
+    assert!(error.contains("hmac-sha256"), "{error}");
+    loaded(&file.replace("{body}", "{secret}{body}")).unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a forger would try: each change of an accepted request must make it refused.
 
 use crate::vectors::{self, Vector};
-use headgate_webhook::{Endpoint, Integrity, Reason, Secret, Verdict};
+use headgate_webhook::{Endpoint, Integrity, Reason, Secret, Tolerance, Verdict};
 use http::HeaderValue;
 
 fn refused(vector: &Vector, endpoint: &Endpoint, what: &str) {
@@ -166,9 +166,17 @@ fn the_tolerance_is_kept_to_the_second() {
         assert_eq!(matches!(vector.verdict(&endpoint), Verdict::Deliveries { .. }), accepted, "{offset}");
     }
     let mut settings = vector.settings();
-    settings.tolerance = None;
+    settings.tolerance = Tolerance::Off;
     let lax = Endpoint::new(endpoint.provider().clone(), settings).unwrap();
     assert!(matches!(vector.verdict(&lax), Verdict::Deliveries { .. }));
+    // What a user sets is kept to, also where it is the common default and the provider's own is another.
+    let mut vector = vectors::of("box").remove(0);
+    let mut settings = vector.settings();
+    vector.now += 400 * 1_000_000;
+    assert!(matches!(vector.verdict(&vector.endpoint()), Verdict::Deliveries { .. }));
+    settings.tolerance = Tolerance::Within(std::time::Duration::from_secs(300));
+    let strict = Endpoint::new(vector.endpoint().provider().clone(), settings).unwrap();
+    assert!(matches!(vector.verdict(&strict), Verdict::Refused(_)));
 }
 
 #[test]
