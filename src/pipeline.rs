@@ -88,9 +88,7 @@ impl Log {
 impl Pipeline {
     /// Runs once: until shutdown or a fault, which is whatever ended the run.
     async fn run(&self, log: &mut Log, shutdown: CancellationToken) -> Result<(), Fault> {
-        // A run that was cut off did not come to say that it streams no more.
-        self.state.vitals.streaming.store(0, Ordering::Relaxed);
-        self.state.set_phase(Phase::Starting);
+        self.state.begins();
         let opened = tokio::select! {
             opened = self.open() => opened?,
             () = shutdown.cancelled() => return Ok(()),
@@ -360,6 +358,8 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
         let run = pipeline.run(&mut log, shutdown.clone());
         // A panic in a run is a fault of that run.
         let outcome = guarded(Box::pin(run)).await;
+        // A run that was cut off did not come to say that it streams no more.
+        pipeline.state.vitals.streaming.store(0, Ordering::Relaxed);
         if shutdown.is_cancelled() {
             if let Err(fault) = outcome {
                 tracing::warn!(source = pipeline.name, "ended by the shutdown: {fault}");

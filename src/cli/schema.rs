@@ -31,6 +31,9 @@ pub(super) enum Schema {
     List {
         /// The source
         source: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print a version as JSON Schema
     Show {
@@ -45,6 +48,9 @@ pub(super) enum Schema {
         from: Option<u64>,
         /// The second version [default: the last]
         to: Option<u64>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Validate events against the schemas that they name, for a team's CI
     #[command(after_help = "\
@@ -68,7 +74,7 @@ impl Schema {
     pub(super) async fn execute(self, config: Config) -> Result<(), Failure> {
         let versions = versions(&config).await?;
         match self {
-            Self::List { source } => list(&config, &versions, source.as_deref()),
+            Self::List { source, json } => list(&config, &versions, source.as_deref(), json),
             Self::Show { entity } => {
                 let (entity, number) = match entity.rsplit_once('@') {
                     Some((entity, number)) => (entity.to_owned(), Some(version(number)?)),
@@ -76,7 +82,7 @@ impl Schema {
                 };
                 print_json(&find(&versions, &entity, number)?.document)
             }
-            Self::Diff { entity, from, to } => diff(&versions, &entity, from, to),
+            Self::Diff { entity, from, to, json } => diff(&versions, &entity, from, to, json),
             Self::Check { file } => check(&versions, &file),
             Self::Asyncapi => {
                 let servers = match &config.nats.server {
@@ -117,7 +123,7 @@ fn version(text: &str) -> Result<u64, Failure> {
         .map_err(|_| Failure::usage(format!("{text:?} is no version")).with_fix("a number, as list shows it"))
 }
 
-fn list(config: &Config, versions: &[Stored], source: Option<&str>) -> Result<(), Failure> {
+fn list(config: &Config, versions: &[Stored], source: Option<&str>, json: bool) -> Result<(), Failure> {
     let shown: Vec<&Stored> =
         versions.iter().filter(|version| source.is_none_or(|source| version.source == source)).collect();
     if let Some(source) = source.filter(|source| shown.is_empty() && !config.sources.contains_key(*source)) {
@@ -128,6 +134,17 @@ fn list(config: &Config, versions: &[Stored], source: Option<&str>) -> Result<()
     if shown.is_empty() {
         return Err(Failure::unavailable("there are no schemas yet")
             .with_fix("a version is written when the first event of its table comes by"));
+    }
+    if json {
+        let told = |version: &Stored| {
+            let about = &version.document["x-headgate"];
+            serde_json::json!({
+                "source": version.source, "entity": version.entity, "version": version.number,
+                "uri": version.document["$id"], "compatible": about["compatible"],
+                "changes": about["changes"].as_array().cloned().unwrap_or_default(),
+            })
+        };
+        return print_json(&Value::Array(shown.into_iter().map(told).collect()));
     }
     let paint = Paint::detect();
     let name = |version: &Stored| format!("{}.{}", version.source, version.entity);
@@ -158,7 +175,13 @@ fn find<'a>(versions: &'a [Stored], entity: &str, number: Option<u64>) -> Result
     })
 }
 
-fn diff(versions: &[Stored], entity: &str, from: Option<u64>, to: Option<u64>) -> Result<(), Failure> {
+fn diff(
+    versions: &[Stored],
+    entity: &str,
+    from: Option<u64>,
+    to: Option<u64>,
+    json: bool,
+) -> Result<(), Failure> {
     let to = find(versions, entity, to)?;
     let others = |version: &&Stored| version.source == to.source && version.entity == to.entity;
     if from.is_none() && versions.iter().filter(others).count() == 1 {
@@ -169,6 +192,12 @@ fn diff(versions: &[Stored], entity: &str, from: Option<u64>, to: Option<u64>) -
     let changes =
         compare::differences(&Shape::of_document(&from.document), &Shape::of_document(&to.document));
     let compatible = compare::is_compatible(&changes);
+    if json {
+        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        return print_json(&serde_json::json!({
+            "entity": entity, "from": from.number, "to": to.number, "changes": changes, "compatible": compatible,
+        }));
+    }
     let mut text = format!("{entity} @{} → @{}\n", from.number, to.number);
     for change in &changes {
         let line = change.to_string();

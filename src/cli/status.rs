@@ -130,8 +130,18 @@ fn table(report: &Report, paint: Paint) -> String {
 /// How far a snapshot is, and what is in its way.
 fn under_way(snapshot: &SnapshotReport) -> String {
     let SnapshotReport { job, reason, tables, tables_done, rows, .. } = snapshot;
-    let mut text = format!("snapshot {job} ({reason}): {tables_done} of {tables} tables, {rows} rows");
+    let mut text = format!("snapshot {job} ({reason}): {tables_done} of {tables} tables, {rows}");
+    if let Some(expected) = snapshot.expected {
+        let _ = write!(text, " of about {expected}");
+    }
+    text.push_str(" rows");
     let waits = snapshot.state == SnapshotState::Waiting;
+    if !waits {
+        let _ = write!(text, ", {} rows/s", snapshot.rate);
+        if let Some(left) = snapshot.eta_s {
+            let _ = write!(text, ", {} left", uptime(left));
+        }
+    }
     if let Some(table) = &snapshot.table {
         let _ = write!(text, "; {table}{}", if waits { " waits" } else { "" });
     } else if waits {
@@ -272,6 +282,16 @@ mod tests {
             error: Some("permission denied".to_owned()),
             fix: Some("GRANT SELECT".to_owned()),
         });
+        good.snapshots.push(SnapshotReport {
+            job: 2,
+            state: SnapshotState::Running,
+            expected: Some(1_000),
+            rate: 10,
+            eta_s: Some(70),
+            error: None,
+            fix: None,
+            ..good.snapshots[0].clone()
+        });
         let report = Report { gateway, sources: vec![bad, good] };
         assert_eq!(
             table(&report, Paint::plain()),
@@ -283,7 +303,8 @@ mod tests {
              held by the transaction of pid 7, open for 1m 5s\n\n\
              billing: the slot is gone\n  fix: headgate source accept-gap billing\n\n\
              shop: snapshot 1 (initial): 4 of 10 tables, 309 rows; public.orders waits: permission denied\n  \
-             fix: GRANT SELECT\n"
+             fix: GRANT SELECT\n\n\
+             shop: snapshot 2 (initial): 4 of 10 tables, 309 of about 1000 rows, 10 rows/s, 1m 10s left; public.orders\n"
         );
         assert_eq!(
             [9_999, 10_000, 119_999, 120_000, 3_725_000, 90_061_000].map(delay),

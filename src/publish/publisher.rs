@@ -34,6 +34,7 @@ pub use claim::Claim;
 use claim::Unclaimed;
 use headgate_sdk::{Fault, Position, Progress};
 use queue::Queue;
+use resync::Interrupted;
 use std::{collections::VecDeque, sync::Arc};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -98,6 +99,7 @@ pub struct Publisher {
     claim_wanted: Arc<Notify>,
     /// Whether the stream has taken a message of this run.
     proven: bool,
+    interrupted: Interrupted,
 }
 
 impl Publisher {
@@ -138,6 +140,7 @@ impl Publisher {
             claimed: watch::Sender::new(false),
             claim_wanted: Arc::default(),
             proven: false,
+            interrupted: Interrupted::default(),
         }
     }
 
@@ -244,6 +247,7 @@ impl Publisher {
             self.asked.pop_front();
         }
         self.proven = true;
+        self.interrupted = Interrupted::default();
         let acked = self.window.ack(ack);
         self.settle(&acked);
         None

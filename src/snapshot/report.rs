@@ -32,11 +32,11 @@ pub struct SnapshotReport {
     pub tables: usize,
     /// How many of them are done.
     pub tables_done: usize,
-    /// Rows told since the source was last started.
+    /// Rows told, through restarts.
     pub rows: u64,
     /// Rows that the database guesses there are; null where it does not.
     pub expected: Option<u64>,
-    /// Rows in a second.
+    /// Rows in a second, since the source was last started.
     pub rate: u64,
     /// Seconds that are left at this rate.
     pub eta_s: Option<u64>,
@@ -58,7 +58,7 @@ impl SnapshotReport {
             (None, false) => SnapshotState::Running,
         };
         let seconds = (progress.ended_at.unwrap_or(now) - progress.started_at).max(1) as f64 / 1e6;
-        let rate = (progress.rows as f64 / seconds).round() as u64;
+        let rate = (progress.rows.saturating_sub(progress.rows_before) as f64 / seconds).round() as u64;
         let left = progress.expected.map(|expected| expected.saturating_sub(progress.rows));
         Self {
             job: progress.job,
@@ -97,8 +97,9 @@ mod tests {
             table: None,
             tables: 2,
             tables_done: 1,
-            rows: 1_000,
-            expected: Some(4_001),
+            rows: 6_000,
+            rows_before: 5_000,
+            expected: Some(9_001),
             started_at: 5_000_000,
             ended_at: None,
             last: None,

@@ -73,10 +73,22 @@ impl SourceState {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))) {
-            Some(Phase::Starting) if self.held_up.load(Ordering::Relaxed) != 0 => Phase::Waiting,
-            Some(Phase::Starting) if self.vitals.streaming.load(Ordering::Relaxed) != 0 => Phase::Streaming,
+            Some(Phase::Starting | Phase::Standby) if self.held_up.load(Ordering::Relaxed) != 0 => {
+                Phase::Waiting
+            }
+            Some(Phase::Starting | Phase::Standby) if self.vitals.streaming.load(Ordering::Relaxed) != 0 => {
+                Phase::Streaming
+            }
             Some(phase) => *phase,
             None => Phase::Starting,
+        }
+    }
+
+    /// A run begins. One that follows on standing by stands by until it streams: it only looks whether the other gateway still
+    /// reads, and is as ready meanwhile as before.
+    pub fn begins(&self) {
+        if self.phase.load(Ordering::Relaxed) != Phase::Standby as u8 {
+            self.set_phase(Phase::Starting);
         }
     }
 
@@ -337,6 +349,25 @@ mod tests {
         assert!(report["snapshot"].is_null());
         state.set_phase(Phase::Streaming);
         assert_eq!(state.report().fix, None);
+    }
+
+    #[test]
+    fn a_source_that_stands_by_does_so_until_it_streams() {
+        let state = state();
+        state.begins();
+        assert_eq!(state.phase(), Phase::Starting);
+        state.fault(Phase::Standby, &Fault::busy("another gateway reads"));
+        state.begins();
+        assert_eq!(state.phase(), Phase::Standby);
+        let held_up = state.hold_up(&Fault::transient("an earlier connection"));
+        assert_eq!(state.phase(), Phase::Waiting);
+        drop(held_up);
+        state.vitals.streaming.store(1, Ordering::Relaxed);
+        assert_eq!(state.phase(), Phase::Streaming);
+        state.fault(Phase::Waiting, &Fault::transient("the connection was lost"));
+        state.begins();
+        state.vitals.streaming.store(0, Ordering::Relaxed);
+        assert_eq!(state.phase(), Phase::Starting, "it does not stand by any more");
     }
 
     #[test]

@@ -151,6 +151,8 @@ async fn somebody_asks_for_a_table_or_a_part_of_one() {
             (&["archive", "orders", "--where", "true"], "one table"),
             (&["archive", "--where", "nonsense = 1"], "nonsense"),
             (&["archive", "--where", "true); DROP TABLE archive; SELECT (true"], "condition"),
+            // In the parentheses of a chunk it would be read from the beginning again and again.
+            (&["archive", "--where", "id > 0) OR (false"], "condition"),
         ] {
             let (code, _, error) = ask(&gateway, arguments);
             assert_eq!(code, Some(64), "{error}");

@@ -100,6 +100,23 @@ async fn events_are_as_the_schemas_say_that_they_name_through_ddl_and_kill9() {
         assert_eq!(difference, "shop.kinds @1 → @2\n  + w: text\ncompatible\n");
         let difference = text(&run(&gateway, &["schema", "diff", "shop.kinds"]).stdout);
         assert_eq!(difference, "shop.kinds @2 → @3\n  - a\n  ~ v/~: oid → int8\nnot compatible\n");
+        let json = |arguments: &[&str]| {
+            serde_json::from_slice::<Value>(&run(&gateway, arguments).stdout).unwrap_or_default()
+        };
+        let difference = json(&["schema", "diff", "shop.kinds", "--json"]);
+        assert_eq!(
+            (&difference["to"], &difference["changes"][0], &difference["compatible"]),
+            (&3.into(), &"- a".into(), &false.into()),
+            "{difference}"
+        );
+        let versions = json(&["schema", "list", "shop", "--json"]);
+        let uris = versions.as_array().unwrap().iter().map(|version| version["uri"].as_str().unwrap());
+        assert_eq!(
+            uris.map(|uri| uri.rsplit(':').next().unwrap().to_owned()).collect::<BTreeSet<_>>(),
+            known
+        );
+        let first = versions.as_array().unwrap().iter().find(|version| version["entity"] == "kinds").unwrap();
+        assert_eq!((&first["version"], &first["changes"]), (&1.into(), &Value::Array(Vec::new())), "{first}");
 
         let tail = run(&gateway, &["tail", "shop", "--from", "start", "--count", "13", "--json"]).stdout;
         assert_eq!(

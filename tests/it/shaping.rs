@@ -225,7 +225,7 @@ async fn row_filters(version: Version) {
         .await;
     let filtered = |condition: &str| Settings {
         source_lines: format!(
-            "[sources.shop.where]\n\"public.leads\" = \"{condition}\"\n\"public.logs\" = \"tenant = 7\"\n\"public.parts\" = \"tenant = 7\"\n"
+            "[sources.shop.where]\n\"public.leads\" = \"{condition}\"\n\"public.logs\" = \"tenant = 7 -- ours\"\n\"public.parts\" = \"tenant = 7\"\n"
         ),
         ..shop.settings()
     };

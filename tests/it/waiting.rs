@@ -122,3 +122,65 @@ async fn what_cannot_be_kept_beside_the_stream_is_named() {
     gateway.is_ready().await;
     assert!(gateway.status().await["sources"][0]["fix"].is_null());
 }
+
+#[tokio::test]
+async fn a_stream_that_takes_nothing_is_named() {
+    let postgres = Postgres::start(Version::Pg18, &[]).await;
+    postgres.execute("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let nats = Nats::start().await;
+    let mut gateway = Gateway::start(&Settings::new(&nats, postgres.url())).await;
+    postgres.execute("INSERT INTO things VALUES (1)").await;
+    events(&nats, 1).await;
+
+    // It has no room, and says so each time.
+    let jetstream = nats.jetstream().await;
+    let usual = jetstream.get_stream(STREAM).await.unwrap().get_info().await.unwrap().config;
+    let full = async_nats::jetstream::stream::Config {
+        max_messages: 1,
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        ..usual.clone()
+    };
+    jetstream.update_stream(full).await.unwrap();
+    postgres.execute("INSERT INTO things VALUES (2)").await;
+    let source = waiting(&gateway).await;
+    assert_says(&source, "nothing is stored in EVENTS_shop: refused", "room");
+    assert!(source["last_error"].as_str().unwrap().contains("maximum messages"), "{source}");
+    jetstream.update_stream(usual).await.unwrap();
+    events(&nats, 2).await;
+    gateway.is_ready().await;
+
+    // It does not answer at all; the connection stays.
+    nats.freeze(0);
+    postgres.execute("INSERT INTO things VALUES (3)").await;
+    let source = waiting(&gateway).await;
+    assert_says(&source, "nothing is stored in EVENTS_shop: an acknowledgement is overdue", "leader");
+    assert!(source["lag_ms"].as_u64().unwrap() > 0, "{source}");
+    nats.thaw(0);
+    events(&nats, 3).await;
+    gateway.is_ready().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_stands_by_is_ready_all_the_while() {
+    let postgres = Postgres::start(Version::Pg18, &[]).await;
+    postgres.execute("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let nats = Nats::start().await;
+    let settings = Settings::new(&nats, postgres.url());
+    let mut reads = Gateway::start(&settings).await;
+    let mut waits = Gateway::configure(&settings);
+    waits.launch();
+    waits.is_ready().await;
+    // It looks every two seconds whether it is wanted.
+    for _ in 0..60 {
+        let source = waits.status().await["sources"][0].clone();
+        assert_eq!(source["state"], "standby", "{source}");
+        assert!(waits.says_ready().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    reads.kill9();
+    eventually("it takes over", Duration::from_secs(30), || async {
+        let source = waits.status().await["sources"][0].clone();
+        if source["state"] == "streaming" { Ok(()) } else { Err(source.to_string()) }
+    })
+    .await;
+}

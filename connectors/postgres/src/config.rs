@@ -1,5 +1,7 @@
 //! What a PostgreSQL source can be told.
 
+use crate::connect::Target;
+use headgate_sdk::Fault;
 use std::{collections::BTreeMap, time::Duration};
 
 /// The settings of one PostgreSQL source, with secrets and variables already filled in.
@@ -47,6 +49,14 @@ pub enum WalPressure {
 }
 
 impl Config {
+    /// Looks whether the URL says where to connect, as whom and how. No more than its text is looked at.
+    ///
+    /// # Errors
+    /// Definite: what is wrong with it, without any of its values.
+    pub fn check_url(&self) -> Result<(), Fault> {
+        Target::new(self, "").map(drop)
+    }
+
     /// The settings that hold for `url` when nothing else is said.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {

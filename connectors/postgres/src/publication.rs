@@ -286,7 +286,7 @@ impl Publications {
                         plan.changes.push(format!("add table {} to publication {name}", candidate.name));
                     }
                     let condition =
-                        filter.map_or_else(String::new, |filter| format!(" WHERE ({})", filter.condition));
+                        filter.map_or_else(String::new, |filter| format!(" WHERE ({}\n)", filter.condition));
                     plan.statements
                         .push(format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {table}{condition}"));
                 }

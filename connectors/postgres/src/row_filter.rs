@@ -106,7 +106,7 @@ async fn attempt(
     let (schema, table) = name.split_once('.').unwrap_or(("public", name));
     let table = TableName { schema: schema.to_owned(), table: table.to_owned() };
     let statements = format!(
-        "BEGIN; CREATE PUBLICATION {} FOR TABLE ONLY {} WHERE ({condition}) WITH (publish_via_partition_root = {root}); \
+        "BEGIN; CREATE PUBLICATION {} FOR TABLE ONLY {} WHERE ({condition}\n) WITH (publish_via_partition_root = {root}); \
          SELECT pg_get_expr(r.prqual, r.prrelid), a.attname FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid \
          LEFT JOIN pg_depend d ON d.classid = 'pg_publication_rel'::regclass AND d.objid = r.oid \
            AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.prrelid AND d.refobjsubid > 0 \

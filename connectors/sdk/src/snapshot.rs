@@ -200,8 +200,10 @@ pub struct SnapshotProgress {
     pub tables: usize,
     /// See `tables`.
     pub tables_done: usize,
-    /// Rows told in this run of the source.
+    /// Rows told, by all runs of the source.
     pub rows: u64,
+    /// Those of them that earlier runs told.
+    pub rows_before: u64,
     /// Rows that the database guesses there are, where it does.
     pub expected: Option<u64>,
     /// When it began in this run, in microseconds since 1970-01-01 UTC.

@@ -241,6 +241,11 @@ fn secrets_never_show_whatever_is_wrong() {
         wrong(&SMALLEST.replace("postgres://", "mysql://")),
         format!("7: sources.shop.url: {wrong_url}")
     );
+    assert_eq!(
+        wrong(&SMALLEST.replace("/shop\"", "/shop?sslmod=require\"")),
+        "7: sources.shop.url: the url of the source cannot be read: invalid connection string: unknown option `sslmod`; \
+         url = \"postgres://user:password@host:5432/database?sslmode=verify-full\""
+    );
     for (from, to) in [("@db:5432", "@@db:5432"), (":5432", ":x5432"), ("/shop\"", "/\""), ("cdc:", "c%zz:")]
     {
         wrong(&SMALLEST.replace(from, to).replace("${PASSWORD}", SECRET));
@@ -348,7 +353,7 @@ fn subjects_stay_in_their_stream() {
 fn a_misspelt_required_key_is_named() {
     assert_eq!(
         wrong(
-            "[nats]\nurll = \"nats://h\"\n[sources.shop]\nconector = \"postgres\"\nurl = \"postgres://h/d\"\n"
+            "[nats]\nurll = \"nats://h\"\n[sources.shop]\nconector = \"postgres\"\nurl = \"postgres://u@h/d\"\n"
         ),
         "1: nats.url: is required; url = \"nats://127.0.0.1:4222\", or \"embedded\" for a server of Headgate's own\n\
          2: nats.urll: unknown key; did you mean \"url\"?\n\
@@ -360,7 +365,7 @@ fn a_misspelt_required_key_is_named() {
 #[test]
 fn several_problems_are_told_at_once_in_the_order_of_the_lines() {
     assert_eq!(
-        wrong("[nats]\n[admin]\nlisten = 1\n[sources.shop]\nurl = \"postgres://h/d\"\n"),
+        wrong("[nats]\n[admin]\nlisten = 1\n[sources.shop]\nurl = \"postgres://u@h/d\"\n"),
         "1: nats.url: is required; url = \"nats://127.0.0.1:4222\", or \"embedded\" for a server of Headgate's own\n\
          3: admin.listen: expected an address like \"127.0.0.1:8080\", found a whole number\n\
          4: sources.shop.connector: is required; connector = \"postgres\""

@@ -12,6 +12,10 @@ pub(super) fn config(name: &str, section: &Section<'_, '_>) -> Option<headgate_p
     } else if let Some(what) = url.as_deref().and_then(unsound_url) {
         let hint = "write it as postgres://user:password@host:5432/database, with every special character of the password percent-encoded";
         section.problem("url", what, Some(hint.to_owned()));
+    } else if let Some(Err(fault)) =
+        url.as_ref().map(|url| headgate_postgres::Config::new(url.as_str()).check_url())
+    {
+        section.problem("url", fault.to_string(), fault.fix().map(str::to_owned));
     }
     let defaults = headgate_postgres::Config::new(url.unwrap_or_default());
     let config = headgate_postgres::Config {

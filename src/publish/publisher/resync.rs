@@ -1,10 +1,23 @@
 //! When the chain broke: a new wire, where the stream really ends, and from there on.
+//!
+//! That is tried until it succeeds. Where nothing is stored for longer than a broker needs to find itself a new leader, the source
+//! says that it waits, and why.
 
 use super::{Publisher, ack::Broken, claim::Unclaimed};
-use crate::{broker::wire::Wire, publish::stream::End};
+use crate::{broker::wire::Wire, publish::stream::End, status::HoldUp};
 use headgate_sdk::{Fault, FaultKind};
-use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
+
+/// For how long an interruption is no news.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// That nothing of what was sent is stored, from the first break on until the stream takes something again.
+#[derive(Debug, Default)]
+pub(super) struct Interrupted {
+    since: Option<Instant>,
+    held_up: Option<HoldUp>,
+}
 
 impl Publisher {
     /// Reads where the stream ends, and makes the window what the stream lacks, to be sent again on a new wire.
@@ -25,7 +38,7 @@ impl Publisher {
         {
             sleep(Duration::from_millis(500)).await;
         }
-        let (wire, end) = self.reconnect().await?;
+        let (wire, end) = self.reconnect_and_say(broken).await?;
         let acked_sequence = self.window.last_sequence() - self.window.len() as u64;
         if end.sequence < acked_sequence {
             return Err(Fault::transient(format!(
@@ -55,8 +68,35 @@ impl Publisher {
         let acked = self.window.resync(end.sequence, position);
         self.tail = self.tail.max(position);
         self.settle(&acked);
+        if self.window.is_empty() {
+            self.interrupted = Interrupted::default();
+        }
         tracing::info!(sequence = end.sequence, again = self.window.len(), "publishing goes on");
         Ok(wire)
+    }
+
+    /// As [`reconnect`](Self::reconnect); the source waits where that, or the whole interruption, takes long.
+    async fn reconnect_and_say(&mut self, broken: &Broken) -> Result<(Wire, End), Fault> {
+        let left = PATIENCE.saturating_sub(self.interrupted.since.get_or_insert_with(Instant::now).elapsed());
+        let (state, mut held_up) = (Arc::clone(&self.state), self.interrupted.held_up.take());
+        let name = self.stream.name();
+        let fault = Fault::transient(format!("nothing is stored in {name}: {broken}"))
+            .with_fix(format!("{name} needs its server, a leader, and room within its own limits and its account's; headgate check looks at it"));
+        let done = {
+            let mut reconnected = pin!(self.reconnect());
+            match timeout(left, reconnected.as_mut()).await {
+                Ok(done) if left > Duration::ZERO => done,
+                early => {
+                    state.still_held_up(&mut held_up, &fault);
+                    match early {
+                        Ok(done) => done,
+                        Err(_) => reconnected.await,
+                    }
+                }
+            }
+        };
+        self.interrupted.held_up = held_up;
+        done
     }
 
     /// Connects, and reads the stream's end, however long that takes.

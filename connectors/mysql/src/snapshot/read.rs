@@ -273,9 +273,12 @@ impl Reader for Session {
         let database = Arc::clone(&self.database);
         let session = self.session().await?;
         let tried = async {
-            // Prepared, for that takes one statement only: nothing can be smuggled in behind it.
-            let statement = session.prep(table.trial(condition)).await.map_err(failed)?;
-            session.exec_drop(&statement, ()).await.map_err(failed)
+            for statement in table.trials(condition) {
+                // Prepared, for that takes one statement only: nothing can be smuggled in behind it.
+                let statement = session.prep(statement).await.map_err(failed)?;
+                session.exec_drop(&statement, ()).await.map_err(failed)?;
+            }
+            Ok(())
         };
         database.target.answer(tried).await
     }

@@ -184,9 +184,13 @@ impl Table {
         Ok(format!("SELECT {} FROM {}{force}{filter}{end}", self.select, self.name))
     }
 
-    /// A statement that gives nothing, and fails where a condition is not one.
-    pub(super) fn trial(&self, condition: &str) -> String {
-        format!("SELECT 1 FROM {} WHERE ({condition}\n) LIMIT 0", self.name)
+    /// Statements that give nothing, one of which fails where a condition is not one.
+    ///
+    /// Chunks are read under the condition in parentheses. One that closes them itself (`a) OR (b`) would go past the key
+    /// at which a chunk begins, and the snapshot would never end: without parentheses that is no statement.
+    pub(super) fn trials(&self, condition: &str) -> [String; 2] {
+        [format!("({condition}\n)"), format!("{condition}\n")]
+            .map(|condition| format!("SELECT 1 FROM {} WHERE {condition} LIMIT 0", self.name))
     }
 
     /// The rows behind a key, written so that a range of the index is read: servers do not find one in `(a, b) > (1, 2)`.

@@ -9,12 +9,12 @@ use headgate_sdk::Fault;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 
-/// The session settings that the text of values depends on, and the timeouts that would end a session that only
-/// waits. They stand on every connection, so that a snapshot and the log give the same bytes whatever the role or the
-/// database has set.
+/// The session settings that the text of values depends on, the timeouts that would end a session that only waits, and that
+/// publications can be made by a role whose transactions only read unless it says otherwise. They stand on every connection, so
+/// that a snapshot and the log give the same bytes whatever the role or the database has set.
 const SETTINGS: &str = "-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c bytea_output=hex \
     -c extra_float_digits=1 -c lc_monetary=C -c statement_timeout=0 -c lock_timeout=0 \
-    -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
+    -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c default_transaction_read_only=off";
 
 /// One way to reach the server.
 #[derive(Clone, Debug, PartialEq, Eq)]

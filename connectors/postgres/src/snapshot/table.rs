@@ -212,9 +212,13 @@ impl Table {
         Ok(format!("SELECT {} FROM {}{filter}{end}", self.columns, self.from))
     }
 
-    /// A statement that says nothing, and fails where a condition is not one.
-    pub(super) fn trial(&self, condition: &str) -> String {
-        format!("EXPLAIN SELECT FROM {} WHERE ({condition}\n)", self.from)
+    /// Statements that say nothing, one of which fails where a condition is not one.
+    ///
+    /// Chunks are read under the condition in parentheses. One that closes them itself (`a) OR (b`) would go past the key
+    /// at which a chunk begins, and the snapshot would never end: without parentheses that is no statement.
+    pub(super) fn trials(&self, condition: &str) -> [String; 2] {
+        [format!("({condition}\n)"), format!("{condition}\n")]
+            .map(|condition| format!("EXPLAIN SELECT FROM {} WHERE {condition}", self.from))
     }
 
     fn key_columns(&self) -> String {

@@ -42,6 +42,8 @@ async fn tables_come_and_go_and_change_sides() {
         )
         .await
         .unwrap();
+    // As careful administrators set it. This session is older than that.
+    admin.batch_execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on").await.unwrap();
     let config = Config {
         tables: vec!["public.*".to_owned(), "!public.secret".to_owned()],
         ..Config::new(server.url())

@@ -1,8 +1,11 @@
 //! One job: which of its tables is being read, and how far.
+//!
+//! What events carry of it is the table's [place](super::place), and behind a `#` how many rows the job has told, of all its
+//! tables: `+42@89ab12cd#9000`. So whoever goes on knows what the stream holds, and can say how much is left.
 
 use super::{Reader, pace::Size, place::Place};
 use crate::{Position, SnapshotJob, SnapshotPlace, SnapshotProgress, TableName};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 use tokio::time::Instant;
 
 /// A job under way.
@@ -54,6 +57,7 @@ impl<R: Reader> Job<R> {
             tables: job.tables.len(),
             tables_done: 0,
             rows: 0,
+            rows_before: 0,
             expected: None,
             started_at: now,
             ended_at: None,
@@ -62,7 +66,8 @@ impl<R: Reader> Job<R> {
             fix: None,
         };
         let table = place.map_or(0, |place| place.table.min(job.tables.len()));
-        let place = place.map(|place| Place::parse(&place.place)).unwrap_or_default();
+        let (place, rows) = place.map(|place| parse(&place.place)).unwrap_or_default();
+        let progress = SnapshotProgress { rows, rows_before: rows, ..progress };
         let mut new = Self {
             job,
             table,
@@ -84,6 +89,14 @@ impl<R: Reader> Job<R> {
     /// The table that is being read; `None` when all have been told.
     pub(super) fn current(&self) -> Option<&TableName> {
         self.job.tables.get(self.table)
+    }
+
+    /// Writes how far it is over what `out` holds.
+    pub(super) fn write_place(&self, out: &mut String) {
+        self.place.write(out);
+        if self.progress.rows > 0 {
+            let _ = write!(out, "#{}", self.progress.rows);
+        }
     }
 
     /// Whether everything that was read is told.
@@ -124,5 +137,28 @@ impl<R: Reader> Job<R> {
     fn show_table(&mut self) {
         self.progress.tables_done = self.table;
         self.progress.table = self.current().cloned();
+    }
+}
+
+/// The place in a text of [`Job::write_place`], and the rows that were told by then: none where it does not say.
+fn parse(text: &str) -> (Place, u64) {
+    let (place, rows) = text.split_once('#').unwrap_or((text, ""));
+    (Place::parse(place), rows.parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_told_read_back_behind_any_place() {
+        let at = |text| (Place::parse(text), 9_000);
+        for text in ["-", "+42", "+42!7;9", "+42@89ab12cd"] {
+            assert_eq!(parse(&format!("{text}#9000")), at(text));
+            assert_eq!(parse(text), (Place::parse(text), 0), "as it was written before rows were counted");
+        }
+        for nonsense in ["+42#", "+42#x", "+42#-1", "+42#1#2", "+42#99999999999999999999"] {
+            assert_eq!(parse(nonsense), (Place::parse("+42"), 0), "{nonsense}");
+        }
     }
 }

@@ -24,10 +24,9 @@ impl<R: Reader> Snapshots<R> {
             let of = |job: &Job<R>| job.job.id == held.job && job.current() == Some(&held.name);
             let Some(at) = self.jobs.iter().position(of) else { continue };
             outlet.begin_snapshot(SnapshotPoint { log: self.passed, read_at: held.read_at });
-            let rows = self.tell_rows(at, &mut held, outlet);
+            self.tell_rows(at, &mut held, outlet);
             let last = outlet.end_snapshot();
             if let Some(job) = self.jobs.get_mut(at) {
-                job.progress.rows += rows;
                 job.progress.trouble = None;
                 job.progress.fix = None;
             }
@@ -44,33 +43,34 @@ impl<R: Reader> Snapshots<R> {
         self.ask();
     }
 
-    fn tell_rows<O: Outlet>(&mut self, at: usize, held: &mut Held, outlet: &mut O) -> u64 {
+    fn tell_rows<O: Outlet>(&mut self, at: usize, held: &mut Held, outlet: &mut O) {
         let Held { chunk, next, rows, .. } = held;
         let mut cells = Vec::new();
-        let mut told = 0;
         while *next < chunk.len() && !outlet.is_full() {
             let row = *next;
             *next += 1;
-            if let (Some(key), Some(job)) = (chunk.read_key(row), self.jobs.get_mut(at)) {
-                match rows {
-                    Rows::Keys(_) => job.place.again.retain(|again| again != key),
-                    Rows::After(..) | Rows::All => match &mut job.place.after {
+            let is_there = chunk.row(row, &mut cells);
+            if let Some(job) = self.jobs.get_mut(at) {
+                job.progress.rows += u64::from(is_there);
+                match (chunk.read_key(row), &rows) {
+                    (Some(key), Rows::Keys(_)) => job.place.again.retain(|again| again != key),
+                    (Some(key), Rows::After(..) | Rows::All) => match &mut job.place.after {
                         Some(after) => {
                             after.clear();
                             after.push_str(key);
                         }
                         None => job.place.after = Some(key.to_owned()),
                     },
+                    (None, _) => {}
                 }
                 if let Some(place) = self.places.get_mut(at) {
-                    job.place.write(&mut place.place);
+                    job.write_place(&mut place.place);
                 }
             }
-            if !chunk.row(row, &mut cells) {
+            if !is_there {
                 continue;
             }
             outlet.places(&self.places);
-            told += 1;
             let size: usize =
                 cells.iter().map(|cell| if let Cell::Value(raw) = cell { raw.len() } else { 0 }).sum();
             if size as u64 > self.max_row {
@@ -88,7 +88,6 @@ impl<R: Reader> Snapshots<R> {
                 after: Some(&cells),
             });
         }
-        told
     }
 
     /// All rows of a chunk have been told.
@@ -131,7 +130,7 @@ impl<R: Reader> Snapshots<R> {
         self.places.clear();
         for job in &self.jobs {
             let mut place = String::new();
-            job.place.write(&mut place);
+            job.write_place(&mut place);
             self.places.push(SnapshotPlace { job: job.job.id, table: job.table, place });
         }
     }
