@@ -5,16 +5,13 @@
 //! broker's duplicate window catches all but long outages).
 
 use super::stream;
-use crate::{
-    event::DeadLetter,
-    normalize::{encode, time},
-};
+use crate::{event::DeadLetter, normalize::time};
 use async_nats::jetstream::{
     Context,
     message::PublishMessage,
     stream::{Config, StorageType},
 };
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, clock, fnv1a};
 use serde_json::json;
 
 /// The stream of all sources' dead letters.
@@ -54,7 +51,7 @@ impl DeadLetters {
     pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<(), Fault> {
         stream::open_or_create(&self.context, self.settings.clone()).await?;
         let id = format!("{}/{}", self.source, letter.position);
-        let partition = encode::fnv1a(&[self.source.as_bytes()]) % self.partitions;
+        let partition = fnv1a(&[self.source.as_bytes()]) % self.partitions;
         let limit = self.context.client().server_info().max_payload.saturating_sub(4096);
         let mut event = json!({
             "specversion": "1.0",
@@ -62,7 +59,7 @@ impl DeadLetters {
             "source": self.uri,
             "type": format!("headgate.dead_letter.{}", letter.reason),
             "subject": self.source,
-            "time": time::rfc3339(time::now()).as_str(),
+            "time": time::rfc3339(clock::now()).as_str(),
             "datacontenttype": "application/json",
             "partitionkey": self.source,
             "sequence": letter.position.to_string(),

@@ -1,10 +1,7 @@
 //! Deliveries that the broker will never take: kept in `EVENTS_dlq` with the reason, as every source's dead letters are.
 
 use super::message::Message;
-use crate::{
-    config::Nats,
-    normalize::{encode, time},
-};
+use crate::{config::Nats, normalize::time};
 use async_nats::jetstream::{
     Context,
     consumer::pull::OrderedConfig,
@@ -12,7 +9,7 @@ use async_nats::jetstream::{
     stream::{Config, StorageType},
 };
 use futures_util::StreamExt as _;
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, clock, fnv1a};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, time::Duration};
@@ -160,14 +157,14 @@ impl DeadLetters {
         };
         context.get_or_create_stream(self.settings.clone()).await.map_err(|error| unkept(error.into()))?;
         let limit = context.client().server_info().max_payload.saturating_sub(4096);
-        let partition = encode::fnv1a(&[self.source.as_bytes()]) % self.partitions;
+        let partition = fnv1a(&[self.source.as_bytes()]) % self.partitions;
         let position = super::position(message.sequence).to_string();
         let id = format!("{}/{}", self.source, message.id);
         let content = std::str::from_utf8(&message.payload)
             .ok()
             .filter(|text| text.len() <= limit)
             .and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-        let now = time::rfc3339(time::now());
+        let now = time::rfc3339(clock::now());
         let letter = Letter {
             specversion: "1.0",
             id: &id,

@@ -25,14 +25,13 @@ use crate::{
         wire::{Lost, Wire},
     },
     config::Nats,
-    normalize::time,
     status::{Phase, SourceState},
 };
 use async_nats::jetstream::{
     context::{PublishError, PublishErrorKind},
     publish::PublishAck,
 };
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, clock};
 use headgate_webhook::{Record, Spool};
 use std::{
     collections::{HashSet, VecDeque},
@@ -345,7 +344,7 @@ impl Drain {
             metrics.published_bytes.inc_by(message.size() as u64);
         }
         let arrived = i64::try_from(message.sequence).unwrap_or(0);
-        metrics.commit_to_ack.observe((time::now() - arrived).max(0) as f64 / 1e6);
+        metrics.commit_to_ack.observe((clock::now() - arrived).max(0) as f64 / 1e6);
         self.state.acked(super::position(message.sequence), sequence, arrived);
     }
 }
