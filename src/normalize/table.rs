@@ -27,7 +27,7 @@ pub(super) enum Verb {
 impl Verb {
     const ALL: [Self; 5] = [Self::Created, Self::Updated, Self::Deleted, Self::Truncated, Self::Snapshot];
 
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Updated => "updated",
