@@ -5,7 +5,7 @@
 //! broker's duplicate window catches all but long outages).
 
 use super::stream;
-use crate::{event::DeadLetter, normalize::time};
+use crate::{config, event::DeadLetter, normalize::time};
 use async_nats::jetstream::{
     Context,
     message::PublishMessage,
@@ -15,7 +15,20 @@ use headgate_sdk::{Fault, clock, fnv1a};
 use serde_json::json;
 
 /// The stream of all sources' dead letters.
-const STREAM: &str = "EVENTS_dlq";
+pub(crate) const STREAM: &str = "EVENTS_dlq";
+
+/// The settings that it is created with, whichever source is the first to need it.
+pub(crate) fn settings(wanted: &config::Stream) -> Config {
+    Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["events.dlq.>".to_owned()],
+        storage: if wanted.memory { StorageType::Memory } else { StorageType::File },
+        num_replicas: wanted.replicas,
+        allow_direct: true,
+        description: Some("Headgate: what could not be published, with the reason".to_owned()),
+        ..Config::default()
+    }
+}
 
 /// Publishes dead letters of one source.
 #[derive(Clone, Debug)]
@@ -33,17 +46,9 @@ impl DeadLetters {
         source: &str,
         uri: &str,
         partitions: u32,
-        wanted: &crate::config::Stream,
+        wanted: &config::Stream,
     ) -> Self {
-        let settings = Config {
-            name: STREAM.to_owned(),
-            subjects: vec!["events.dlq.>".to_owned()],
-            storage: if wanted.memory { StorageType::Memory } else { StorageType::File },
-            num_replicas: wanted.replicas,
-            allow_direct: true,
-            description: Some("Headgate: what could not be published, with the reason".to_owned()),
-            ..Config::default()
-        };
+        let settings = settings(wanted);
         Self { context, source: source.to_owned(), uri: uri.to_owned(), partitions, settings }
     }
 

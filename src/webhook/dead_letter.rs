@@ -1,20 +1,19 @@
 //! Deliveries that the broker will never take: kept in `EVENTS_dlq` with the reason, as every source's dead letters are.
 
 use super::message::Message;
-use crate::{config::Nats, normalize::time};
+use crate::{
+    config::Nats,
+    normalize::time,
+    publish::dead_letter::{self, STREAM},
+};
 use async_nats::jetstream::{
-    Context,
-    consumer::pull::OrderedConfig,
-    message::PublishMessage,
-    stream::{Config, StorageType},
+    Context, consumer::pull::OrderedConfig, message::PublishMessage, stream::Config,
 };
 use futures_util::StreamExt as _;
 use headgate_sdk::{Fault, clock, fnv1a};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, time::Duration};
-
-const STREAM: &str = "EVENTS_dlq";
 
 /// A dead letter as it is published.
 #[derive(Serialize)]
@@ -138,15 +137,7 @@ pub(super) struct DeadLetters {
 
 impl DeadLetters {
     pub(super) fn new(source: &str, uri: &str, partitions: u32, nats: &Nats) -> Self {
-        let settings = Config {
-            name: STREAM.to_owned(),
-            subjects: vec!["events.dlq.>".to_owned()],
-            storage: if nats.stream.memory { StorageType::Memory } else { StorageType::File },
-            num_replicas: nats.stream.replicas,
-            allow_direct: true,
-            description: Some("Headgate: what could not be published, with the reason".to_owned()),
-            ..Config::default()
-        };
+        let settings = dead_letter::settings(&nats.stream);
         Self { source: source.to_owned(), uri: uri.to_owned(), partitions, settings }
     }
 
