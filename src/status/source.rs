@@ -206,7 +206,9 @@ impl SourceState {
         }
     }
 
-    fn wal(&self) -> WalReport {
+    /// How near its database is to keeping more log for it than it may.
+    #[must_use]
+    pub fn wal(&self) -> WalReport {
         let vitals = &self.vitals;
         let rate = vitals.wal_rate.load(Ordering::Relaxed);
         let left = u64::try_from(vitals.wal_left_seconds.load(Ordering::Relaxed)).ok();
