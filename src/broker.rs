@@ -5,6 +5,7 @@
 
 mod address;
 pub mod embedded;
+mod version;
 pub mod wire;
 
 use crate::config::{Auth, Nats, Server};
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+pub(crate) use version::Version;
 
 /// How the connection to the broker is, told through a watch channel by its event callback.
 ///

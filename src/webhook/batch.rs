@@ -15,7 +15,7 @@ use super::{
 };
 use crate::broker::random;
 use async_nats::{
-    Client, HeaderMap, header,
+    HeaderMap, header,
     jetstream::{
         self, ErrorCode,
         context::{PublishError, PublishErrorKind},
@@ -32,17 +32,6 @@ pub(super) enum Unstored {
     Contents,
     /// For being a batch.
     Batch,
-}
-
-/// Whether the broker's batches are sound. A 2.12 has to be 2.12.12 and a 2.14 has to be 2.14.3: those before can come to a
-/// deadlock or a panic over batches on replicated streams. No 2.13 is taken.
-pub(super) fn are_taken(client: &Client) -> bool {
-    are_sound(|minor, patch| client.is_server_compatible(2, minor, patch))
-}
-
-/// As [`are_taken`], by whether the server is at least 2.MINOR.PATCH.
-fn are_sound(at_least: impl Fn(i64, i64) -> bool) -> bool {
-    at_least(14, 3) || (at_least(12, 12) && !at_least(13, 0))
 }
 
 /// Why nothing of a batch was stored; `None` where the broker has not said that.
@@ -92,17 +81,6 @@ fn headers(message: &Message, batch: &str, nth: usize) -> HeaderMap {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn only_servers_whose_batches_are_sound_get_any() {
-        let sound = |server: (i64, i64)| are_sound(|minor, patch| server >= (minor, patch));
-        for server in [(12, 12), (12, 13), (14, 3), (14, 4), (15, 0), (16, 1)] {
-            assert!(sound(server), "2.{}.{}", server.0, server.1);
-        }
-        for server in [(10, 29), (11, 20), (12, 1), (12, 11), (13, 0), (13, 20), (14, 0), (14, 2)] {
-            assert!(!sound(server), "2.{}.{}", server.0, server.1);
-        }
-    }
 
     #[test]
     fn an_acknowledgement_without_the_batch_is_that_of_one_message() {

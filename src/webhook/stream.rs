@@ -3,8 +3,8 @@
 //! Deliveries may come to several gateways, so no gateway is the stream's only writer. What keeps a delivery from becoming
 //! two events is the broker: it drops a message whose `Nats-Msg-Id` it has seen within the stream's duplicate window.
 
-use super::batch;
 use crate::{
+    broker::Version,
     config::Nats,
     publish::{is_stream_missing, stream_name},
 };
@@ -36,7 +36,7 @@ pub(super) async fn open(
     window: Duration,
 ) -> Result<Opened, Fault> {
     let name = stream_name(source);
-    let batches = batch::are_taken(&context.client());
+    let batches = Version::of(&context.client()).has_sound_batches();
     let unreadable =
         |error: async_nats::Error| Fault::transient(format!("cannot read stream {name}")).with_cause(error);
     let stream = match context.get_stream(&name).await {

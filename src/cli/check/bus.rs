@@ -1,7 +1,7 @@
 //! The broker: whether it is there, knows us, is new enough, and keeps what is published.
 
 use crate::{
-    broker::{self, Patience, embedded},
+    broker::{self, Patience, Version, embedded},
     config::{Config, Nats, Publish, Server},
 };
 use async_nats::{Client, jetstream};
@@ -53,27 +53,7 @@ async fn server_findings(client: &Client, nats: &Nats) -> Vec<Finding> {
     const USUAL_PAYLOAD: usize = 1 << 20;
     let info = client.server_info();
     let mut findings = vec![Finding::good("connection", nats.server.to_string())];
-    let version = version(&info.version);
-    findings.push(if version < (2, 10) {
-        Finding::error("nats-server version", &info.version, "it lacks what Headgate relies on")
-            .with_fix("install nats-server 2.12 or later")
-    } else if version < (2, 12) && nats.publish == Publish::Atomic {
-        Finding::error(
-            "nats-server version",
-            &info.version,
-            "publish = \"atomic\" needs atomic batches, which came with 2.12",
-        )
-        .with_fix("install nats-server 2.12 or later, or set nats.publish = \"chain\"")
-    } else if version < (2, 12) {
-        Finding::warning(
-            "nats-server version",
-            &info.version,
-            "it works, but Headgate is tested with 2.12 and later",
-        )
-        .with_fix("install nats-server 2.12 or later")
-    } else {
-        Finding::good("nats-server version", &info.version)
-    });
+    findings.push(version(&info.version, nats.publish));
     let context = jetstream::new(client.clone());
     findings.push(match tokio::time::timeout(ACCOUNT_TIMEOUT, context.query_account()).await {
         Ok(Ok(account)) => Finding::good(
@@ -98,20 +78,52 @@ fn without_jetstream(what: String) -> Finding {
         .with_fix("jetstream {} in the server's configuration, and for this account")
 }
 
-/// Major and minor number; zeros where the text is no version.
-fn version(text: &str) -> (u32, u32) {
-    let mut numbers = text.trim_start_matches('v').split('.').map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+/// What a server of this version cannot do, or not be trusted with.
+fn version(found: &str, publish: Publish) -> Finding {
+    const SUBJECT: &str = "nats-server version";
+    let version = Version::parse(found);
+    if version < Version::OLDEST {
+        return Finding::error(SUBJECT, found, "it lacks what Headgate relies on")
+            .with_fix("install nats-server 2.12 or later");
+    }
+    if version < Version::TESTED && publish == Publish::Atomic {
+        return Finding::error(
+            SUBJECT,
+            found,
+            "publish = \"atomic\" needs atomic batches, which came with 2.12",
+        )
+        .with_fix("install nats-server 2.12 or later, or set nats.publish = \"chain\"");
+    }
+    if version < Version::TESTED {
+        return Finding::warning(SUBJECT, found, "it works, but Headgate is tested with 2.12 and later")
+            .with_fix("install nats-server 2.12 or later");
+    }
+    if publish == Publish::Atomic && !version.has_sound_batches() {
+        let why = "the broker can come to a deadlock or a panic over atomic batches on replicated streams, which later \
+                   patches mend";
+        return Finding::warning(SUBJECT, found, why)
+            .with_fix("install nats-server 2.12.12, 2.14.3 or later, or set nats.publish = \"chain\"");
+    }
+    Finding::good(SUBJECT, found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headgate_sdk::Severity;
 
     #[test]
-    fn versions_compare_by_number() {
-        assert!(
-            version("2.9.25") < (2, 10) && version("v2.12.1-RC.2") == (2, 12) && version("2.15.1") > (2, 12)
-        );
+    fn what_a_version_lacks_depends_on_how_is_published() {
+        for (found, chain, atomic) in [
+            ("2.9.25", Severity::Error, Severity::Error),
+            ("2.11.4", Severity::Warning, Severity::Error),
+            ("2.12.1-RC.2", Severity::Good, Severity::Warning),
+            ("2.14.2", Severity::Good, Severity::Warning),
+            ("2.12.12", Severity::Good, Severity::Good),
+            ("2.15.1", Severity::Good, Severity::Good),
+        ] {
+            assert_eq!(version(found, Publish::Chain).severity, chain, "{found}");
+            assert_eq!(version(found, Publish::Atomic).severity, atomic, "{found}");
+        }
     }
 }
