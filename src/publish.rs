@@ -11,7 +11,7 @@
 
 mod checkpoint;
 mod claim_check;
-mod dead_letter;
+pub(crate) mod dead_letter;
 mod publisher;
 mod release;
 pub mod room;
@@ -22,6 +22,7 @@ pub use checkpoint::{Announced, CheckpointStore, Landmark, StoredCheckpoint, acc
 pub(crate) use claim_check::object;
 pub use publisher::{Claim, Durable, Identity, Publisher};
 pub use release::release;
+pub(crate) use stream::is_stream_missing;
 pub use stream::{End, SourceStream, findings, stream_name};
 
 /// Header that carries the position of a message's event in its source.

@@ -18,8 +18,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// What is logged where `HEADGATE_LOG` and `RUST_LOG` say nothing.
-const RUN_FILTER: &str = "error,headgate=info,headgate_postgres=info,headgate_mysql=info";
+/// What is logged where `HEADGATE_LOG` and `RUST_LOG` say nothing. A target is meant by what it begins with, so the connectors' crates
+/// and the SDK are among them.
+const RUN_FILTER: &str = "error,headgate=info";
 /// The same for a command that somebody waits for: its own answer says enough.
 const COMMAND_FILTER: &str = "off";
 

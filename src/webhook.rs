@@ -18,9 +18,9 @@ mod dead_letter;
 mod drain;
 mod event;
 mod flight;
-mod footing;
 mod lane;
 mod message;
+mod pipelining;
 mod removal;
 mod stream;
 

@@ -44,15 +44,6 @@ pub fn header_value(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// FNV-1a, 32 bit: the same function as the NATS server's `partition()`.
-pub fn fnv1a(parts: &[&[u8]]) -> u32 {
-    let mut hash = 0x811c_9dc5u32;
-    for byte in parts.iter().copied().flatten() {
-        hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    }
-    hash
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,13 +62,5 @@ mod tests {
         header_value("Euro € \"50%\"\r\n".as_bytes(), &mut out);
         assert_eq!(out, b"Euro%20%E2%82%AC%20%2250%25%22%0D%0A");
         assert_eq!(percent::decode(&String::from_utf8_lossy(&out)).as_deref(), Some("Euro € \"50%\"\r\n"));
-    }
-
-    #[test]
-    fn fnv_has_its_published_values() {
-        // Test vectors of the FNV reference code: http://www.isthe.com/chongo/tech/comp/fnv/
-        assert_eq!(fnv1a(&[b""]), 0x811c_9dc5);
-        assert_eq!(fnv1a(&[b"a"]), 0xe40c_292c);
-        assert_eq!(fnv1a(&[b"foo", b"bar"]), 0xbf9c_f968);
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     telemetry::metrics::SourceMetrics,
 };
 use bytes::Bytes;
-use headgate_sdk::{Change, Fault, Position, Progress, Relation, SnapshotPoint};
+use headgate_sdk::{Change, Fault, Position, Progress, Relation, SnapshotPoint, fnv1a};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -111,8 +111,7 @@ impl Encoder {
         shapes: Shapes,
     ) -> Self {
         let source = look.style.source.as_bytes();
-        let source_hash =
-            u64::from(encode::fnv1a(&[source])) << 32 | u64::from(encode::fnv1a(&[source, &[0]]));
+        let source_hash = u64::from(fnv1a(&[source])) << 32 | u64::from(fnv1a(&[source, &[0]]));
         Self {
             look,
             metrics,

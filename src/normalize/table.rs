@@ -1,13 +1,12 @@
 //! What is spelled once for each version of a table, so that an event is mostly copies.
 
 use super::{
-    encode,
     form::{Form, json_string},
     shapes::{Arrival, Met},
     subject::{Names, Template},
 };
 use async_nats::Subject;
-use headgate_sdk::{Cell, Op, Relation};
+use headgate_sdk::{Cell, Op, Relation, fnv1a};
 use std::{collections::HashMap, sync::Arc};
 
 /// What an event says happened.
@@ -28,7 +27,7 @@ pub(super) enum Verb {
 impl Verb {
     const ALL: [Self; 5] = [Self::Created, Self::Updated, Self::Deleted, Self::Truncated, Self::Snapshot];
 
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Updated => "updated",
@@ -115,11 +114,8 @@ impl Style {
 
     /// The partition of an ordering key.
     pub fn partition(&self, entity: &str, key: &[u8]) -> u32 {
-        let hash = if key.is_empty() {
-            encode::fnv1a(&[entity.as_bytes()])
-        } else {
-            encode::fnv1a(&[entity.as_bytes(), b"/", key])
-        };
+        let hash =
+            if key.is_empty() { fnv1a(&[entity.as_bytes()]) } else { fnv1a(&[entity.as_bytes(), b"/", key]) };
         hash % self.partitions
     }
 }

@@ -4,7 +4,7 @@ mod shaping_settings;
 
 use super::{encoder::Encoder, form::Form, subject::Template, *};
 use crate::{config::Mode, event::Item, telemetry::metrics::Metrics};
-use headgate_sdk::{Cell, Column, Op, Position, Relation, Unwritable, WriteValue};
+use headgate_sdk::{Cell, Column, Op, Position, Relation, Unwritable, WriteValue, fnv1a};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -116,7 +116,7 @@ fn an_update_is_the_event_of_the_contract() {
     commit(&mut encoder, 0x16b_3790);
     let (subject, mut event) = events(&mut encoder).remove(0);
     // FNV-1a of "orders/42" is 0x9f91d155, its last hexadecimal digit the partition of 16.
-    assert_eq!(subject, format!("events.shop.orders.updated.{}", encode::fnv1a(&[b"orders/42"]) % 16));
+    assert_eq!(subject, format!("events.shop.orders.updated.{}", fnv1a(&[b"orders/42"]) % 16));
     let attributes = event.as_object_mut().unwrap();
     let recorded = attributes.remove("recordedtime").unwrap();
     assert_eq!(recorded.as_str().unwrap().len(), "2026-11-22T14:06:07.123456Z".len());

@@ -1,7 +1,5 @@
 //! RFC 3339 in UTC with microseconds, written without an allocation: it is on the path of every transaction.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 /// ASCII text of a fixed length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<const N: usize>(pub [u8; N]);
@@ -11,12 +9,6 @@ impl<const N: usize> Text<N> {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
-}
-
-/// Now, in microseconds since 1970-01-01 UTC.
-pub fn now() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// `micros` (since 1970-01-01 UTC) as `2026-11-22T14:06:07.123456Z`. Years outside 0000–9999, which RFC 3339 cannot say,

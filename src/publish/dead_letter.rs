@@ -5,20 +5,30 @@
 //! broker's duplicate window catches all but long outages).
 
 use super::stream;
-use crate::{
-    event::DeadLetter,
-    normalize::{encode, time},
-};
+use crate::{config, event::DeadLetter, normalize::time};
 use async_nats::jetstream::{
     Context,
     message::PublishMessage,
     stream::{Config, StorageType},
 };
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, clock, fnv1a};
 use serde_json::json;
 
 /// The stream of all sources' dead letters.
-const STREAM: &str = "EVENTS_dlq";
+pub(crate) const STREAM: &str = "EVENTS_dlq";
+
+/// The settings that it is created with, whichever source is the first to need it.
+pub(crate) fn settings(wanted: &config::Stream) -> Config {
+    Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["events.dlq.>".to_owned()],
+        storage: if wanted.memory { StorageType::Memory } else { StorageType::File },
+        num_replicas: wanted.replicas,
+        allow_direct: true,
+        description: Some("Headgate: what could not be published, with the reason".to_owned()),
+        ..Config::default()
+    }
+}
 
 /// Publishes dead letters of one source.
 #[derive(Clone, Debug)]
@@ -36,17 +46,9 @@ impl DeadLetters {
         source: &str,
         uri: &str,
         partitions: u32,
-        wanted: &crate::config::Stream,
+        wanted: &config::Stream,
     ) -> Self {
-        let settings = Config {
-            name: STREAM.to_owned(),
-            subjects: vec!["events.dlq.>".to_owned()],
-            storage: if wanted.memory { StorageType::Memory } else { StorageType::File },
-            num_replicas: wanted.replicas,
-            allow_direct: true,
-            description: Some("Headgate: what could not be published, with the reason".to_owned()),
-            ..Config::default()
-        };
+        let settings = settings(wanted);
         Self { context, source: source.to_owned(), uri: uri.to_owned(), partitions, settings }
     }
 
@@ -54,7 +56,7 @@ impl DeadLetters {
     pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<(), Fault> {
         stream::open_or_create(&self.context, self.settings.clone()).await?;
         let id = format!("{}/{}", self.source, letter.position);
-        let partition = encode::fnv1a(&[self.source.as_bytes()]) % self.partitions;
+        let partition = fnv1a(&[self.source.as_bytes()]) % self.partitions;
         let limit = self.context.client().server_info().max_payload.saturating_sub(4096);
         let mut event = json!({
             "specversion": "1.0",
@@ -62,7 +64,7 @@ impl DeadLetters {
             "source": self.uri,
             "type": format!("headgate.dead_letter.{}", letter.reason),
             "subject": self.source,
-            "time": time::rfc3339(time::now()).as_str(),
+            "time": time::rfc3339(clock::now()).as_str(),
             "datacontenttype": "application/json",
             "partitionkey": self.source,
             "sequence": letter.position.to_string(),

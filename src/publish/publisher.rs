@@ -24,7 +24,6 @@ use crate::{
     },
     config::{self, Publish},
     event::Batch,
-    normalize::time,
     status::SourceState,
 };
 use ack::Broken;
@@ -32,7 +31,7 @@ use async_nats::jetstream::Context;
 use atomic::{ATOMIC_MAX, AtomicBatch};
 pub use claim::Claim;
 use claim::Unclaimed;
-use headgate_sdk::{Fault, Position, Progress};
+use headgate_sdk::{Fault, Position, Progress, clock};
 use queue::Queue;
 use resync::Interrupted;
 use std::{collections::VecDeque, sync::Arc};
@@ -259,7 +258,7 @@ impl Publisher {
         metrics.published.inc_by(acked.messages);
         metrics.published_bytes.inc_by(acked.bytes);
         if !acked.commits.is_empty() {
-            let now = time::now();
+            let now = clock::now();
             for commit in &acked.commits {
                 metrics.commit_to_ack.observe((now - commit).max(0) as f64 / 1e6);
             }

@@ -98,7 +98,7 @@ pub async fn release(
                     Err(fault) => state.still_held_up(&mut held_up, &fault),
                 }
             }
-            () = async { tokio::time::sleep_until(next.unwrap_or_else(Instant::now)).await }, if next.is_some() => {}
+            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
         }
         if let Some(landmark) = line.pop(Instant::now()) {
             passed = landmark;

@@ -2,13 +2,13 @@
 
 use super::{HolderReport, Phase, SourceReport, WalPressure, WalReport};
 use crate::{snapshot::SnapshotReport, telemetry::metrics::SourceMetrics};
-use headgate_sdk::{Fault, Position, SnapshotDesk, Vitals};
+use headgate_sdk::{Fault, Position, SnapshotDesk, Vitals, clock};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 /// What changes too seldom, or together, to be an atomic.
@@ -169,14 +169,14 @@ impl SourceState {
     #[must_use]
     pub fn lag_ms(&self) -> u64 {
         let oldest = self.oldest_pending.load(Ordering::Relaxed);
-        if oldest == 0 { 0 } else { u64::try_from((now_micros() - oldest) / 1000).unwrap_or(0) }
+        if oldest == 0 { 0 } else { u64::try_from((clock::now() - oldest) / 1000).unwrap_or(0) }
     }
 
     /// How long until the database discards log that this source has not confirmed; `None` where none is about to go.
     #[must_use]
     pub fn log_expires_in(&self) -> Option<Duration> {
         let at = self.vitals.expires_at.load(Ordering::Relaxed);
-        (at > 0).then(|| Duration::from_micros(u64::try_from(at - now_micros()).unwrap_or(0)))
+        (at > 0).then(|| Duration::from_micros(u64::try_from(at - clock::now()).unwrap_or(0)))
     }
 
     /// The last error that was kept.
@@ -218,7 +218,9 @@ impl SourceState {
         }
     }
 
-    fn wal(&self) -> WalReport {
+    /// How near its database is to keeping more log for it than it may.
+    #[must_use]
+    pub fn wal(&self) -> WalReport {
         let vitals = &self.vitals;
         let rate = vitals.wal_rate.load(Ordering::Relaxed);
         let left = u64::try_from(vitals.wal_left_seconds.load(Ordering::Relaxed)).ok();
@@ -235,7 +237,7 @@ impl SourceState {
             left_s: left.filter(|_| rate > 0),
             holder: (since != 0).then(|| HolderReport {
                 pid: vitals.holder_pid.load(Ordering::Relaxed),
-                age_s: u64::try_from((now_micros() - since) / 1_000_000).unwrap_or(0),
+                age_s: u64::try_from((clock::now() - since) / 1_000_000).unwrap_or(0),
             }),
         }
     }
@@ -243,7 +245,7 @@ impl SourceState {
     /// How far its snapshots are: those under way, and the last that ended.
     #[must_use]
     pub fn snapshots(&self) -> Vec<SnapshotReport> {
-        let (held, now) = (self.detail().position, now_micros());
+        let (held, now) = (self.detail().position, clock::now());
         let all = self.snapshots.progress().into_iter();
         all.map(|progress| SnapshotReport::new(progress, held, now)).collect()
     }
@@ -283,11 +285,6 @@ fn time_text(micros: i64) -> Option<String> {
     jiff::Timestamp::from_microsecond(micros).ok().map(|time| format!("{time:.6}"))
 }
 
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -309,7 +306,7 @@ mod tests {
         assert_eq!(state.lag_bytes(), 500);
         state.set_done(6_000);
         assert_eq!(state.lag_bytes(), 0);
-        state.set_oldest_pending(now_micros() - 2_500_000);
+        state.set_oldest_pending(clock::now() - 2_500_000);
         assert!((2_500..3_500).contains(&state.lag_ms()));
         state.set_oldest_pending(0);
         assert_eq!(state.lag_ms(), 0);
@@ -324,7 +321,7 @@ mod tests {
         state.vitals.wal_left_seconds.store(600, Ordering::Relaxed);
         state.vitals.wal_pressure.store(2, Ordering::Relaxed);
         state.vitals.holder_pid.store(77, Ordering::Relaxed);
-        state.vitals.holder_since.store(now_micros() - 90_500_000, Ordering::Relaxed);
+        state.vitals.holder_since.store(clock::now() - 90_500_000, Ordering::Relaxed);
         let wal = serde_json::to_value(state.report()).unwrap()["wal"].clone();
         assert_eq!(
             (&wal["pressure"], &wal["left_s"], &wal["holder"]["pid"], &wal["holder"]["age_s"]),

@@ -280,7 +280,7 @@ impl SourceMetrics {
         self.lag_bytes.set(gauge(state.lag_bytes()));
         self.lag_ms.set(gauge(state.lag_ms()));
         self.retained_bytes.set(gauge(vitals.retained_bytes.load(Ordering::Relaxed)));
-        let wal = state.report().wal;
+        let wal = state.wal();
         self.wal_rate.set(gauge(wal.rate));
         self.wal_left.set(wal.left_s.map_or(-1, gauge));
         self.wal_pressure.set(wal.pressure as i64);

@@ -3,21 +3,17 @@
 use super::message::Message;
 use crate::{
     config::Nats,
-    normalize::{encode, time},
+    normalize::time,
+    publish::dead_letter::{self, STREAM},
 };
 use async_nats::jetstream::{
-    Context,
-    consumer::pull::OrderedConfig,
-    message::PublishMessage,
-    stream::{Config, StorageType},
+    Context, consumer::pull::OrderedConfig, message::PublishMessage, stream::Config,
 };
 use futures_util::StreamExt as _;
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, clock, fnv1a};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, time::Duration};
-
-const STREAM: &str = "EVENTS_dlq";
 
 /// A dead letter as it is published.
 #[derive(Serialize)]
@@ -141,15 +137,7 @@ pub(super) struct DeadLetters {
 
 impl DeadLetters {
     pub(super) fn new(source: &str, uri: &str, partitions: u32, nats: &Nats) -> Self {
-        let settings = Config {
-            name: STREAM.to_owned(),
-            subjects: vec!["events.dlq.>".to_owned()],
-            storage: if nats.stream.memory { StorageType::Memory } else { StorageType::File },
-            num_replicas: nats.stream.replicas,
-            allow_direct: true,
-            description: Some("Headgate: what could not be published, with the reason".to_owned()),
-            ..Config::default()
-        };
+        let settings = dead_letter::settings(&nats.stream);
         Self { source: source.to_owned(), uri: uri.to_owned(), partitions, settings }
     }
 
@@ -160,14 +148,14 @@ impl DeadLetters {
         };
         context.get_or_create_stream(self.settings.clone()).await.map_err(|error| unkept(error.into()))?;
         let limit = context.client().server_info().max_payload.saturating_sub(4096);
-        let partition = encode::fnv1a(&[self.source.as_bytes()]) % self.partitions;
+        let partition = fnv1a(&[self.source.as_bytes()]) % self.partitions;
         let position = super::position(message.sequence).to_string();
         let id = format!("{}/{}", self.source, message.id);
         let content = std::str::from_utf8(&message.payload)
             .ok()
             .filter(|text| text.len() <= limit)
             .and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-        let now = time::rfc3339(time::now());
+        let now = time::rfc3339(clock::now());
         let letter = Letter {
             specversion: "1.0",
             id: &id,

@@ -1,7 +1,7 @@
 //! From the spool to the stream: in order, until nothing is left.
 //!
 //! * **Order**: one message after the other, each after the acknowledgement of the one before. Once the stream proves to have none
-//!   of them yet ([`Footing`]), many are sent at once, as one atomic batch ([`batch`]): it is stored in one piece, whoever else writes to
+//!   of them yet ([`Pipelining`]), many are sent at once, as one atomic batch ([`batch`]): it is stored in one piece, whoever else writes to
 //!   the stream, or not at all, and then fewer go at once, down to one after the other.
 //!   A stream that does not allow atomic batches has to prove that it has no other writer, and each message of a window names the sequence
 //!   that it must follow (`Nats-Expected-Last-Sequence`). That is absolute. So where a second gateway's message takes the
@@ -15,8 +15,8 @@ use super::{
     batch::{self, Unstored},
     bus::{self, Ack, Arriving, Bus},
     dead_letter::DeadLetters,
-    footing::{Footing, Together, WINDOW},
     message::Message,
+    pipelining::{Pipelining, Together, WINDOW},
     stream::{self, Opened},
 };
 use crate::{
@@ -25,14 +25,13 @@ use crate::{
         wire::{Lost, Wire},
     },
     config::Nats,
-    normalize::time,
     status::{Phase, SourceState},
 };
 use async_nats::jetstream::{
     context::{PublishError, PublishErrorKind},
     publish::PublishAck,
 };
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, clock};
 use headgate_webhook::{Record, Spool};
 use std::{
     collections::{HashSet, VecDeque},
@@ -74,7 +73,7 @@ pub(super) struct Emptied {
     pub(super) wire: Wire,
     /// The bus's connection on which the stream was opened.
     generation: u64,
-    footing: Footing,
+    pipelining: Pipelining,
 }
 
 impl Drain {
@@ -107,19 +106,19 @@ impl Drain {
     async fn once(&mut self, last: Option<Emptied>) -> Result<Emptied, Fault> {
         let bus = self.connected().await?;
         let generation = bus.link.borrow().generation;
-        let (mut wire, mut footing) = match last.filter(|last| last.generation == generation) {
-            Some(last) => (Ok(last.wire), last.footing),
+        let (mut wire, mut pipelining) = match last.filter(|last| last.generation == generation) {
+            Some(last) => (Ok(last.wire), last.pipelining),
             None => {
                 let Opened { last, batches } =
                     stream::open(&bus.context, &self.source, &self.nats, self.dedup_window).await?;
                 self.floor.fetch_max(last, Ordering::Relaxed);
                 // Where there is none, the spool is emptied all the same.
-                (self.connect().await, Footing::new(batches))
+                (self.connect().await, Pipelining::new(batches))
             }
         };
-        beside(&mut wire, Box::pin(self.empty(&bus, &mut footing))).await?;
+        beside(&mut wire, Box::pin(self.empty(&bus, &mut pipelining))).await?;
         match wire {
-            Ok(wire) => Ok(Emptied { wire, generation, footing }),
+            Ok(wire) => Ok(Emptied { wire, generation, pipelining }),
             Err(lost) => Err(Fault::transient("no connection to nats for publishing").with_cause(lost)),
         }
     }
@@ -134,14 +133,14 @@ impl Drain {
     }
 
     /// Publishes as much as the spool holds now.
-    async fn empty(&self, bus: &Bus, footing: &mut Footing) -> Result<(), Fault> {
+    async fn empty(&self, bus: &Bus, pipelining: &mut Pipelining) -> Result<(), Fault> {
         let mut left = self.spool.held(&self.source).records;
         while left > 0 {
             let records = self.spool.oldest(&self.source, GULP).await.map_err(|error| spool_fault(&error))?;
             let Some(newest) = records.last().map(|record| record.sequence) else { break };
             left = left.saturating_sub(records.len() as u64);
             let mut done = None;
-            let outcome = self.publish(bus, records, footing, &mut done).await;
+            let outcome = self.publish(bus, records, pipelining, &mut done).await;
             if let Some(through) = done {
                 self.spool.remove(&self.source, through).await.map_err(|error| spool_fault(&error))?;
                 let left = self.spool.held(&self.source);
@@ -169,13 +168,13 @@ impl Drain {
         &self,
         bus: &Bus,
         records: Vec<Record>,
-        footing: &mut Footing,
+        pipelining: &mut Pipelining,
         done: &mut Option<u64>,
     ) -> Result<(), Fault> {
         let load = |record: Record| Message::load(record.sequence, record.content).ok_or(record.sequence);
         let mut rest: VecDeque<Result<Message, u64>> = records.into_iter().map(load).collect();
         loop {
-            if let Some(together) = footing.together() {
+            if let Some(together) = pipelining.together() {
                 let most = match together {
                     Together::Batch(most) => most,
                     Together::Behind(_) => WINDOW,
@@ -184,9 +183,9 @@ impl Drain {
                 // One alone needs no company to be in order.
                 if window.len() > 1 {
                     let stored = match together {
-                        Together::Batch(_) => self.publish_batch(bus, &window, footing).await?,
+                        Together::Batch(_) => self.publish_batch(bus, &window, pipelining).await?,
                         Together::Behind(last) => {
-                            self.publish_window(bus, &window, last, footing, done).await?
+                            self.publish_window(bus, &window, last, pipelining, done).await?
                         }
                     };
                     *done = stored.checked_sub(1).map(|newest| window[newest].sequence).or(*done);
@@ -199,7 +198,7 @@ impl Drain {
             let sequence = match next {
                 Ok(message) => {
                     let sequence = message.sequence;
-                    self.publish_one(bus, message, footing).await?;
+                    self.publish_one(bus, message, pipelining).await?;
                     sequence
                 }
                 Err(sequence) => {
@@ -216,7 +215,12 @@ impl Drain {
         }
     }
 
-    async fn publish_one(&self, bus: &Bus, message: Message, footing: &mut Footing) -> Result<(), Fault> {
+    async fn publish_one(
+        &self,
+        bus: &Bus,
+        message: Message,
+        pipelining: &mut Pipelining,
+    ) -> Result<(), Fault> {
         let message = match bus.takes(&message) {
             true => message,
             false => bus.check_in(&message, &self.source, &self.nats.stream).await?,
@@ -228,18 +232,18 @@ impl Drain {
         };
         match outcome {
             Ok(ack) => {
-                footing.stored(ack.sequence, ack.duplicate);
+                pipelining.stored(ack.sequence, ack.duplicate);
                 self.count(&message, ack.duplicate, ack.sequence);
                 Ok(())
             }
             Err(Unacked::Refused(error)) if bus::is_final(&error) => {
-                footing.disturbed();
+                pipelining.disturbed();
                 self.dead_letters.keep(&bus.context, &message, &error.to_string()).await?;
                 self.state.metrics.failed.inc();
                 Ok(())
             }
             Err(error) => {
-                footing.disturbed();
+                pipelining.disturbed();
                 Err(publish_fault(error))
             }
         }
@@ -250,7 +254,7 @@ impl Drain {
         &self,
         bus: &Bus,
         window: &[Message],
-        footing: &mut Footing,
+        pipelining: &mut Pipelining,
     ) -> Result<usize, Fault> {
         let generation = bus.link.borrow().generation;
         // While the connection is away, its queue fills and is not emptied. Half a batch is not stored, by a leader that knows batches.
@@ -263,7 +267,7 @@ impl Drain {
         };
         let refused = match outcome {
             Ok((id, ack)) if batch::is_whole(&ack, &id, window.len()) => {
-                footing.batch_stored();
+                pipelining.batch_stored();
                 let first = (ack.sequence + 1).saturating_sub(window.len() as u64);
                 for (message, sequence) in window.iter().zip(first..) {
                     self.count(message, false, sequence);
@@ -276,15 +280,15 @@ impl Drain {
                     source = &*self.source,
                     "the stream's leader is a server that knows no atomic batches: none are sent to it now"
                 );
-                footing.without_batches();
+                pipelining.without_batches();
                 return Ok(0);
             }
             Err(unacked) => unacked,
         };
         let Unacked::Refused(error) = &refused else { return Err(publish_fault(refused)) };
         match batch::unstored(error) {
-            Some(Unstored::Contents) => footing.batch_refused(window.len()),
-            Some(Unstored::Batch) => footing.without_batches(),
+            Some(Unstored::Contents) => pipelining.batch_refused(window.len()),
+            Some(Unstored::Batch) => pipelining.without_batches(),
             None => return Err(publish_fault(refused)),
         }
         Ok(0)
@@ -297,7 +301,7 @@ impl Drain {
         bus: &Bus,
         window: &[Message],
         last: u64,
-        footing: &mut Footing,
+        pipelining: &mut Pipelining,
         done: &mut Option<u64>,
     ) -> Result<usize, Fault> {
         let mut acks = Vec::with_capacity(window.len());
@@ -318,7 +322,7 @@ impl Drain {
             // The others' answers are waited for too: none may be under way when the rest is sent again.
             match answer(bus, generation, deadline, ack).await {
                 Ok(ack) if failed.is_none() => {
-                    footing.stored(ack.sequence, ack.duplicate);
+                    pipelining.stored(ack.sequence, ack.duplicate);
                     self.count(&window[stored], ack.duplicate, ack.sequence);
                     *done = Some(window[stored].sequence);
                     stored += 1;
@@ -328,7 +332,7 @@ impl Drain {
             }
         }
         let Some(error) = failed else { return Ok(stored) };
-        footing.disturbed();
+        pipelining.disturbed();
         if matches!(&error, Unacked::Refused(error) if error.kind() == PublishErrorKind::WrongLastSequence) {
             // The one that was disturbed, and those behind it, one after the other again.
             return Ok(stored);
@@ -345,7 +349,7 @@ impl Drain {
             metrics.published_bytes.inc_by(message.size() as u64);
         }
         let arrived = i64::try_from(message.sequence).unwrap_or(0);
-        metrics.commit_to_ack.observe((time::now() - arrived).max(0) as f64 / 1e6);
+        metrics.commit_to_ack.observe((clock::now() - arrived).max(0) as f64 / 1e6);
         self.state.acked(super::position(message.sequence), sequence, arrived);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use headgate_sdk::percent;
+use headgate_sdk::{fnv1a, percent};
 use headgate_webhook::{Arrival, Data, Delivery};
 use sha2::{Digest as _, Sha256};
 
@@ -101,7 +101,7 @@ pub(super) fn draft(style: &Style, delivery: &Delivery, arrival: &Arrival) -> Dr
     let subject = delivery.subject.as_deref();
     // The ordering key is the subject, or the entity where there is none; but who names a key is kept to it.
     let key = delivery.key.as_deref().or(subject).unwrap_or(&delivery.entity);
-    let partition = encode::fnv1a(&[key.as_bytes()]) % style.partitions;
+    let partition = fnv1a(&[key.as_bytes()]) % style.partitions;
     let mut key_text = Vec::with_capacity(key.len());
     percent::encode(key.as_bytes(), &mut key_text);
     let names = Names {
@@ -280,7 +280,7 @@ fn bounded(token: String) -> String {
     if token.len() <= LONGEST_TOKEN {
         return token;
     }
-    let hash = encode::fnv1a(&[token.as_bytes()]);
+    let hash = fnv1a(&[token.as_bytes()]);
     let mut end = LONGEST_TOKEN - 9;
     // Neither a character nor a percent-encoded byte is cut in two.
     while !token.is_char_boundary(end) || token[..end].bytes().rev().take(2).any(|byte| byte == b'%') {
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(event["recordedtime"], "2023-11-14T22:13:21.000000Z");
         assert_eq!((&event["subject"], &event["partitionkey"]), (&Value::from("42"), &Value::from("42")));
         assert_eq!(event["integrity"], "body");
-        assert_eq!(message.subject, format!("events.gh.issues.opened.{}", encode::fnv1a(&[b"42"]) % 16));
+        assert_eq!(message.subject, format!("events.gh.issues.opened.{}", fnv1a(&[b"42"]) % 16));
         let again = draft(&style(Mode::Structured), &delivery(), &arrival(None)).stamp(0xabc);
         assert_eq!(again.payload, message.payload, "a retry is the same event");
         let member = &message.payload[message.data.0..message.data.1];
@@ -381,7 +381,7 @@ mod tests {
         let event: Value = serde_json::from_slice(&message.payload).unwrap();
         assert_eq!((&event["id"], &event["subject"]), (&"72d3162e".into(), &"42".into()));
         assert_eq!(event["partitionkey"], "pk");
-        assert_eq!(message.subject, format!("events.gh.issues.opened.{}", encode::fnv1a(&[b"pk"]) % 16));
+        assert_eq!(message.subject, format!("events.gh.issues.opened.{}", fnv1a(&[b"pk"]) % 16));
         let of = |identity: &str| {
             let delivery = Delivery { identity: Some(identity.to_owned()), ..own.clone() };
             draft(&style(Mode::Structured), &delivery, &arrival(None)).stamp(1).id

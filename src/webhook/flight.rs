@@ -4,8 +4,9 @@
 //! was sent ahead of it. A turn is answered when all its messages and all turns before it are.
 
 use super::{lane::Answer, message::Message};
-use crate::{broker::wire, normalize::time, status::SourceState};
+use crate::{broker::wire, status::SourceState};
 use async_nats::StatusCode;
+use headgate_sdk::clock;
 use serde::Deserialize;
 use std::collections::VecDeque;
 use tokio::time::Instant;
@@ -102,7 +103,7 @@ impl Flight {
         if at > 0 || turn.left > 0 {
             return Ok(());
         }
-        let now = time::now();
+        let now = clock::now();
         while let Some(turn) = self.turns.pop_front_if(|turn| turn.left == 0) {
             if let Some(last) = turn.messages.last() {
                 state.acked(super::position(last.sequence), turn.stored, turn.received_at);

@@ -21,10 +21,9 @@ use super::{
 };
 use crate::{
     broker::wire::{self, Wire},
-    normalize::time,
     status::{Phase, SourceState},
 };
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, clock};
 use headgate_webhook::{Arrival, Keep, Record, Unkept};
 use std::{
     future::pending,
@@ -307,7 +306,7 @@ impl Lane {
     /// Gives each message the next place in the order of arrival.
     fn stamp(&mut self, drafts: Vec<Draft>) -> Vec<Message> {
         let floor = self.last_sequence.max(self.drain.floor.load(Ordering::Relaxed));
-        let now = u64::try_from(time::now()).unwrap_or(0);
+        let now = u64::try_from(clock::now()).unwrap_or(0);
         self.last_sequence = floor;
         drafts
             .into_iter()

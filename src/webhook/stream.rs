@@ -3,10 +3,13 @@
 //! Deliveries may come to several gateways, so no gateway is the stream's only writer. What keeps a delivery from becoming
 //! two events is the broker: it drops a message whose `Nats-Msg-Id` it has seen within the stream's duplicate window.
 
-use crate::{broker::Version, config::Nats, publish::stream_name};
+use crate::{
+    broker::Version,
+    config::Nats,
+    publish::{is_stream_missing, stream_name},
+};
 use async_nats::jetstream::{
-    Context, ErrorCode,
-    context::GetStreamErrorKind,
+    Context,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
 };
 use headgate_sdk::{Fault, Finding};
@@ -38,7 +41,7 @@ pub(super) async fn open(
         |error: async_nats::Error| Fault::transient(format!("cannot read stream {name}")).with_cause(error);
     let stream = match context.get_stream(&name).await {
         Ok(stream) => stream,
-        Err(error) if is_missing(error.kind()) => match context.create_stream(settings(source, nats, window, batches)).await {
+        Err(error) if is_stream_missing(error.kind()) => match context.create_stream(settings(source, nats, window, batches)).await {
             Ok(stream) => {
                 tracing::info!(stream = name, "stream created");
                 stream
@@ -82,10 +85,6 @@ async fn last_sequence(stream: &Stream) -> Result<u64, async_nats::Error> {
             .map_or_else(|_| String::new(), |a| a.sequence),
     };
     Ok(u64::from_str_radix(&text, 16).unwrap_or(0))
-}
-
-fn is_missing(kind: GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// The settings that a stream is created with.
@@ -168,7 +167,7 @@ pub(crate) async fn findings(context: &Context, source: &str, window: Duration) 
     let subject = format!("stream {name}");
     let stream = match context.get_stream(&name).await {
         Ok(stream) => stream,
-        Err(error) if is_missing(error.kind()) => {
+        Err(error) if is_stream_missing(error.kind()) => {
             return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
         }
         Err(error) => {

@@ -1,5 +1,6 @@
 //! What a MySQL or MariaDB source can be told.
 
+use headgate_sdk::fnv1a;
 use std::time::Duration;
 
 /// The settings of one MySQL or MariaDB source, with secrets and variables already filled in.
@@ -42,13 +43,8 @@ impl Config {
     /// name, in the upper half of the range, where people and orchestrators seldom choose theirs.
     #[must_use]
     pub fn server_id_of(&self, source: &str) -> u32 {
-        self.server_id.unwrap_or_else(|| fnv1a(source.as_bytes()) | 1 << 31)
+        self.server_id.unwrap_or_else(|| fnv1a(&[source.as_bytes()]) | 1 << 31)
     }
-}
-
-/// FNV-1a, 32 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Without the URL, which holds a password.

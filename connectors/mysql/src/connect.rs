@@ -10,7 +10,7 @@ pub(crate) use replication::{OK, REFUSED, Replication, refusal};
 
 use crate::Config;
 use futures_util::FutureExt as _;
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, percent};
 use mysql_async::{ClientIdentity, Conn, DriverError, Error, OptsBuilder, SslOpts};
 use password::Withheld;
 use std::{panic::AssertUnwindSafe, path::PathBuf, time::Duration};
@@ -329,22 +329,7 @@ fn certified_name(error: &Error) -> Option<String> {
 
 /// Percent-decodes one part of a URL.
 fn decode(text: &str) -> Result<String, UrlError> {
-    const BROKEN: UrlError = UrlError("has a broken percent-encoding");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = rest.split_first_chunk::<2>().ok_or(BROKEN)?;
-        let digit =
-            |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(BROKEN);
-        bytes.push(digit(digits[0])? << 4 | digit(digits[1])?);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| BROKEN)
+    percent::decode(text).ok_or(UrlError("has a broken percent-encoding"))
 }
 
 /// What the server's refusal means.

@@ -10,7 +10,7 @@ use crate::{
     preflight::captured,
     server::{self, Server},
 };
-use headgate_sdk::{CapturedTables, Fault, TableName, Vitals};
+use headgate_sdk::{CapturedTables, Fault, TableName, Vitals, clock::now};
 use mysql_async::Conn;
 use std::{
     sync::{
@@ -153,10 +153,4 @@ impl Drop for Watch {
             self.vitals.expires_at.store(self.deadline(), Relaxed);
         }
     }
-}
-
-/// Microseconds since 1970-01-01 UTC.
-pub(crate) fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

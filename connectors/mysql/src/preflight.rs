@@ -13,7 +13,7 @@ use crate::{
     history::{Verdict, judge},
     server::{self, Server},
 };
-use headgate_sdk::{Fault, FaultKind, Finding, Resume};
+use headgate_sdk::{Fault, Finding, Resume};
 use mysql_async::Conn;
 use std::time::Duration;
 
@@ -25,15 +25,15 @@ pub async fn check(source: &str, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let target = match Target::new(config) {
         Ok(target) => target,
-        Err(fault) => return vec![failed("connection", &fault)],
+        Err(fault) => return vec![Finding::fault("connection", &fault)],
     };
     let mut session = match target.connect().await {
         Ok(session) => session,
-        Err(fault) => return vec![failed("connection", &fault)],
+        Err(fault) => return vec![Finding::fault("connection", &fault)],
     };
     findings.push(Finding::good("connection", format!("{} as {}", target.address(), target.user)));
     if let Err(fault) = look(source, config, &target, &mut session, &mut findings).await {
-        findings.push(failed("the checks", &fault));
+        findings.push(Finding::fault("the checks", &fault));
     }
     findings
 }
@@ -59,18 +59,6 @@ pub async fn missing(config: &Config, resume: &Resume) -> Result<Option<String>,
         | Verdict::Failover { .. }
         | Verdict::Behind { .. } => None,
     })
-}
-
-fn failed(subject: &str, fault: &Fault) -> Finding {
-    let why = match fault.kind() {
-        FaultKind::Definite | FaultKind::Gap => "the source cannot run until this is changed",
-        FaultKind::Transient | FaultKind::Busy => "the source cannot run while this lasts",
-    };
-    let finding = Finding::error(subject, fault.to_string(), why);
-    match fault.fix() {
-        Some(fix) => finding.with_fix(fix),
-        None => finding,
-    }
 }
 
 async fn look(

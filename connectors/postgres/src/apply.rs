@@ -13,6 +13,7 @@
 
 use crate::{
     catalog::Catalog,
+    feedback::POSTGRES_EPOCH,
     pgoutput::{self, Begin, Commit, Head, Images, Logical, Message, OldImage, Truncate},
     relation::{Relations, Shape},
 };
@@ -23,9 +24,6 @@ use headgate_sdk::{
 
 /// Prefix of the messages that Headgate writes to move a silent log on. They tell nothing.
 pub(crate) const HEARTBEAT: &str = "headgate.heartbeat";
-
-/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL begins to count.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 /// The state of one replication stream. A new connection needs a new one: the server describes every table again.
 #[derive(Debug)]

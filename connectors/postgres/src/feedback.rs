@@ -8,7 +8,7 @@
 //! number from another history makes it drop all changes until its log has passed it. It never falls.
 
 use bytes::BytesMut;
-use headgate_sdk::{Fault, Progress, Vitals};
+use headgate_sdk::{Fault, Progress, Vitals, clock::now};
 use postgres_protocol::message::frontend;
 use std::{
     io,
@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -178,13 +178,6 @@ impl<W: AsyncWrite + Unpin> Speaker<W> {
         self.writer.write_all(&self.packet).await?;
         self.writer.flush().await
     }
-}
-
-/// Microseconds since 1970-01-01 UTC.
-pub(crate) fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

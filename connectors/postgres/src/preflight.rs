@@ -22,7 +22,7 @@ use crate::{
     publication::{Plan, Publications},
     row_filter,
 };
-use headgate_sdk::{Fault, FaultKind, Finding};
+use headgate_sdk::{Fault, Finding};
 use tokio_postgres::Client;
 
 /// What all concerns look at.
@@ -40,13 +40,13 @@ type Findings = Result<Vec<Finding>, Fault>;
 pub async fn check(source: &str, config: &Config) -> Vec<Finding> {
     let target = match Target::new(config, source) {
         Ok(target) => target,
-        Err(fault) => return vec![failed("url", &fault)],
+        Err(fault) => return vec![Finding::fault("url", &fault)],
     };
     let mut findings = pooler::known_places(&target);
     let (server, session) = match Server::find(target).await {
         Ok(reached) => reached,
         Err(fault) => {
-            findings.insert(0, failed("connection", &fault));
+            findings.insert(0, Finding::fault("connection", &fault));
             return findings;
         }
     };
@@ -61,14 +61,14 @@ pub async fn check(source: &str, config: &Config) -> Vec<Finding> {
     let facilities = match Facilities::of(client).await {
         Ok(facilities) => facilities,
         Err(fault) => {
-            findings.push(failed("server", &fault));
+            findings.push(Finding::fault("server", &fault));
             return findings;
         }
     };
     let site = Site { source, config, server: &server, client, facilities: &facilities };
     let mut add = |subject: &str, found: Findings| match found {
         Ok(found) => findings.extend(found),
-        Err(fault) => findings.push(failed(subject, &fault)),
+        Err(fault) => findings.push(Finding::fault(subject, &fault)),
     };
     add("transport", transport::look(&site).await);
     add("server", server::look(&site).await);
@@ -105,7 +105,7 @@ async fn publication(site: &Site<'_>, publications: &Publications, plan: &Plan) 
         return given::look(site, publications, plan).await;
     }
     if let Some(fault) = Publications::foreign_fault(plan, &site.server.target.user) {
-        findings.push(failed("ownership", &fault));
+        findings.push(Finding::fault("ownership", &fault));
     }
     findings.push(if plan.missing.is_empty() {
         Finding::good("publication", publications.names().join(" and "))
@@ -113,17 +113,4 @@ async fn publication(site: &Site<'_>, publications: &Publications, plan: &Plan) 
         role::publication_to_come(site, plan).await?
     });
     Ok(findings)
-}
-
-/// A fault as a finding.
-fn failed(subject: &str, fault: &Fault) -> Finding {
-    let why = match fault.kind() {
-        FaultKind::Definite | FaultKind::Gap => "the source cannot run until this is changed",
-        FaultKind::Transient | FaultKind::Busy => "the source cannot run while this lasts",
-    };
-    let finding = Finding::error(subject, fault.to_string(), why);
-    match fault.fix() {
-        Some(fix) => finding.with_fix(fix),
-        None => finding,
-    }
 }

@@ -10,7 +10,7 @@ use crate::{
     refusal::sql_fault,
     replication::{CommandError, Replication},
 };
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, fnv1a};
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -20,8 +20,7 @@ pub(crate) fn bounded(name: String) -> String {
     if name.len() <= LONGEST {
         return name;
     }
-    let hash =
-        name.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = fnv1a(&[name.as_bytes()]);
     let mut end = LONGEST - 9;
     while !name.is_char_boundary(end) {
         end -= 1;

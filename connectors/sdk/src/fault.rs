@@ -9,7 +9,8 @@ pub enum FaultKind {
     Transient,
     /// Somebody else is reading the source, another gateway most likely: stand by, and try again soon.
     Busy,
-    /// Final until a person changes something (slot lost, wrong credentials, unfit schema): stop this source only.
+    /// Final until a person changes something (slot lost, wrong credentials, unfit schema): stop this source only, say what to
+    /// change, and look now and then whether somebody did.
     Definite,
     /// History is gone, and the policy is to wait until somebody accepts that.
     Gap,

@@ -1,5 +1,7 @@
 //! What a check found out about a source or a broker.
 
+use crate::{Fault, FaultKind};
+
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
@@ -58,6 +60,15 @@ impl Finding {
             why: why.into(),
             fix: None,
         }
+    }
+
+    /// A fault that keeps the run from working.
+    pub fn fault(subject: impl Into<String>, fault: &Fault) -> Self {
+        let why = match fault.kind() {
+            FaultKind::Definite | FaultKind::Gap => "the source cannot run until this is changed",
+            FaultKind::Transient | FaultKind::Busy => "the source cannot run while this lasts",
+        };
+        Self { fix: fault.fix().map(str::to_owned), ..Self::error(subject, fault.to_string(), why) }
     }
 
     /// Adds what fixes it.

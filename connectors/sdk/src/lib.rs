@@ -24,9 +24,11 @@
 //! When [`Context::shutdown`] fires, a connector stops reading, flushes, and returns `Ok(())`.
 
 mod change;
+pub mod clock;
 mod fault;
 mod filter;
 mod finding;
+mod hash;
 pub mod json;
 mod outlet;
 pub mod percent;
@@ -42,6 +44,7 @@ pub use change::{CONTEXT_PREFIX, Cell, Change, Message, Op, Transaction};
 pub use fault::{Fault, FaultKind};
 pub use filter::{TableFilter, glob_matches};
 pub use finding::{Finding, Severity};
+pub use hash::fnv1a;
 pub use outlet::{Gap, Held, Origin, Outlet, RowFault};
 pub use position::{ParsePositionError, Position, Progress};
 pub use relation::{Column, Relation, Unwritable, WriteValue};

@@ -50,14 +50,9 @@ use self::{
 };
 use crate::{
     CapturedTables, Fault, Outlet, Position, Progress, SnapshotDesk, SnapshotJob, SnapshotLedger,
-    SnapshotPlace, SnapshotRequest, SnapshotSettings, SnapshotStart, TableName,
+    SnapshotPlace, SnapshotRequest, SnapshotSettings, SnapshotStart, TableName, clock::now,
 };
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -300,10 +295,4 @@ impl<R: Reader> Drop for Snapshots<R> {
             reading.task.abort();
         }
     }
-}
-
-/// Microseconds since 1970-01-01 UTC.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub trait Source: Send {
     /// Connects, goes on after `resume`, and tells everything to `outlet` until shutdown (`Ok`) or a fault.
     ///
-    /// Called again after every fault that [may pass](crate::FaultKind::Transient), each time with a fresh `resume`.
+    /// Called again after every fault, each time with a fresh `resume`: how soon, its [kind](crate::FaultKind) says.
     fn run<O: Outlet>(
         &mut self,
         resume: Resume,

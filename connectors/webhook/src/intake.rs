@@ -20,6 +20,7 @@ use crate::{
 };
 use axum::body::Body as ResponseBody;
 use bytes::Bytes;
+use headgate_sdk::clock::now;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 use hyper::body::Body;
 use ipnet::IpNet;
@@ -31,7 +32,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 
@@ -490,10 +491,4 @@ fn response(reply: Reply, is_head: bool, mut headers: HeaderMap) -> Response<Res
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// Now, in microseconds since 1970-01-01 UTC.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -17,9 +17,9 @@ use super::{
 use crate::{
     cli::{Failure, failure::print},
     config::{Config, parse_duration},
-    normalize::time,
 };
 use clap::Args;
+use headgate_sdk::clock;
 use headgate_webhook::{
     Endpoint,
     api::{self, ApiError, Batch, Missed, PATIENCE, Redelivery, Since, TRIES},
@@ -138,7 +138,7 @@ impl Reconcile {
             }
         };
         let wish = self.access.wish(&public_url, &self.events);
-        let now = time::now();
+        let now = clock::now();
         let since_when = before(now, span.since);
         let since_when =
             if self.since.is_some() { Since::Time(since_when) } else { Since::LastRun(since_when) };
@@ -280,7 +280,7 @@ async fn post(delivery: &Redelivery, endpoint: &Endpoint, gateway: &Post) -> Res
     loop {
         tries += 1;
         let signed = endpoint
-            .sign_delivery(delivery.headers.clone(), delivery.body.clone(), time::now())
+            .sign_delivery(delivery.headers.clone(), delivery.body.clone(), clock::now())
             .map_err(|error| Failure::usage(error.to_string()))?;
         let answer = gateway.post(signed).await?;
         let status = answer.status();

@@ -14,6 +14,7 @@ use crate::{
     normalize::time,
 };
 use clap::Args;
+use headgate_sdk::clock;
 use headgate_webhook::{
     Provider, Registration, Secret, SecretOrigin, Service,
     api::{self, Api, Bookmark, Hook, Wish},
@@ -196,7 +197,7 @@ impl Run<'_> {
     ) -> Result<Hook, Failure> {
         let Some(secret) = secret else { return Ok(hook) };
         let renewed =
-            api::renew(self.provider.name(), self.api, &self.wish, &hook, secret, bookmark, time::now())
+            api::renew(self.provider.name(), self.api, &self.wish, &hook, secret, bookmark, clock::now())
                 .await;
         let Some(renewed) = renewed.map_err(|error| self.access.failure(self.service, &error))? else {
             return Ok(hook);

@@ -3,9 +3,9 @@
 use crate::{
     cli::{Failure, failure::print},
     config::Config,
-    normalize::time,
 };
 use clap::Args;
+use headgate_sdk::clock;
 use headgate_webhook::{Endpoint, SignedRequest};
 use reqwest::StatusCode;
 use serde::Serialize;
@@ -57,7 +57,7 @@ impl Send {
         let endpoint = Endpoint::new(webhook.provider.clone(), webhook.settings.clone())
             .map_err(|error| Failure::usage(error.to_string()))?;
         let signed = endpoint
-            .sign(self.sample.as_deref(), time::now())
+            .sign(self.sample.as_deref(), clock::now())
             .map_err(|error| Failure::usage(format!("cannot sign a sample: {error}")))?;
         let base = base(config, &self.source, self.url.as_deref());
         let answer = Post::to(base)?.post(signed).await?;

@@ -3,10 +3,10 @@
 use super::{Encoder, transaction::OpenTransaction, unfinished::Held};
 use crate::{
     event::DeadLetter,
-    normalize::{context, message, subject::Names, time},
+    normalize::{context, message, subject::Names},
 };
 use async_nats::Subject;
-use headgate_sdk::{CONTEXT_PREFIX, Gap, Message, Position, Relation, RowFault};
+use headgate_sdk::{CONTEXT_PREFIX, Gap, Message, Position, Relation, RowFault, clock};
 use serde_json::json;
 
 impl Encoder {
@@ -14,7 +14,7 @@ impl Encoder {
     pub fn gap(&mut self, epoch: u16, gap: &Gap) -> Position {
         self.epoch = epoch;
         self.transaction =
-            OpenTransaction { commit: gap.to.log, committed_at: time::now(), ..OpenTransaction::default() };
+            OpenTransaction { commit: gap.to.log, committed_at: clock::now(), ..OpenTransaction::default() };
         let position = Position { epoch, commit: gap.to.log, index: 0 };
         let data = json!({
             "op": "gap",
@@ -56,7 +56,7 @@ impl Encoder {
         if !message.transactional {
             self.transaction = OpenTransaction {
                 commit: message.position,
-                committed_at: time::now(),
+                committed_at: clock::now(),
                 ..OpenTransaction::default()
             };
         }

@@ -1,9 +1,6 @@
 //! The events of a row, or its dead letter.
 
-use super::{
-    Encoder,
-    unfinished::{Held, Pending},
-};
+use super::Encoder;
 use crate::{
     event::DeadLetter,
     normalize::{
@@ -86,11 +83,7 @@ impl Encoder {
         }
         self.spell_transaction();
         // The event held back is ended only when this one could be written: else it may still be the transaction's last.
-        let held_end = self.buffer.len();
-        if self.held.is_some() && self.form().is_structured() {
-            self.buffer.push(b'}');
-        }
-        let start = self.buffer.len();
+        let (held_end, start) = self.begin_event();
         let style = &self.look.style;
         let Some(table) = self.tables.get_mut(&relation.id) else { return };
         let subject = table.subject(style, verb, &self.key, images.row());
@@ -126,16 +119,7 @@ impl Encoder {
                     out.push(b'}');
                 }
                 out.push(b'}');
-                self.transaction.events += 1;
-                let data_end = out.len();
-                // A row that was only read has no commit whose delay could be told.
-                let committed_at = if self.snapshot.is_none() { self.transaction.committed_at } else { 0 };
-                let places = self.places.clone();
-                self.streamed = Some(position);
-                let event = Held { start, data_start, data_end, subject, position, committed_at, places };
-                if let Some(held) = self.held.replace(event) {
-                    self.items.push(Pending::Event { held, end: start, transaction_end: None, last: false });
-                }
+                self.hold(start, data_start, subject, position);
             }
             Err(error) => {
                 out.truncate(held_end);
@@ -168,7 +152,7 @@ impl Encoder {
             detail: error.to_string(),
             table: Some(format!("{}.{}", relation.schema, relation.table)),
             content: json!({
-                "op": format!("{verb:?}").to_lowercase(),
+                "op": verb.as_str(),
                 "txid": self.transaction.id,
                 "before": images.before.map(|row| salvage(relation, row)),
                 "after": images.after.map(|row| salvage(relation, row)),

@@ -276,7 +276,7 @@ impl Encoder {
     ) {
         let relation = &**change.relation;
         let mut content = json!({
-            "op": format!("{:?}", Verb::from(change.op)).to_lowercase(),
+            "op": Verb::from(change.op).as_str(),
             "txid": self.transaction.id,
             "before": change.before.map(|row| salvage(relation, row)),
             "after": change.after.map(|row| salvage(relation, row)),

@@ -2,7 +2,7 @@
 
 use super::Encoder;
 use crate::normalize::{context, time};
-use headgate_sdk::{Position, Progress, Transaction};
+use headgate_sdk::{Position, Progress, Transaction, clock};
 
 /// The attributes of the open transaction.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ impl Encoder {
         let transaction = &self.transaction;
         out.extend_from_slice(form.close);
         form.attribute("time", time::rfc3339(transaction.committed_at).as_str(), out);
-        form.attribute("recordedtime", time::rfc3339(time::now()).as_str(), out);
+        form.attribute("recordedtime", time::rfc3339(clock::now()).as_str(), out);
         let is_own = |name: &str| own.iter().any(|(known, _)| known == name);
         let inherited = transaction.context.iter().filter(|(name, _)| !is_own(name));
         let mut traced = false;

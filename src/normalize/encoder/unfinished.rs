@@ -98,7 +98,8 @@ impl Encoder {
     pub(super) fn hold(&mut self, start: usize, data_start: usize, subject: Subject, position: Position) {
         let data_end = self.buffer.len();
         self.transaction.events += 1;
-        let committed_at = self.transaction.committed_at;
+        // A row that was only read has no commit whose delay could be told.
+        let committed_at = if self.snapshot.is_none() { self.transaction.committed_at } else { 0 };
         let places = self.places.clone();
         self.streamed = Some(position);
         let event = Held { start, data_start, data_end, subject, position, committed_at, places };

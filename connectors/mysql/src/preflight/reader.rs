@@ -2,12 +2,11 @@
 
 use crate::{
     connect::{Target, sql_fault},
-    monitor::now,
     privileges::{Privileges, needed},
     server::{self, Server},
     survey::identifier,
 };
-use headgate_sdk::{Fault, Finding};
+use headgate_sdk::{Fault, Finding, clock::now};
 use mysql_async::{Conn, Row, prelude::Queryable as _};
 
 /// Microseconds that two clocks may differ by.

@@ -23,12 +23,12 @@ use crate::{
     connect::{Target, sql_fault},
     event::Flavor,
     executed::Executed,
-    monitor::now,
     place::{Place, parse_file},
     server::{self, Server},
 };
 use headgate_sdk::{
     Change, Fault, TableName,
+    clock::now,
     snapshots::{CHUNK_BYTES, Chunk, OwnedChange, Read, Reader, Rows, Unread},
 };
 use mysql_async::{

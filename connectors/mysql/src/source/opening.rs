@@ -16,7 +16,8 @@ use crate::{
     tables::Captured,
 };
 use headgate_sdk::{
-    CapturedTables, Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, snapshots,
+    CapturedTables, Context, Fault, Gap, Origin, Outlet, Position, Progress, Resume, SnapshotStart, clock,
+    snapshots,
 };
 use std::sync::{
     Arc,
@@ -83,7 +84,7 @@ impl MySql {
         // Places of another server, or of a log that was begun anew, are not to be compared with these.
         context.vitals.confirmed_log.store(identity.place, Relaxed);
         context.vitals.server_log.store(facts.end.0, Relaxed);
-        let since = if identity.confirmed_at > 0 { identity.confirmed_at } else { monitor::now() };
+        let since = if identity.confirmed_at > 0 { identity.confirmed_at } else { clock::now() };
         let confirmed_at = Arc::new(AtomicI64::new(since));
         let (captured, is_captured) = watch::channel(captured);
         let snapshots = Snapshots::new(

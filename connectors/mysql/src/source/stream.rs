@@ -6,10 +6,10 @@ use crate::{
     connect::Target,
     dump::{Arrival, Dump},
     landmarks::Landmarks,
-    monitor::{self, Monitor},
+    monitor::Monitor,
     snapshot::Snapshots,
 };
-use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress};
+use headgate_sdk::{Context, Fault, Gap, Origin, Outlet, Progress, clock};
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -135,7 +135,7 @@ impl Stream {
         let vitals = &context.vitals;
         let heard = std::mem::take(&mut self.heard);
         if heard > 0 {
-            vitals.last_heard.store(monitor::now(), Relaxed);
+            vitals.last_heard.store(clock::now(), Relaxed);
             vitals.received_bytes.fetch_add(heard, Relaxed);
         }
         let place = self.apply.place().0;

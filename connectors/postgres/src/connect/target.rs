@@ -5,7 +5,7 @@
 
 use super::tls::{Mode, TlsSettings};
 use crate::Config;
-use headgate_sdk::Fault;
+use headgate_sdk::{Fault, percent};
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 
@@ -232,7 +232,7 @@ fn split_url(url: &str) -> Result<(String, Vec<(String, String)>), Fault> {
     let (mut kept, mut own) = (Vec::new(), Vec::new());
     for pair in pairs.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or_else(|| unreadable("a parameter without a value"))?;
-        let value = percent_decode(value).ok_or_else(|| unreadable("a broken percent-encoding"))?;
+        let value = percent::decode(value).ok_or_else(|| unreadable("a broken percent-encoding"))?;
         if OWN.contains(&key) {
             own.push((key.to_owned(), value));
         } else if !harmless(key, &value) {
@@ -241,22 +241,6 @@ fn split_url(url: &str) -> Result<(String, Vec<(String, String)>), Fault> {
     }
     let rest = if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
     Ok((rest, own))
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let digits = [bytes.next()?, bytes.next()?];
-            let digits =
-                std::str::from_utf8(&digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
-            out.push(u8::from_str_radix(digits, 16).ok()?);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok()
 }
 
 /// `key = value` pairs, values perhaps in quotes, a backslash before a quote or a backslash.

@@ -1,6 +1,6 @@
 //! Who we are: whether the role may read the log, make publications, keep a quiet log moving, and see what others do.
 
-use super::{Findings, Site, ask, failed, pooler};
+use super::{Findings, Site, ask, pooler};
 use crate::publication::Plan;
 use headgate_sdk::{Fault, Finding};
 use postgres_protocol::escape::escape_identifier;
@@ -31,7 +31,7 @@ pub(super) async fn replication(site: &Site<'_>) -> Findings {
             "ALTER ROLE {} REPLICATION; on Amazon RDS: GRANT rds_replication TO {0}",
             escape_identifier(user)
         )),
-        Err(fault) => failed("replication", fault),
+        Err(fault) => Finding::fault("replication", fault),
     }];
     findings.extend(pooler::look(site, pid).await?);
     Ok(findings)

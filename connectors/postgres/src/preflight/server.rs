@@ -2,8 +2,7 @@
 
 use super::{Findings, Site, ask};
 use crate::facilities::OLDEST;
-use headgate_sdk::Finding;
-use std::time::{SystemTime, UNIX_EPOCH};
+use headgate_sdk::{Finding, clock::now};
 
 /// The newest version that the tests know.
 const NEWEST: i32 = 190_000;
@@ -126,11 +125,6 @@ async fn clock(site: &Site<'_>) -> Result<Finding, headgate_sdk::Fault> {
         )
         .with_fix("let both machines follow one time server (chronyd, systemd-timesyncd)")
     })
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The source's slot, and slots that nobody reads beside it.
 
-use super::{Findings, Site, ask, failed};
+use super::{Findings, Site, ask};
 use crate::{
     bytes::Bytes,
     slot::{self, Slot},
@@ -23,7 +23,7 @@ pub(super) async fn look(site: &Site<'_>) -> Findings {
 
 fn existing(site: &Site<'_>, name: &str, slot: &Slot) -> Finding {
     if let Err(fault) = slot.validate(name, &site.server.target.database) {
-        failed("slot", &fault)
+        Finding::fault("slot", &fault)
     } else if let Some(reason) = &slot.unusable {
         Finding::error(
             "slot",

@@ -14,7 +14,7 @@ use crate::{
     replication::{garbled, lost},
     snapshot::Snapshots,
 };
-use headgate_sdk::{Context, Fault, Outlet, Progress, Vitals};
+use headgate_sdk::{Context, Fault, Outlet, Progress, Vitals, clock};
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{io::ReadHalf, time::sleep};
 
@@ -95,7 +95,7 @@ impl Stream {
                 ended = trouble(&mut self.feedback, &mut self.monitor) => return Err(ended),
                 filled = self.reader.fill() => {
                     filled.map_err(lost)?;
-                    context.vitals.last_heard.store(feedback::now(), Relaxed);
+                    context.vitals.last_heard.store(clock::now(), Relaxed);
                 }
                 // More rows wait: the log has its turn, and they go on.
                 () = sleep(TURN), if self.snapshots.is_ready() => {}

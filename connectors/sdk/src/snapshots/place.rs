@@ -7,7 +7,7 @@
 //! +42@89ab12cd   the same in a table whose keys have that order
 //! ```
 
-use crate::{Cell, Relation, percent};
+use crate::{Cell, Relation, fnv1a, percent};
 use std::fmt::Write as _;
 
 /// Rows that may wait to be told again; a table that would have more of them is read from its beginning.
@@ -67,7 +67,7 @@ impl Place {
 
     /// Takes note of what the keys are ordered by; `false` where the place means nothing in that order.
     pub(super) fn is_of(&mut self, order: &str) -> bool {
-        let order = fnv1a(order.as_bytes());
+        let order = fnv1a(&[order.as_bytes()]);
         let same = self.order.is_none_or(|known| known == order);
         if !same {
             *self = Self::default();
@@ -111,11 +111,6 @@ fn encode(raw: &[u8], out: &mut Vec<u8>) {
     percent::encode(raw, out);
 }
 
-/// The 32-bit FNV-1a hash, which is the same in every run.
-fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
 /// The texts of a key's columns, as [`Rows`](super::Rows) has it, in whatever encoding they were read; `None` where it is not a key of
 /// `columns` columns.
 pub fn columns(key: &str, columns: usize) -> Option<Vec<Vec<u8>>> {
@@ -155,7 +150,7 @@ mod tests {
         assert!(place.is_of("id int4,") && place.is_of("id int4,"));
         assert_eq!(Place::parse(&text(&place)), place);
         assert!(!place.is_of("code text,") && place.is_of("code text,"));
-        assert_eq!((text(&place).as_str(), place.order), ("-", Some(fnv1a(b"code text,"))));
+        assert_eq!((text(&place).as_str(), place.order), ("-", Some(fnv1a(&[b"code text,"]))));
         assert_eq!(
             columns("4%2C2%20%21%3B%E2%98%83,x%FF", 2).unwrap(),
             ["4,2 !;\u{2603}".as_bytes(), b"x\xff"]

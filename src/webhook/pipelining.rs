@@ -10,7 +10,7 @@ pub(super) const WINDOW: usize = 1000;
 
 /// How the stream behaves under this writer.
 #[derive(Debug)]
-pub(super) struct Footing {
+pub(super) struct Pipelining {
     /// Whether the stream takes atomic batches.
     batches: bool,
     /// Most messages of the next batch. A refusal halves it, which leads to the message that caused it, and to what a broker with a lower limit
@@ -33,7 +33,7 @@ pub(super) enum Together {
     Behind(u64),
 }
 
-impl Footing {
+impl Pipelining {
     /// Before the first message, on a stream that takes atomic batches or does not.
     pub(super) fn new(batches: bool) -> Self {
         Self { batches, most: WINDOW, last: None, alone: 0, fresh: 0 }
@@ -90,63 +90,63 @@ mod tests {
 
     #[test]
     fn a_window_opens_after_proof_and_closes_with_the_first_disturbance() {
-        let mut footing = Footing::new(false);
+        let mut pipelining = Pipelining::new(false);
         for sequence in 1..=PROOF as u64 {
-            footing.stored(sequence, false);
-            assert_eq!(footing.together(), None);
+            pipelining.stored(sequence, false);
+            assert_eq!(pipelining.together(), None);
         }
-        footing.stored(PROOF as u64 + 1, false);
-        assert_eq!(footing.together(), Some(Together::Behind(PROOF as u64 + 1)));
-        footing.stored(PROOF as u64 + 3, false);
-        assert_eq!(footing.together(), None, "another writer came in between");
+        pipelining.stored(PROOF as u64 + 1, false);
+        assert_eq!(pipelining.together(), Some(Together::Behind(PROOF as u64 + 1)));
+        pipelining.stored(PROOF as u64 + 3, false);
+        assert_eq!(pipelining.together(), None, "another writer came in between");
         for sequence in 100..200 {
-            footing.stored(sequence, false);
+            pipelining.stored(sequence, false);
         }
-        footing.stored(5, true);
-        assert_eq!(footing.together(), None, "a duplicate says nothing of the stream's end");
+        pipelining.stored(5, true);
+        assert_eq!(pipelining.together(), None, "a duplicate says nothing of the stream's end");
     }
 
     #[test]
     fn batches_need_no_solitude_but_messages_that_the_stream_has_not() {
-        let mut footing = Footing::new(true);
+        let mut pipelining = Pipelining::new(true);
         for sequence in 1..=PROOF as u64 {
-            footing.stored(2 * sequence, false);
-            assert_eq!(footing.together(), None);
+            pipelining.stored(2 * sequence, false);
+            assert_eq!(pipelining.together(), None);
         }
-        footing.stored(100, false);
-        assert_eq!(footing.together(), Some(Together::Batch(WINDOW)), "whoever else writes");
-        footing.stored(5, true);
-        assert_eq!(footing.together(), None, "where one is there, the next may be");
+        pipelining.stored(100, false);
+        assert_eq!(pipelining.together(), Some(Together::Batch(WINDOW)), "whoever else writes");
+        pipelining.stored(5, true);
+        assert_eq!(pipelining.together(), None, "where one is there, the next may be");
         for sequence in 200..300 {
-            footing.stored(sequence, false);
+            pipelining.stored(sequence, false);
         }
-        assert_eq!(footing.together(), Some(Together::Batch(WINDOW)));
-        footing.without_batches();
+        assert_eq!(pipelining.together(), Some(Together::Batch(WINDOW)));
+        pipelining.without_batches();
         for sequence in 300..400 {
-            footing.stored(sequence, false);
+            pipelining.stored(sequence, false);
         }
-        assert_eq!(footing.together(), Some(Together::Behind(399)));
+        assert_eq!(pipelining.together(), Some(Together::Behind(399)));
     }
 
     /// Sends messages of which the stream has some, and takes no batch of more than `limit`; tells how many batches were refused and how many
     /// messages went one by one.
     fn send(messages: usize, has: &[usize], limit: usize) -> (usize, usize) {
-        let mut footing = Footing::new(true);
+        let mut pipelining = Pipelining::new(true);
         let (mut next, mut refused, mut single) = (0, 0, 0);
         while next < messages {
-            match footing.together() {
+            match pipelining.together() {
                 Some(Together::Batch(most)) if messages - next > 1 => {
                     let end = messages.min(next + most);
                     if end - next > limit || has.iter().any(|there| (next..end).contains(there)) {
-                        footing.batch_refused(end - next);
+                        pipelining.batch_refused(end - next);
                         refused += 1;
                     } else {
-                        footing.batch_stored();
+                        pipelining.batch_stored();
                         next = end;
                     }
                 }
                 _ => {
-                    footing.stored(next as u64, has.contains(&next));
+                    pipelining.stored(next as u64, has.contains(&next));
                     single += 1;
                     next += 1;
                 }
