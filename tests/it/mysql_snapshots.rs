@@ -214,6 +214,28 @@ const KEYS: [(&str, &str, &str); 14] = [
     ),
 ];
 
+/// Compares rows that were written again with what the snapshot read: the same but for the verb. How many there were.
+fn told_alike(events: &[Event]) -> usize {
+    let mut compared = 0;
+    let mut read: BTreeMap<(&str, String), &Event> = BTreeMap::new();
+    for event in events {
+        let name = (event.data.table.as_str(), format!("{:?}", event.data.key));
+        match event.data.op.as_str() {
+            "snapshot" => drop(read.insert(name, event)),
+            "created" if event.data.table != "shop.marks" => {
+                let snapshot = read.get(&name).unwrap_or_else(|| panic!("no snapshot of {event:?}"));
+                assert_eq!(snapshot.data.after, event.data.after);
+                for attribute in ["dataschema", "subject", "partitionkey"] {
+                    assert_eq!(snapshot.attribute(attribute), event.attribute(attribute), "{attribute}");
+                }
+                compared += 1;
+            }
+            _ => {}
+        }
+    }
+    compared
+}
+
 async fn keys_of_all_kinds(version: Version) {
     let Some(shop) = MySqlShop::open(version).await else { return };
     shop.server.execute(&["DROP TABLE orders, order_lines, documents, scratch"]).await;
@@ -261,24 +283,7 @@ async fn keys_of_all_kinds(version: Version) {
     let last = mark(&shop.server).await;
     let events =
         stream::read_until(&shop.nats, STREAM, Duration::from_secs(60), |event| is_mark(event, &last)).await;
-    let mut compared = 0;
-    let mut read: BTreeMap<(&str, String), &Event> = BTreeMap::new();
-    for event in &events {
-        let name = (event.data.table.as_str(), format!("{:?}", event.data.key));
-        match event.data.op.as_str() {
-            "snapshot" => drop(read.insert(name, event)),
-            "created" if event.data.table != "shop.marks" => {
-                let snapshot = read.get(&name).unwrap_or_else(|| panic!("no snapshot of {event:?}"));
-                assert_eq!(snapshot.data.after, event.data.after);
-                for attribute in ["dataschema", "subject", "partitionkey"] {
-                    assert_eq!(snapshot.attribute(attribute), event.attribute(attribute), "{attribute}");
-                }
-                compared += 1;
-            }
-            _ => {}
-        }
-    }
-    assert_eq!(compared, 300 * tables.len());
+    assert_eq!(told_alike(&events), 300 * tables.len());
     assert_eq!(gateway.terminate(), Some(0));
 }
 
@@ -290,6 +295,76 @@ async fn keys_of_all_kinds_are_walked_once_mysql() {
 #[tokio::test]
 async fn keys_of_all_kinds_are_walked_once_mariadb() {
     keys_of_all_kinds(Version::MariaDb118).await;
+}
+
+/// Times as servers of old stored them, whose digits the log does not tell, and labels whose character set is none.
+async fn values_of_an_unusual_form(version: Version, server: &[&str]) {
+    let Some(shop) = MySqlShop::with(version, server).await else { return };
+    shop.server
+        .execute(&[
+            "DROP TABLE orders, order_lines, documents, scratch",
+            "CREATE TABLE labels (id int PRIMARY KEY, e enum('so','größer') CHARACTER SET binary, s set('a','b') CHARACTER SET binary)",
+            "INSERT INTO labels VALUES (1, 'so', 'a'), (2, 'größer', 'a,b'), (3, NULL, '')",
+            "CREATE TABLE times (id int PRIMARY KEY, t0 time, t1 time(1), t2 time(2), t3 time(3), t4 time(4), t5 time(5), t6 time(6), \
+             d0 datetime, d1 datetime(1), d2 datetime(2), d3 datetime(3), d4 datetime(4), d5 datetime(5), d6 datetime(6), \
+             s0 timestamp NULL, s1 timestamp(1) NULL, s2 timestamp(2) NULL, s3 timestamp(3) NULL, s4 timestamp(4) NULL, \
+             s5 timestamp(5) NULL, s6 timestamp(6) NULL)",
+        ])
+        .await;
+    let moments = [
+        ("-838:59:59", "0000-00-00 00:00:00", "0000-00-00 00:00:00"),
+        ("838:59:59", "9999-12-31 23:59:59", "2038-01-19 03:14:07"),
+        ("-00:00:00.987654", "2026-11-22 14:06:07.123456", "2026-11-22 14:06:07.123456"),
+        ("00:00:01.000001", "1000-01-01 00:00:00.000001", "1970-01-01 00:00:01.000001"),
+    ];
+    let mut insert = vec!["SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+00:00'".to_owned()];
+    for (id, (time, date, stamp)) in moments.iter().enumerate() {
+        let seven = |text: &str| vec![format!("'{text}'"); 7].join(",");
+        insert.push(format!(
+            "INSERT INTO times VALUES ({id}, {}, {}, {})",
+            seven(time),
+            seven(date),
+            seven(stamp)
+        ));
+    }
+    let insert: Vec<&str> = insert.iter().map(String::as_str).collect();
+    shop.server.execute(&insert).await;
+    let mut gateway = Gateway::start(&initial(&shop, "")).await;
+    are_done(&gateway, 1).await;
+    let again = [
+        "DELETE FROM labels",
+        "INSERT INTO labels VALUES (1, 'so', 'a'), (2, 'größer', 'a,b'), (3, NULL, '')",
+    ];
+    shop.server.execute(&[&again[..], &["DELETE FROM times"], &insert[..]].concat()).await;
+    let last = mark(&shop.server).await;
+    let events =
+        stream::read_until(&shop.nats, STREAM, Duration::from_secs(60), |event| is_mark(event, &last)).await;
+    assert_eq!(told_alike(&events), 3 + moments.len());
+    let row = |table: &str, id: &str| {
+        let is = |event: &&Event| {
+            event.data.table == table
+                && event.data.op == "created"
+                && event.data.key.as_ref().is_some_and(|key| key["id"] == id)
+        };
+        events.iter().find(is).unwrap().data.after.clone().unwrap()
+    };
+    let labels = row("shop.labels", "2");
+    assert_eq!((labels["e"].as_str(), labels["s"].as_str()), ("\"größer\"", "[\"a\",\"b\"]"));
+    let times = row("shop.times", "2");
+    assert_eq!(times["t6"], "\"-00:00:00.987654\"");
+    assert_eq!(times["d3"], "\"2026-11-22T14:06:07.123\"");
+    assert_eq!(times["s3"], "\"2026-11-22T14:06:07.123Z\"");
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn values_of_an_unusual_form_mysql() {
+    values_of_an_unusual_form(Version::MySql97, &[]).await;
+}
+
+#[tokio::test]
+async fn values_of_an_unusual_form_mariadb() {
+    values_of_an_unusual_form(Version::MariaDb1011, &["--mysql56-temporal-format=OFF"]).await;
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod from_text;
 mod labels;
 mod network;
 mod number;
+pub(crate) mod old_time;
 mod spatial;
 #[cfg(test)]
 mod tests;
@@ -75,11 +76,20 @@ pub enum Kind {
         digits: u8,
     },
     /// TIME as servers before 5.6 stored it; a column keeps its form until it is altered.
-    OldTime,
+    OldTime {
+        /// Digits after the second, which only MariaDB had then.
+        digits: u8,
+    },
     /// DATETIME of that time.
-    OldDateTime,
+    OldDateTime {
+        /// Digits after the second.
+        digits: u8,
+    },
     /// TIMESTAMP of that time.
-    OldTimestamp,
+    OldTimestamp {
+        /// Digits after the second.
+        digits: u8,
+    },
     /// CHAR, VARCHAR and TEXT: a string.
     Text(Charset),
     /// BINARY: base64, with the zeros that the log leaves out.
@@ -138,9 +148,9 @@ impl WriteValue for Kind {
             Self::Year => number::write_year(raw, out),
             Self::Date => time::write_date(raw, out),
             Self::Time { digits } => time::write_time(raw, *digits, out),
-            Self::OldTime => time::write_old_time(raw, out),
-            Self::OldDateTime => time::write_old_datetime(raw, out),
-            Self::OldTimestamp => time::write_old_timestamp(raw, out),
+            Self::OldTime { digits } => old_time::write_time(raw, *digits, out),
+            Self::OldDateTime { digits } => old_time::write_datetime(raw, *digits, out),
+            Self::OldTimestamp { digits } => old_time::write_timestamp(raw, *digits, out),
             Self::Binary { length } => {
                 write_padded(raw, *length, out);
                 Ok(())

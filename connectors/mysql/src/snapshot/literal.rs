@@ -19,10 +19,11 @@ pub(super) fn literal(kind: &Kind, json: &str) -> Option<String> {
             (!bits.is_empty() && bits.bytes().all(|bit| matches!(bit, b'0' | b'1')))
                 .then(|| format!("b'{bits}'"))
         }
-        Kind::Date | Kind::Time { .. } | Kind::OldTime => moment(&string(json)?),
-        Kind::DateTime { .. } | Kind::Timestamp { .. } | Kind::OldDateTime | Kind::OldTimestamp => {
-            moment(&string(json)?.replacen('T', " ", 1).replacen('Z', "", 1))
-        }
+        Kind::Date | Kind::Time { .. } | Kind::OldTime { .. } => moment(&string(json)?),
+        Kind::DateTime { .. }
+        | Kind::Timestamp { .. }
+        | Kind::OldDateTime { .. }
+        | Kind::OldTimestamp { .. } => moment(&string(json)?.replacen('T', " ", 1).replacen('Z', "", 1)),
         // The server brings it into the column's character set, and compares by the column's collation.
         Kind::Text(_) | Kind::CompressedText(_) => {
             Some(format!("_utf8mb4 {}", hex(string(json)?.as_bytes())))

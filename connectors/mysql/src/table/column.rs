@@ -43,7 +43,13 @@ const BINARY: u64 = 63;
 /// change the values.
 pub(super) fn prepare(facts: &Facts<'_>) -> Result<(Layout, Kind, String), Problem> {
     let ColumnType { code, meta } = facts.wire;
-    let layout = Layout::of(facts.wire).ok_or(Problem::Type(code))?;
+    let old = match (code, facts.declared.map(|declared| &declared.kind)) {
+        (code::TIME, Some(Kind::Time { digits }))
+        | (code::DATETIME, Some(Kind::DateTime { digits }))
+        | (code::TIMESTAMP, Some(Kind::Timestamp { digits })) => *digits,
+        _ => 0,
+    };
+    let layout = Layout::of(facts.wire, old).ok_or(Problem::Type(code))?;
     let sign = if facts.unsigned { " unsigned" } else { "" };
     let integer =
         |bytes, name: &str| (Kind::Integer { bytes, unsigned: facts.unsigned }, format!("{name}{sign}"));
@@ -68,9 +74,9 @@ pub(super) fn prepare(facts: &Facts<'_>) -> Result<(Layout, Kind, String), Probl
         }
         code::YEAR => (Kind::Year, "year".to_owned()),
         code::DATE | code::NEWDATE => (Kind::Date, "date".to_owned()),
-        code::TIME => (Kind::OldTime, "time".to_owned()),
-        code::DATETIME => (Kind::OldDateTime, "datetime".to_owned()),
-        code::TIMESTAMP => (Kind::OldTimestamp, "timestamp".to_owned()),
+        code::TIME => (Kind::OldTime { digits: old }, with_digits("time", old)),
+        code::DATETIME => (Kind::OldDateTime { digits: old }, with_digits("datetime", old)),
+        code::TIMESTAMP => (Kind::OldTimestamp { digits: old }, with_digits("timestamp", old)),
         code::TIME2 => (Kind::Time { digits }, with_digits("time", digits)),
         code::DATETIME2 => (Kind::DateTime { digits }, with_digits("datetime", digits)),
         code::TIMESTAMP2 => (Kind::Timestamp { digits }, with_digits("timestamp", digits)),
@@ -102,7 +108,9 @@ fn charset(collation: u64) -> Result<(Charset, &'static str), Problem> {
 fn labelled(facts: &Facts<'_>) -> Result<(Kind, String), Problem> {
     let texts = match (facts.labels, facts.declared.and_then(|declared| declared.labels.clone())) {
         (Some(labels), _) => {
-            let (charset, _) = charset(facts.collation.ok_or(Problem::NoCharset)?)?;
+            let collation = facts.collation.ok_or(Problem::NoCharset)?;
+            // Labels have to be text in an event; those that are bytes mostly are.
+            let charset = if collation == BINARY { Charset::Utf8 } else { charset(collation)?.0 };
             let decode = |label: &&[u8]| charset.decode(label).map_err(|_| Problem::LabelText);
             labels.iter().map(decode).collect::<Result<Vec<_>, _>>()?
         }

@@ -1,6 +1,9 @@
 //! How a column's values lie in a row image.
 
-use crate::event::{ColumnType, Cursor, DecodeError, code};
+use crate::{
+    event::{ColumnType, Cursor, DecodeError, code},
+    value::old_time,
+};
 
 /// Where a value ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,17 +15,21 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    /// The layout of a type; `None` where the metadata is none that a server writes.
-    pub(super) fn of(column: ColumnType) -> Option<Self> {
+    /// The layout of a type, with the digits after the second that a time of old has; `None` where the metadata is none that a
+    /// server writes.
+    pub(super) fn of(column: ColumnType, old: u8) -> Option<Self> {
         let meta = column.meta;
         let fraction = || (meta <= 6).then(|| meta.div_ceil(2));
         let text = || Self::Prefixed(if meta < 256 { 1 } else { 2 });
         Some(match column.code {
             code::TINY | code::YEAR => Self::Fixed(1),
             code::SHORT => Self::Fixed(2),
-            code::INT24 | code::DATE | code::NEWDATE | code::TIME => Self::Fixed(3),
-            code::LONG | code::TIMESTAMP => Self::Fixed(4),
-            code::LONGLONG | code::DATETIME => Self::Fixed(8),
+            code::INT24 | code::DATE | code::NEWDATE => Self::Fixed(3),
+            code::LONG => Self::Fixed(4),
+            code::LONGLONG => Self::Fixed(8),
+            code::TIME => Self::Fixed(old_time::time_length(old)?),
+            code::DATETIME => Self::Fixed(old_time::datetime_length(old)?),
+            code::TIMESTAMP => Self::Fixed(old_time::timestamp_length(old)?),
             code::FLOAT => Self::Fixed(4),
             code::DOUBLE => Self::Fixed(8),
             code::TIMESTAMP2 => Self::Fixed(4 + fraction()?),
@@ -89,7 +96,7 @@ mod tests {
     #[test]
     fn bits_beyond_whole_bytes_are_fewer_than_eight() {
         let bit = |bits: u8, bytes: u8| {
-            Layout::of(ColumnType { code: code::BIT, meta: u16::from_le_bytes([bits, bytes]) })
+            Layout::of(ColumnType { code: code::BIT, meta: u16::from_le_bytes([bits, bytes]) }, 0)
         };
         assert!(matches!(bit(0, 8), Some(Layout::Fixed(8))));
         assert!(matches!(bit(7, 7), Some(Layout::Fixed(8))));

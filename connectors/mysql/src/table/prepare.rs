@@ -69,10 +69,11 @@ pub(super) fn wants_catalog(map: &TableMap<'_>, flavor: Flavor) -> bool {
     let labels = map.types.iter().any(|column| column.has_labels())
         && (metadata.label_collations.is_none()
             || (metadata.enum_labels.is_none() && metadata.set_labels.is_none()));
-    // What MariaDB's own types are kept in: fixed and variable byte strings, and texts.
+    // What MariaDB's own types are kept in: fixed and variable byte strings, and texts; and times whose digits it does not tell.
     let hidden = flavor == Flavor::MariaDb
         && map.types.iter().any(|column| match column.code {
             code::STRING => matches!(column.meta, 4 | 16),
+            code::TIME | code::DATETIME | code::TIMESTAMP => true,
             _ => column.is_character(),
         });
     // Every key of a system-versioned table has what ends its rows, and something before it.
@@ -188,9 +189,9 @@ pub(super) fn prepare(
 /// Whether a column of the catalog can be one of the log.
 fn alike(declared: &Kind, log: &Kind) -> bool {
     match (declared, log) {
-        (Kind::Time { digits: 0 }, Kind::OldTime)
-        | (Kind::DateTime { digits: 0 }, Kind::OldDateTime)
-        | (Kind::Timestamp { digits: 0 }, Kind::OldTimestamp) => true,
+        (Kind::Time { digits }, Kind::OldTime { digits: old })
+        | (Kind::DateTime { digits }, Kind::OldDateTime { digits: old })
+        | (Kind::Timestamp { digits }, Kind::OldTimestamp { digits: old }) => digits == old,
         _ => declared == log,
     }
 }

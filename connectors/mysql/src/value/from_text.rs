@@ -50,11 +50,14 @@ impl WriteValue for FromText {
             Kind::Double => write_f64(parse(raw)?, out),
             Kind::Decimal { .. } => decimal(raw, out),
             Kind::Bit { bits } => number::write_bit(raw, *bits, out),
-            Kind::DateTime { .. } | Kind::OldDateTime => timestamp(raw, b"", out),
-            Kind::Timestamp { .. } | Kind::OldTimestamp => timestamp(raw, b"Z", out),
-            Kind::Date | Kind::Time { .. } | Kind::OldTime | Kind::Uuid | Kind::Inet4 | Kind::Inet6 => {
-                text::write(raw, out)
-            }
+            Kind::DateTime { .. } | Kind::OldDateTime { .. } => timestamp(raw, b"", out),
+            Kind::Timestamp { .. } | Kind::OldTimestamp { .. } => timestamp(raw, b"Z", out),
+            Kind::Date
+            | Kind::Time { .. }
+            | Kind::OldTime { .. }
+            | Kind::Uuid
+            | Kind::Inet4
+            | Kind::Inet6 => text::write(raw, out),
             Kind::Binary { .. } | Kind::Blob | Kind::CompressedBlob => {
                 write_base64(raw, out);
                 Ok(())

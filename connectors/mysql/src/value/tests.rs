@@ -73,7 +73,7 @@ fn days_that_no_calendar_has_stay_as_the_server_prints_them() {
     }
     agree(&Kind::Timestamp { digits: 0 }, &[0xff; 4], "2106-02-07 06:28:15", "\"2106-02-07T06:28:15Z\"");
     agree(
-        &Kind::OldDateTime,
+        &Kind::OldDateTime { digits: 0 },
         &20_261_122_140_607_u64.to_le_bytes(),
         "2026-11-22 14:06:07",
         "\"2026-11-22T14:06:07\"",
@@ -163,7 +163,7 @@ proptest! {
     #[test]
     fn any_bytes_are_written_or_refused(raw in prop::collection::vec(any::<u8>(), 0..40)) {
         let decimal = Kind::Decimal { precision: 20, scale: 7 };
-        for kind in [Kind::Json, Kind::Geometry, Kind::Vector, Kind::Inet6, Kind::OldTime, Kind::CompressedBlob, decimal] {
+        for kind in [Kind::Json, Kind::Geometry, Kind::Vector, Kind::Inet6, Kind::OldTime { digits: 0 }, Kind::OldTime { digits: 3 }, Kind::OldDateTime { digits: 6 }, Kind::OldTimestamp { digits: 1 }, Kind::CompressedBlob, decimal] {
             for written in [json(&kind, &raw), json(&FromText(kind), &raw)].into_iter().flatten() {
                 prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&written).is_ok(), "{}", written);
             }

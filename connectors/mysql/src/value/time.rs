@@ -20,7 +20,7 @@ pub(crate) struct Fields {
 const SECONDS_PER_DAY: u32 = 86_400;
 
 /// Why fields that no calendar or clock has cannot be written.
-const RANGE: Unwritable = Unwritable { reason: "the value is not a date or time" };
+pub(super) const RANGE: Unwritable = Unwritable { reason: "the value is not a date or time" };
 
 /// Writes a DATE of three bytes.
 pub(super) fn write_date(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
@@ -78,38 +78,6 @@ pub(super) fn write_time(raw: &[u8], digits: u8, out: &mut Vec<u8>) -> Result<()
     write_duration(negative, &fields, digits, out)
 }
 
-/// Writes a TIME of old: a number of the form hhmmss.
-pub(super) fn write_old_time(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
-    let [a, b, c] = array(raw)?;
-    let value = i32::from_le_bytes([0, a, b, c]) >> 8;
-    let (negative, value) = (value < 0, value.unsigned_abs());
-    let fields =
-        Fields { hour: value / 10_000, minute: value / 100 % 100, second: value % 100, ..Fields::default() };
-    write_duration(negative, &fields, 0, out)
-}
-
-/// Writes a DATETIME of old: a number of the form yyyymmddhhmmss.
-pub(super) fn write_old_datetime(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
-    let value = u64::from_le_bytes(array(raw)?);
-    let (date, time) = (value / 1_000_000, value % 1_000_000);
-    let pair = |number: u64, below: u64| (number / below % 100) as u32;
-    let fields = Fields {
-        year: u32::try_from(date / 10_000).map_err(|_| RANGE)?,
-        month: pair(date, 100),
-        day: pair(date, 1),
-        hour: pair(time, 10_000),
-        minute: pair(time, 100),
-        second: pair(time, 1),
-        micros: 0,
-    };
-    write_fields(&fields, 0, b"", out)
-}
-
-/// Writes a TIMESTAMP of old.
-pub(super) fn write_old_timestamp(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
-    instant(u32::from_le_bytes(array(raw)?), 0, 0, out)
-}
-
 /// Microseconds in a unit of a fraction of so many bytes.
 const UNIT: [u32; 4] = [0, 10_000, 100, 1];
 
@@ -123,7 +91,7 @@ fn fraction(raw: &[u8], digits: u8) -> Result<u32, Unwritable> {
 }
 
 /// Writes an instant in UTC. No second and no fraction at all is the servers' zero.
-fn instant(seconds: u32, micros: u32, digits: u8, out: &mut Vec<u8>) -> Result<(), Unwritable> {
+pub(super) fn instant(seconds: u32, micros: u32, digits: u8, out: &mut Vec<u8>) -> Result<(), Unwritable> {
     if seconds == 0 && micros == 0 {
         return write_fields(&Fields::default(), digits, b"Z", out);
     }
@@ -154,7 +122,12 @@ fn civil(days: u32) -> (u32, u32, u32) {
 }
 
 /// Writes a date and a time: in the form of RFC 3339 with `zone`, or as the server prints it where no calendar has the day.
-fn write_fields(fields: &Fields, digits: u8, zone: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
+pub(super) fn write_fields(
+    fields: &Fields,
+    digits: u8,
+    zone: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Unwritable> {
     let real = fields.month > 0 && fields.day > 0;
     out.push(b'"');
     date(fields, out)?;
@@ -168,7 +141,12 @@ fn write_fields(fields: &Fields, digits: u8, zone: &[u8], out: &mut Vec<u8>) -> 
 }
 
 /// Writes a length of time.
-fn write_duration(negative: bool, fields: &Fields, digits: u8, out: &mut Vec<u8>) -> Result<(), Unwritable> {
+pub(super) fn write_duration(
+    negative: bool,
+    fields: &Fields,
+    digits: u8,
+    out: &mut Vec<u8>,
+) -> Result<(), Unwritable> {
     out.push(b'"');
     duration(negative, fields, digits, out)?;
     out.push(b'"');
