@@ -19,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The first pause after a passing fault; each further one is twice as long…
 const QUICKEST: Duration = Duration::from_millis(100);
-/// … up to this, which is also how often a source that is stopped looks again.
-const SLOWEST: Duration = Duration::from_secs(30);
+/// … up to this: when what was away is back, nobody should wait for long, and an attempt costs it next to nothing.
+const SLOWEST: Duration = Duration::from_secs(5);
+/// How often a source that is stopped looks again, and how often a fault that stays the same is told again.
+const SELDOM: Duration = Duration::from_secs(30);
 /// How often a source that stands by looks again.
 const STANDBY: Duration = Duration::from_secs(2);
 
@@ -30,6 +32,7 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
     let mut pause = QUICKEST;
     // The fault that stopped it and was told of: the same one again is no news, unless the source got on in between.
     let mut told = None;
+    let mut told_at = Instant::now();
     let mut log = Log::of(&pipeline);
     loop {
         let begun = Instant::now();
@@ -61,7 +64,7 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
                 if !known {
                     tracing::error!(source = name, fix = fault.fix(), "source stopped: {fault}");
                 }
-                SLOWEST
+                SELDOM
             }
             FaultKind::Busy => {
                 state.fault(Phase::Standby, &fault);
@@ -72,15 +75,16 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
             }
             FaultKind::Transient => {
                 // A run that got further in the log is a new beginning, one that failed where it did before is not.
-                if got_on || begun.elapsed() > SLOWEST {
+                if got_on || begun.elapsed() > SELDOM {
                     pause = QUICKEST;
                 }
                 state.fault(Phase::Waiting, &fault);
                 state.metrics.restarts.inc();
                 let wait = jittered(pause);
                 // The same again and again would bury everything else.
-                if !known || pause == SLOWEST {
+                if !known || told_at.elapsed() >= SELDOM {
                     tracing::warn!(source = name, fix = fault.fix(), "{fault}; trying again in {wait:.1?}");
+                    told_at = Instant::now();
                 }
                 pause = (pause * 2).min(SLOWEST);
                 wait
