@@ -23,7 +23,9 @@ use crate::{
         shaping::{self, Shaping},
         subject::Template,
     },
-    publish::{CheckpointStore, End, Identity, Publisher, SourceStream, StoredCheckpoint, release},
+    publish::{
+        CheckpointStore, DelayLine, End, Identity, Publisher, SourceStream, StoredCheckpoint, release,
+    },
     schema::{Evidence, History, Known, Registry, event_names},
     snapshot::LedgerStore,
     status::SourceState,
@@ -31,7 +33,7 @@ use crate::{
 };
 use async_nats::jetstream;
 use footing::{held_by_stream, reconciled, resume};
-use headgate_sdk::{Context, Fault, Finding, Progress, Resume, Severity, SnapshotStart, Source};
+use headgate_sdk::{Context, Fault, FaultKind, Finding, Progress, Resume, Severity, SnapshotStart, Source};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
@@ -70,6 +72,10 @@ enum Log {
     None,
 }
 
+/// What the last run left waiting for its release, and on which connection to the broker it had published that: over another one
+/// the stream may have lost it in between, and got it again. Nothing, if that run did not end by the source's own fault alone.
+type Unreleased = Option<(u64, DelayLine)>;
+
 impl Log {
     fn of(pipeline: &Pipeline) -> Self {
         let name = &pipeline.name;
@@ -85,7 +91,12 @@ impl Log {
 
 impl Pipeline {
     /// Runs once: until shutdown or a fault, which is whatever ended the run.
-    async fn run(&self, log: &mut Log, shutdown: CancellationToken) -> Result<(), Fault> {
+    async fn run(
+        &self,
+        log: &mut Log,
+        unreleased: &mut Unreleased,
+        shutdown: CancellationToken,
+    ) -> Result<(), Fault> {
         self.state.begins();
         let opened = tokio::select! {
             opened = self.open() => opened?,
@@ -96,8 +107,8 @@ impl Pipeline {
             () = shutdown.cancelled() => return Ok(()),
         }
         match log {
-            Log::Postgres(source) => Box::pin(self.drive(source, opened, shutdown)).await,
-            Log::MySql(source) => Box::pin(self.drive(source, opened, shutdown)).await,
+            Log::Postgres(source) => Box::pin(self.drive(source, opened, unreleased, shutdown)).await,
+            Log::MySql(source) => Box::pin(self.drive(source, opened, unreleased, shutdown)).await,
             Log::None => Err(Fault::definite("a webhook source has no log to read")),
         }
     }
@@ -187,6 +198,7 @@ impl Pipeline {
         &self,
         source: &mut impl Source,
         opened: Opened,
+        unreleased: &mut Unreleased,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
         let Opened { look, stream, end, checkpoints, ledger_store, history, known, snapshots, resume } =
@@ -203,6 +215,11 @@ impl Pipeline {
             Arc::clone(&self.state),
         );
         let (durable, claim) = (publisher.durable(), publisher.claim_of_run());
+        let generation = self.link.borrow().generation;
+        let line = match unreleased.take() {
+            Some((before, line)) if before == generation => line.within(end.sequence),
+            _ => DelayLine::new(self.confirm_delay()),
+        };
         let last = end.last.map(|last| last.position);
         let shapes = Shapes::new(&self.name, self.source.on_incompatible, known);
         let encoder = Encoder::new(look, self.state.metrics.clone(), held_by_stream(&resume), last, shapes);
@@ -222,8 +239,7 @@ impl Pipeline {
             },
         );
         let mut publishing = Task(tokio::spawn(publisher.run(batches, shutdown.clone())));
-        let releasing =
-            release(durable, checkpoints, self.confirm_delay(), released_sender, Arc::clone(&self.state));
+        let releasing = release(durable, checkpoints, line, released_sender, Arc::clone(&self.state));
         let mut releasing = Task(tokio::spawn(releasing));
         let context = Context { released, shutdown, vitals: Arc::clone(&self.state.vitals), snapshots };
         let outcome = tokio::select! {
@@ -244,8 +260,13 @@ impl Pipeline {
             Err(fault) => match timeout(Duration::from_secs(5), &mut publishing.0).await {
                 Ok(Ok(Err(publisher))) => Err(publisher),
                 Ok(Ok(Ok(()))) => {
-                    // So that what was dealt with is not dealt with again each time that this fault comes.
-                    let _ = timeout(Duration::from_secs(5), &mut releasing.0).await;
+                    // So that what was dealt with is not dealt with again each time that this fault comes. Another gateway's
+                    // run in between would have published later than this one says.
+                    if let Ok(Ok(line)) = timeout(Duration::from_secs(5), &mut releasing.0).await
+                        && fault.kind() == FaultKind::Transient
+                    {
+                        *unreleased = Some((generation, line));
+                    }
                     Err(fault)
                 }
                 _ => Err(fault),

@@ -21,7 +21,7 @@ mod window;
 pub use checkpoint::{Announced, CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
 pub(crate) use claim_check::object;
 pub use publisher::{Claim, Durable, Identity, Publisher};
-pub use release::release;
+pub use release::{DelayLine, release};
 pub(crate) use stream::is_stream_missing;
 pub use stream::{End, SourceStream, findings, stream_name};
 

@@ -34,10 +34,11 @@ pub async fn supervise(pipeline: Pipeline, shutdown: CancellationToken) {
     let mut told = None;
     let mut told_at = Instant::now();
     let mut log = Log::of(&pipeline);
+    let mut unreleased = None;
     loop {
         let begun = Instant::now();
         let received = pipeline.state.vitals.received_log.load(Ordering::Relaxed);
-        let run = pipeline.run(&mut log, shutdown.clone());
+        let run = pipeline.run(&mut log, &mut unreleased, shutdown.clone());
         // A panic in a run is a fault of that run.
         let outcome = guarded(Box::pin(run)).await;
         // A run that was cut off did not come to say that it streams no more.

@@ -4,6 +4,9 @@
 //! `confirm_delay` after it was acknowledged: after a power cut of the broker the log still has what the stream lost.
 //! Progress that nothing was published for is released only once the checkpoint holds it, for nothing else proves it. A
 //! source whose checkpoint cannot be written says so, and is tried again each second.
+//!
+//! What waits goes from one run on to the next, or a connection that breaks more often than `confirm_delay` would release nothing
+//! at all.
 
 use super::{CheckpointStore, Durable, Landmark};
 use crate::status::SourceState;
@@ -19,13 +22,26 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Positions on their way out, oldest first, at most about `SLOTS` of them whatever the rate.
 #[derive(Debug)]
-struct DelayLine {
+pub struct DelayLine {
     delay: Duration,
     waiting: VecDeque<(Instant, Landmark)>,
 }
 
 impl DelayLine {
     const SLOTS: u32 = 64;
+
+    /// An empty one, which positions leave after `delay`.
+    #[must_use]
+    pub fn new(delay: Duration) -> Self {
+        Self { delay, waiting: VecDeque::new() }
+    }
+
+    /// For a run that begins: without what the stream, which ends at `sequence`, does not have any more.
+    #[must_use]
+    pub fn within(mut self, sequence: u64) -> Self {
+        self.waiting.retain(|(_, landmark)| landmark.sequence <= sequence);
+        self
+    }
 
     fn push(&mut self, now: Instant, landmark: Landmark) {
         let spacing = self.delay / Self::SLOTS;
@@ -54,16 +70,15 @@ impl DelayLine {
     }
 }
 
-/// Releases durable positions after `delay`, and keeps the checkpoint. Ends when the publisher is gone, with a last
-/// checkpoint.
+/// Releases durable positions when they leave the line, and keeps the checkpoint. Ends when the publisher is gone, with a last
+/// checkpoint, and gives back what still waits.
 pub async fn release(
     mut durable: watch::Receiver<Durable>,
     checkpoints: CheckpointStore,
-    delay: Duration,
+    mut line: DelayLine,
     released: watch::Sender<Progress>,
     state: Arc<SourceState>,
-) {
-    let mut line = DelayLine { delay, waiting: VecDeque::new() };
+) -> DelayLine {
     let mut tick = tokio::time::interval(CHECKPOINT_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kept = Progress::default();
@@ -78,7 +93,7 @@ pub async fn release(
                     if let Err(fault) = keep(&checkpoints, last, passed, kept).await {
                         tracing::debug!("last checkpoint not kept: {fault}");
                     }
-                    return;
+                    return line;
                 }
                 let Durable { streamed, sequence, .. } = *durable.borrow_and_update();
                 if let Some(progress) = streamed {
@@ -139,7 +154,7 @@ mod tests {
     fn nothing_leaves_early_and_the_line_stays_short() {
         let start = Instant::now();
         let delay = Duration::from_secs(64);
-        let mut line = DelayLine { delay, waiting: VecDeque::new() };
+        let mut line = DelayLine::new(delay);
         for millis in 0..64_000u64 {
             line.push(start + Duration::from_millis(millis), at(millis + 1));
         }
@@ -154,8 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_stream_lost_waits_no_more() {
+        let start = Instant::now();
+        let mut line = DelayLine::new(Duration::from_secs(64));
+        for second in 0..10 {
+            line.push(start + Duration::from_secs(2 * second), at(second + 1));
+        }
+        let mut line = line.within(4);
+        let out = line.pop(start + Duration::from_secs(200)).unwrap();
+        assert!(out.sequence <= 4 && out.sequence > 0, "{out:?}");
+        assert!(line.waiting.is_empty());
+    }
+
+    #[test]
     fn without_a_delay_positions_leave_at_once() {
-        let mut line = DelayLine { delay: Duration::ZERO, waiting: VecDeque::new() };
+        let mut line = DelayLine::new(Duration::ZERO);
         let now = Instant::now();
         line.push(now, at(1));
         assert_eq!(line.pop(now), Some(at(1)));
