@@ -40,6 +40,20 @@ async fn postgres_18_keeps_what_was_committed() {
 }
 
 #[tokio::test]
+async fn a_killed_server_leaves_no_memory_behind() {
+    let held = |id: &str| {
+        let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        segments.lines().any(|segment| segment.split_whitespace().nth(1) == Some(id))
+    };
+    let mut postgres = Postgres::start(Version::Pg18, &[]).await;
+    postgres.kill9();
+    let segment = postgres.segment().expect("the file of a killed server");
+    assert!(held(&segment), "{segment} is not listed");
+    drop(postgres);
+    assert!(!held(&segment), "{segment} is still there");
+}
+
+#[tokio::test]
 async fn writers_live_through_a_restart_of_the_database() {
     let mut postgres = Postgres::start(Version::Pg18, &[]).await;
     workload::create_tables(&postgres).await;

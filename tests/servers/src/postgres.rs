@@ -9,7 +9,7 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -59,10 +59,10 @@ pub enum Stop {
 /// A running (or stopped) server.
 #[derive(Debug)]
 pub struct Postgres {
-    /// Dropped first: its end is printed from a file in `dir`.
+    /// Dropped first: its end is printed from a file in `dir`, and its memory is nobody's then.
     process: Option<Process>,
     bin: PathBuf,
-    dir: TempDir,
+    dir: Dir,
     port: Port,
     settings: Vec<(String, String)>,
 }
@@ -135,7 +135,7 @@ impl Postgres {
     }
 
     fn without_data(bin: PathBuf, settings: &[(&str, &str)]) -> Self {
-        let dir = tempfile::Builder::new().prefix("headgate-pg-").tempdir().unwrap();
+        let dir = Dir(tempfile::Builder::new().prefix("headgate-pg-").tempdir().unwrap());
         give_away(dir.path());
         let usual = [
             ("wal_level", "logical"),
@@ -144,6 +144,8 @@ impl Postgres {
             // No test cuts the power of the machine under the database.
             ("fsync", "off"),
             ("shared_buffers", "32MB"),
+            // In the data folder, which goes with the server however that ends.
+            ("dynamic_shared_memory_type", "mmap"),
             ("max_wal_size", "512MB"),
             ("log_min_messages", "warning"),
         ];
@@ -245,6 +247,12 @@ impl Postgres {
         }
     }
 
+    /// The id of its System V shared memory, as `/proc/sysvipc/shm` lists it; a killed server still has it.
+    #[must_use]
+    pub fn segment(&self) -> Option<String> {
+        segment(&self.data())
+    }
+
     /// What it printed so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -314,6 +322,33 @@ impl Postgres {
         })
         .await;
     }
+}
+
+/// The folder of a server. Removed when dropped, with the System V shared memory that a killed server leaves: a machine
+/// has 4096 segments for everybody unless it is told otherwise, and nobody else gives this one back.
+#[derive(Debug)]
+struct Dir(TempDir);
+
+impl Dir {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if let Some(segment) = segment(&self.path().join("data")) {
+            // Not there is as good; without the program the segment stays until the machine's next start.
+            let _ = Command::new("ipcrm").args(["-m", &segment]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// The id of the shared memory of the server that runs on this data, or was killed there: one that ended by itself took
+/// the file with it. Its seventh line is the segment's key and id.
+fn segment(data: &Path) -> Option<String> {
+    let lines = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    lines.lines().nth(6)?.split_whitespace().nth(1).map(str::to_owned)
 }
 
 /// A session with pinned text formats.
