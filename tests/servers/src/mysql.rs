@@ -249,6 +249,8 @@ fn daemon(version: Version, data: &Path) -> Command {
     command
         .current_dir("/")
         .arg(format!("--datadir={}", data.display()))
+        // A server that starts removes what others left behind there, also what they still use.
+        .arg(format!("--tmpdir={}", data.parent().unwrap_or(data).display()))
         .arg("--innodb-buffer-pool-size=64M");
     command.arg(if version.is_mariadb() {
         "--innodb-log-file-size=16M"
