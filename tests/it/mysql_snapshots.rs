@@ -367,6 +367,36 @@ async fn values_of_an_unusual_form_mariadb() {
     values_of_an_unusual_form(Version::MariaDb1011, &["--mysql56-temporal-format=OFF"]).await;
 }
 
+/// No catalog shows characters beyond the Basic Multilingual Plane; the labels of rows have them all the same.
+#[tokio::test]
+async fn labels_that_no_catalog_shows_are_told() {
+    for version in [Version::MySql97, Version::MariaDb1011] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        let charset = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+        shop.server
+            .execute(&[
+                "DROP TABLE orders, order_lines, documents, scratch",
+                &format!(
+                    "CREATE TABLE moods (id int PRIMARY KEY, e enum('😀','🦀','?') {charset}, s set('so','😀') {charset})"
+                ),
+                "INSERT INTO moods VALUES (1, '🦀', 'so,😀'), (2, '?', ''), (3, NULL, NULL)",
+            ])
+            .await;
+        let mut gateway = Gateway::start(&initial(&shop, "")).await;
+        are_done(&gateway, 1).await;
+        let rows: Vec<_> = stream::read(&shop.nats, STREAM)
+            .await
+            .into_iter()
+            .filter(|event| event.data.table == "shop.moods")
+            .map(|event| event.data.after.unwrap())
+            .map(|row| (row["e"].clone(), row["s"].clone()))
+            .collect();
+        let told = [("\"🦀\"", "[\"so\",\"😀\"]"), ("\"?\"", "[]"), ("null", "null")];
+        assert_eq!(rows, told.map(|(e, s)| (e.to_owned(), s.to_owned())), "{version:?}");
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
 #[tokio::test]
 async fn a_table_without_a_key_is_read_as_a_whole() {
     for version in [Version::MySql97, Version::MariaDb118] {

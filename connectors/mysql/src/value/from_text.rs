@@ -17,11 +17,14 @@ impl Kind {
     /// What a query has to select for [`FromText`], given the column's name in backticks.
     ///
     /// A FLOAT alone is printed with six digits; a text is converted by the server, which puts `?` where it cannot; a label
-    /// likewise.
+    /// likewise, and in the catalog for every character beyond the Basic Multilingual Plane: there the text says which it is.
     #[must_use]
     pub fn select(&self, column: &str) -> String {
         match self {
             Self::Float => format!("({column} + 0e0)"),
+            Self::Enum(labels) | Self::Set(labels) if labels.may_be_replaced() => {
+                format!("CONCAT(CAST({column} AS UNSIGNED), ' ', CONVERT({column} USING utf8mb4))")
+            }
             Self::Enum(_) | Self::Set(_) => format!("CAST({column} AS UNSIGNED)"),
             Self::Text(charset) | Self::CompressedText(charset) | Self::JsonText(charset)
                 if *charset != Charset::Utf8 =>
@@ -62,6 +65,11 @@ impl WriteValue for FromText {
                 write_base64(raw, out);
                 Ok(())
             }
+            Kind::Enum(labels) if labels.may_be_replaced() => text::write(labelled(raw)?.1, out),
+            Kind::Set(labels) if labels.may_be_replaced() => {
+                let (bits, texts) = labelled(raw)?;
+                set(bits, texts, out)
+            }
             Kind::Enum(labels) => labels.label(parse(raw)?, out),
             Kind::Set(labels) => labels.set(parse(raw)?, out),
             Kind::Json => json::write(Charset::Utf8, raw, out),
@@ -75,6 +83,28 @@ impl WriteValue for FromText {
 /// A number of any kind.
 fn parse<T: std::str::FromStr>(raw: &[u8]) -> Result<T, Unwritable> {
     std::str::from_utf8(raw).ok().and_then(|text| text.parse().ok()).ok_or(FORM)
+}
+
+/// The number of a label, or the bits of several, and their text.
+fn labelled(raw: &[u8]) -> Result<(u64, &[u8]), Unwritable> {
+    let space = raw.iter().position(|byte| *byte == b' ').ok_or(FORM)?;
+    let (number, text) = raw.split_at(space);
+    Ok((parse(number)?, text.get(1..).unwrap_or_default()))
+}
+
+/// Writes the labels of a SET, which are between commas: no label has one.
+fn set(bits: u64, texts: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
+    let mut left = bits.count_ones();
+    out.push(b'[');
+    for label in texts.split(|byte| *byte == b',').take_while(|_| bits != 0) {
+        left = left.checked_sub(1).ok_or(FORM)?;
+        text::write(label, out)?;
+        if left > 0 {
+            out.push(b',');
+        }
+    }
+    out.push(b']');
+    if left == 0 { Ok(()) } else { Err(FORM) }
 }
 
 /// An integer without the zeros that ZEROFILL puts before it.

@@ -25,6 +25,11 @@ impl Labels {
         Self { spelled: texts.into_iter().map(spell).collect() }
     }
 
+    /// Whether a catalog may have put `?` for a character that it cannot show.
+    pub(super) fn may_be_replaced(&self) -> bool {
+        self.spelled.iter().any(|label| label.contains(&b'?'))
+    }
+
     /// Writes the label of an ENUM's number, of one or two bytes.
     pub(super) fn write_enum(&self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Unwritable> {
         self.label(number(raw, 2)?, out)

@@ -30,6 +30,22 @@ fn years_bits_and_labels() {
 }
 
 #[test]
+fn labels_that_a_catalog_cannot_show_come_from_the_row() {
+    let labels = Labels::new(["?", "so", "?!"]);
+    let (one, many) = (FromText(Kind::Enum(labels.clone())), FromText(Kind::Set(labels)));
+    assert!(one.0.select("`e`").contains("CONVERT(`e` USING utf8mb4)"));
+    assert_eq!(json(&one, "1 😀".as_bytes()).unwrap(), "\"😀\"");
+    assert_eq!(json(&one, b"0 ").unwrap(), "\"\"");
+    assert_eq!(json(&many, b"0 ").unwrap(), "[]");
+    assert_eq!(json(&many, "7 😀,so,🦀!".as_bytes()).unwrap(), "[\"😀\",\"so\",\"🦀!\"]");
+    for refused in ["1", "x a", " a", "3 a", "1 a,b"] {
+        assert_eq!(json(&many, refused.as_bytes()), None, "{refused}");
+    }
+    let known = FromText(Kind::Enum(Labels::new(["so"])));
+    assert_eq!(known.0.select("`e`"), "CAST(`e` AS UNSIGNED)");
+}
+
+#[test]
 fn floats_are_written_as_the_servers_do() {
     for (value, expected) in [
         (0.0, "0"),
