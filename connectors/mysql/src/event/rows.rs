@@ -115,6 +115,16 @@ impl<'a> Rows<'a> {
         self.data.is_empty() || self.table_id == NO_TABLE
     }
 
+    /// Whether rows were written of which the log has no column, and so not even their number: MySQL with
+    /// `binlog_row_image = MINIMAL`, for an insert of nothing but defaults into a table without a key.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.change == RowChange::Write
+            && self.table_id != NO_TABLE
+            && self.data.is_empty()
+            && self.first.iter().all(|byte| *byte == 0)
+    }
+
     /// Reads the rows. `scratch` is used where the event has changes of JSON documents; what it held before is gone.
     ///
     /// # Errors
@@ -151,6 +161,7 @@ impl<'a> Rows<'a> {
             second: self.second,
             first_null_bytes: present(self.first, table).div_ceil(8),
             second_null_bytes: present(self.second, table).div_ceil(8),
+            keeps: present(self.second, table) < table.layouts().len() as u64,
             expanded: false,
             cursor,
         })
@@ -178,7 +189,7 @@ pub(crate) fn has(bitmap: &[u8], at: usize) -> bool {
 pub struct Images<'a> {
     /// The old row: one cell a column; columns that the log left out are unavailable. Empty for a write.
     pub before: Vec<Cell<'a>>,
-    /// The new row, likewise. Empty for a delete.
+    /// The new row, likewise. Empty for a delete. What the log has of the old row alone has not changed, and is here too.
     pub after: Vec<Cell<'a>>,
 }
 
@@ -207,6 +218,8 @@ pub struct RowReader<'r> {
     second: &'r [u8],
     first_null_bytes: u64,
     second_null_bytes: u64,
+    /// Whether second images lack columns.
+    keeps: bool,
     /// Whether changes of JSON were made into documents, of which some may be missing.
     expanded: bool,
 }
@@ -233,6 +246,9 @@ impl<'r> RowReader<'r> {
             RowChange::Update => {
                 self.first(&mut images.before)?;
                 self.second(&mut images.after)?;
+                if self.keeps {
+                    keep(&images.before, &mut images.after, self.second);
+                }
             }
         }
         Ok(true)
@@ -259,6 +275,15 @@ impl<'r> RowReader<'r> {
     /// Which columns the second image has, and the bytes of its null bits.
     pub(crate) fn second_image(&self) -> (&'r [u8], u64) {
         (self.second, self.second_null_bytes)
+    }
+}
+
+/// Completes a new row with what its image leaves out and the old row's image has: it has not changed.
+fn keep<'r>(before: &[Cell<'r>], after: &mut [Cell<'r>], present: &[u8]) {
+    for (at, (old, new)) in before.iter().zip(after).enumerate() {
+        if !has(present, at) {
+            *new = *old;
+        }
     }
 }
 
