@@ -9,8 +9,8 @@
 //! transaction to transaction and is the same however the transaction is compressed.
 //!
 //! # What cannot be told
-//! A change in statement format, or what a server lost before it logged it (INCIDENT), is a [`Halt::Lost`]: after the
-//! transaction that it is in, a gap has to be told.
+//! A change in statement format, what a server lost before it logged it (INCIDENT), and what it logged and rolled back all
+//! the same, is a [`Halt::Lost`]: after the transaction that it is in, a gap has to be told.
 //!
 //! # Distributed transactions
 //! Their rows are in the log when they are prepared, which is not when they are committed. So they are passed over, and
@@ -20,6 +20,7 @@
 //! One event at a time; a row costs no allocation.
 
 mod rows;
+mod savepoints;
 mod statements;
 
 use crate::{
@@ -28,11 +29,13 @@ use crate::{
     executed::{Executed, Name},
     history::{Partial, Prepared},
     place::{Place, parse_file},
+    statement::Statement,
     table::Table,
     tables::Captured,
     tags,
 };
 use headgate_sdk::{CONTEXT_PREFIX, Fault, Message, Outlet, Progress, Transaction};
+use savepoints::Savepoints;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -113,6 +116,7 @@ struct Open {
     /// Its name, where it has one; then this is also the transaction's id.
     gtid: Option<Name>,
     stage: Stage,
+    savepoints: Savepoints,
     /// Changes of it that are not in the log as rows.
     lost: Option<String>,
 }
@@ -294,6 +298,7 @@ impl Apply {
             Event::Rows(rows) => self.rows(&rows, outlet)?,
             Event::TableMap(map) => self.table_map(&map).await?,
             Event::RowsQuery(text) => self.context(text, outlet),
+            Event::Query(query) => self.savepoint(&Statement::read(&query.text)),
             Event::XaPrepare(_) => return Ok(true),
             _ => {}
         }
@@ -406,6 +411,7 @@ impl Apply {
             transaction: Transaction { commit: commit.0, committed_at, id },
             gtid,
             stage: Stage::Named,
+            savepoints: Savepoints::default(),
             lost: None,
         });
         if begun {

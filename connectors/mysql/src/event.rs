@@ -103,7 +103,9 @@ impl<'a> Event<'a> {
             }
             kind::TABLE_MAP => Self::TableMap(TableMap::decode(body)?),
             kind::XID => Self::Xid(xid(body)?),
-            kind::QUERY | kind::MARIADB_QUERY_COMPRESSED => Self::Query(Query::decode(header.kind, body)?),
+            kind::QUERY | kind::EXECUTE_LOAD_QUERY | kind::MARIADB_QUERY_COMPRESSED => {
+                Self::Query(Query::decode(header.kind, body)?)
+            }
             kind::GTID | kind::ANONYMOUS_GTID => Self::Gtid(Gtid::decode(header.kind, body)?),
             kind::GTID_TAGGED => Self::Gtid(tagged::decode(body)?),
             kind::MARIADB_GTID => Self::MariaGtid(MariaGtid::decode(header.server_id, body)?),

@@ -13,8 +13,12 @@ pub(crate) enum Statement {
     Commit,
     /// It is rolled back.
     Rollback,
-    /// A point within it, which tells nothing: rows that were rolled back are not in the log.
-    Savepoint,
+    /// A point within it, by its name.
+    Savepoint(String),
+    /// What came since that point is rolled back.
+    RollbackTo(String),
+    /// A point is forgotten.
+    Release,
     /// A distributed transaction begins.
     XaStart,
     /// Its rows end.
@@ -58,11 +62,9 @@ impl Statement {
             "BEGIN" => Self::Begin,
             "START" => Self::Begin,
             "COMMIT" => Self::Commit,
-            "ROLLBACK" => match words.keyword().as_deref() {
-                Some("TO") => Self::Savepoint,
-                _ => Self::Rollback,
-            },
-            "SAVEPOINT" | "RELEASE" => Self::Savepoint,
+            "ROLLBACK" => rollback(&mut words),
+            "SAVEPOINT" => Self::Savepoint(words.identifier().unwrap_or_default()),
+            "RELEASE" => Self::Release,
             "XA" => xa(&mut words),
             "TRUNCATE" => {
                 let mut after = words.clone();
@@ -77,6 +79,21 @@ impl Statement {
             _ => Self::Other,
         }
     }
+}
+
+fn rollback(words: &mut Words<'_>) -> Statement {
+    let mut word = words.keyword();
+    if word.as_deref() == Some("WORK") {
+        word = words.keyword();
+    }
+    if word.as_deref() != Some("TO") {
+        return Statement::Rollback;
+    }
+    let mut after = words.clone();
+    if after.keyword().as_deref() == Some("SAVEPOINT") && !after.rest.trim().is_empty() {
+        *words = after;
+    }
+    Statement::RollbackTo(words.identifier().unwrap_or_default())
 }
 
 fn xa(words: &mut Words<'_>) -> Statement {
@@ -259,9 +276,12 @@ mod tests {
     fn bounds_of_transactions() {
         assert_eq!(read("BEGIN"), Statement::Begin);
         assert_eq!(read("COMMIT /* implicit, from Xid_log_event */"), Statement::Commit);
-        assert_eq!(read("ROLLBACK TO `a`"), Statement::Savepoint);
+        assert_eq!(read("ROLLBACK TO `a``b`"), Statement::RollbackTo("a`b".to_owned()));
+        assert_eq!(read("rollback work to savepoint a"), Statement::RollbackTo("a".to_owned()));
+        assert_eq!(read("ROLLBACK TO savepoint"), Statement::RollbackTo("savepoint".to_owned()));
         assert_eq!(read("ROLLBACK"), Statement::Rollback);
-        assert_eq!(read("SAVEPOINT `a`"), Statement::Savepoint);
+        assert_eq!(read("SAVEPOINT `a``b`"), Statement::Savepoint("a`b".to_owned()));
+        assert_eq!(read("RELEASE SAVEPOINT `a`"), Statement::Release);
         assert_eq!(read("XA START X'61',X'',1"), Statement::XaStart);
         assert_eq!(read("XA COMMIT X'61',X'',1"), Statement::XaCommit("X'61',X'',1".to_owned()));
         assert_eq!(read("xa commit X'61',X'',1 one phase"), Statement::XaCommit("X'61',X'',1".to_owned()));

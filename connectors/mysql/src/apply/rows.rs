@@ -73,7 +73,8 @@ impl Apply {
                 .into());
             }
         }
-        if rows.is_empty() {
+        let is_void = rows.is_void();
+        if rows.is_empty() && !is_void {
             return Ok(());
         }
         let table = match self.numbers.get(&rows.table_id) {
@@ -87,6 +88,17 @@ impl Apply {
                 .into());
             }
         };
+        if is_void {
+            let Relation { schema, table, .. } = &**table.relation();
+            let reason = format!(
+                "rows of nothing but defaults were inserted into {schema}.{table}, and with binlog_row_image = MINIMAL the log does not even say how many"
+            );
+            self.lose(reason);
+            return Ok(());
+        }
+        if let Some(open) = &mut self.open {
+            open.savepoints.tell();
+        }
         let plain = match rows.change {
             RowChange::Write => Op::Created,
             RowChange::Update => Op::Updated,

@@ -39,7 +39,12 @@ impl Apply {
                     open.stage = Stage::Preparing;
                 }
             }
-            Statement::XaEnd | Statement::Savepoint | Statement::Empty => {}
+            Statement::Savepoint(_) | Statement::RollbackTo(_) if stage == Stage::Begun => {
+                self.savepoint(&statement);
+            }
+            // Where the transaction is prepared, they are met when its rows are read again.
+            Statement::Savepoint(_) | Statement::RollbackTo(_) => {}
+            Statement::XaEnd | Statement::Release | Statement::Empty => {}
             Statement::XaCommit(name) => {
                 self.begin(outlet);
                 match self.opening.prepared.remove(&name) {
@@ -84,6 +89,20 @@ impl Apply {
             }
         }
         Ok(None)
+    }
+
+    /// A savepoint is set, or what was told since one is rolled back.
+    pub(super) fn savepoint(&mut self, statement: &Statement) {
+        let Some(open) = &mut self.open else { return };
+        match statement {
+            Statement::Savepoint(name) => open.savepoints.set(name),
+            Statement::RollbackTo(name) if open.savepoints.undoes(name) => {
+                self.lose(format!(
+                    "rows were logged and rolled back to the savepoint {name} (ROLLBACK TO in the log): they were told, and are not in the database"
+                ));
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn prepare<O: Outlet>(

@@ -1,4 +1,4 @@
-//! QUERY, QUERY_COMPRESSED and ROWS_QUERY: statements as text.
+//! QUERY, EXECUTE_LOAD_QUERY, QUERY_COMPRESSED and ROWS_QUERY: statements as text.
 //!
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/classbinary__log_1_1Query__event.html>
 
@@ -35,6 +35,9 @@ mod variable {
     pub(super) const CATALOG_NZ: u8 = 6;
 }
 
+/// Bytes of an EXECUTE_LOAD_QUERY that tell of its file.
+const FILE: u64 = 13;
+
 impl<'a> Query<'a> {
     pub(super) fn decode(event: u8, body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut cursor = Cursor::new(body, "QUERY");
@@ -43,6 +46,10 @@ impl<'a> Query<'a> {
         let schema = cursor.u8("length of schema")?;
         let error = cursor.u16("error code")?;
         let status = cursor.u16("length of status")?;
+        if event == kind::EXECUTE_LOAD_QUERY {
+            // Which file was loaded, where the statement names it, and what becomes of rows that are there already.
+            cursor.bytes(FILE, "file")?;
+        }
         let status = cursor.bytes(status.into(), "status")?;
         let schema = cursor.bytes(schema.into(), "schema")?;
         cursor.u8("end of schema")?;
