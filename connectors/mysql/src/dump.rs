@@ -358,13 +358,44 @@ fn broken(error: Error) -> Broken {
                 .with_fix("SET GLOBAL max_allowed_packet = 1073741824"),
         );
     }
-    Broken::Fault(Fault::transient("the server ended the dump").with_cause(error))
+    let fault = Fault::transient("the server ended the dump").with_cause(error);
+    // The mode was changed while transactions of the former kind were not confirmed yet.
+    let mode = if has(&["cannot replicate anonymous transaction"]) {
+        Some("ON_PERMISSIVE")
+    } else {
+        has(&["cannot replicate gtid-transaction"]).then_some("OFF_PERMISSIVE")
+    };
+    Broken::Fault(match mode {
+        Some(mode) => fault.with_fix(format!(
+            "SET GLOBAL gtid_mode = {mode}; what it was set to can be set again when the source has confirmed what is read now (confirm_delay)"
+        )),
+        None => fault,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_mode_that_was_changed_too_early_is_told() {
+        let refusal = |message: &str| mysql_async::ServerError {
+            code: 1236,
+            message: message.to_owned(),
+            state: "HY000".to_owned(),
+        };
+        for (message, mode) in [
+            (
+                "Cannot replicate anonymous transaction when @@GLOBAL.GTID_MODE = ON, at file",
+                "= ON_PERMISSIVE",
+            ),
+            ("Cannot replicate GTID-transaction when @@GLOBAL.GTID_MODE = OFF, at file", "= OFF_PERMISSIVE"),
+        ] {
+            let Broken::Fault(fault) = broken(Error::Server(refusal(message))) else { panic!("{message}") };
+            assert!(fault.fix().unwrap().contains(mode), "{fault:?}");
+        }
+    }
 
     #[test]
     fn names_of_files() {
