@@ -464,6 +464,42 @@ async fn what_is_not_in_the_log_as_rows_is_a_gap_mariadb() {
     .await;
 }
 
+/// A statement is logged in the character set of its client, rows are not.
+#[tokio::test]
+async fn a_name_in_another_character_set_is_the_table() {
+    use mysql_async::prelude::Queryable as _;
+    for version in [Version::MySql97, Version::MariaDb1011] {
+        let Some(shop) = MySqlShop::open(version).await else { continue };
+        let mut gateway = shop.gateway().await;
+        let tables = ["größen", "表"];
+        for table in tables {
+            let create = format!("CREATE TABLE `{table}` (id int PRIMARY KEY)");
+            shop.server.execute(&[&create, &format!("INSERT INTO `{table}` VALUES (1)")]).await;
+        }
+        let mut session = shop.server.session().await;
+        for statement in [
+            &b"SET NAMES latin1"[..],
+            b"TRUNCATE `gr\xf6\xdfen`",
+            b"SET NAMES sjis",
+            // The second byte of this character is a backslash in ASCII.
+            b"TRUNCATE `\x95\x5c`",
+        ] {
+            session.query_drop(statement).await.unwrap();
+        }
+        let last = mark(&shop.server).await;
+        let events =
+            stream::read_until(&shop.nats, STREAM, Duration::from_secs(30), |event| is_mark(event, &last))
+                .await;
+        let truncated: Vec<&str> = events
+            .iter()
+            .filter(|event| event.data.op == "truncated")
+            .map(|event| event.data.table.as_str())
+            .collect();
+        assert_eq!(truncated, tables.map(|table| format!("shop.{table}")), "{version:?}");
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
 /// Tables that change their shape, copies of online schema changes, and a rename in the end.
 #[tokio::test]
 async fn shapes_change_under_way() {

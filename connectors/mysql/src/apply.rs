@@ -29,7 +29,6 @@ use crate::{
     executed::{Executed, Name},
     history::{Partial, Prepared},
     place::{Place, parse_file},
-    statement::Statement,
     table::Table,
     tables::Captured,
     tags,
@@ -298,7 +297,7 @@ impl Apply {
             Event::Rows(rows) => self.rows(&rows, outlet)?,
             Event::TableMap(map) => self.table_map(&map).await?,
             Event::RowsQuery(text) => self.context(text, outlet),
-            Event::Query(query) => self.savepoint(&Statement::read(&query.text)),
+            Event::Query(query) => self.savepoint(&statements::read(&query)),
             Event::XaPrepare(_) => return Ok(true),
             _ => {}
         }

@@ -1,8 +1,18 @@
 //! Statements that bound transactions, empty tables, or are changes in words.
 
 use super::{Apply, Halt, MAX_PREPARED, Replay, Stage};
-use crate::{event, history::Prepared, statement::Statement};
+use crate::{event, history::Prepared, statement::Statement, value::Charset};
 use headgate_sdk::{Fault, Outlet};
+
+/// What a statement is. Its text is in the character set of the client that sent it, and so are the names in it.
+pub(super) fn read(query: &event::Query<'_>) -> Statement {
+    let text = &*query.text;
+    let charset = if text.is_ascii() { None } else { query.charset() };
+    match charset.and_then(|collation| Charset::of_collation(collation.into())?.decode(text).ok()) {
+        Some(text) => Statement::read(text.as_bytes()),
+        None => Statement::read(text),
+    }
+}
 
 impl Apply {
     pub(super) fn query<O: Outlet>(
@@ -10,7 +20,7 @@ impl Apply {
         query: &event::Query<'_>,
         outlet: &mut O,
     ) -> Result<Option<Replay>, Halt> {
-        let statement = Statement::read(&query.text);
+        let statement = read(query);
         let schema = String::from_utf8_lossy(query.schema);
         let Some(stage) = self.open.as_ref().map(|open| open.stage) else {
             return match statement {

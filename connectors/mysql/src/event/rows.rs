@@ -115,8 +115,8 @@ impl<'a> Rows<'a> {
         self.data.is_empty() || self.table_id == NO_TABLE
     }
 
-    /// Whether rows were written of which the log has no column, and so not even their number: MySQL with
-    /// `binlog_row_image = MINIMAL`, for an insert of nothing but defaults into a table without a key.
+    /// Whether rows were written of which the log has no column, and so not even their number: an insert of nothing but
+    /// defaults with `binlog_row_image = MINIMAL`.
     #[must_use]
     pub fn is_void(&self) -> bool {
         self.change == RowChange::Write
