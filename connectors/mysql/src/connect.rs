@@ -2,10 +2,12 @@
 
 mod packet;
 mod password;
+mod refusal;
 mod replication;
 mod tls;
 
 pub(crate) use packet::Packets;
+pub(crate) use refusal::{sql_fault, unprivileged};
 pub(crate) use replication::{OK, REFUSED, Replication, refusal};
 
 use crate::Config;
@@ -330,32 +332,6 @@ fn certified_name(error: &Error) -> Option<String> {
 /// Percent-decodes one part of a URL.
 fn decode(text: &str) -> Result<String, UrlError> {
     percent::decode(text).ok_or(UrlError("has a broken percent-encoding"))
-}
-
-/// What the server's refusal means.
-pub(crate) fn sql_fault(error: Error, doing: impl Into<String>) -> Fault {
-    let doing = doing.into();
-    let Error::Server(refusal) = error else {
-        let definite = matches!(
-            &error,
-            Error::Driver(DriverError::UnknownAuthPlugin { .. } | DriverError::MysqlOldPasswordDisabled)
-                | Error::Io(mysql_async::IoError::Tls(_))
-        );
-        return if definite { Fault::definite(doing) } else { Fault::transient(doing) }.with_cause(error);
-    };
-    match refusal.code {
-        // Access denied: for the user, to a database, for lack of a privilege.
-        1045 => Fault::definite(doing)
-            .with_fix("check user and password in the url; to set it: ALTER USER … IDENTIFIED BY '…', for the host that the message names")
-            .with_cause(refusal),
-        1044 | 1142 | 1143 | 1227 | 1698 => Fault::definite(doing)
-            .with_fix("see that user and password of the url are right, and: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the user; GRANT SELECT on the captured tables")
-            .with_cause(refusal),
-        1049 => Fault::definite(doing).with_fix("check the database in the url").with_cause(refusal),
-        // The account is locked or its password expired.
-        1820 | 1862 | 3118 => Fault::definite(doing).with_cause(refusal),
-        _ => Fault::transient(doing).with_cause(refusal),
-    }
 }
 
 #[cfg(test)]

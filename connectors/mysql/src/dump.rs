@@ -5,7 +5,7 @@
 //! is alive at every heartbeat, and one that is silent three times as long is given up.
 
 use crate::{
-    connect::{OK, PATIENCE, Packets, REFUSED, Replication, Target, refusal, sql_fault},
+    connect::{OK, PATIENCE, Packets, REFUSED, Replication, Target, refusal, sql_fault, unprivileged},
     event::{self, DecodeError, Event, Flavor, Frame, Header, PayloadEvents, Problem},
     executed::Executed,
     history::Start,
@@ -323,7 +323,8 @@ fn broken(error: Error) -> Broken {
         return Broken::Fault(sql_fault(error, "the connection to the server was lost"));
     };
     if refusal.code != 1236 {
-        return Broken::Fault(sql_fault(error, "the server ended the dump"));
+        let doing = "the server does not send its log";
+        return Broken::Fault(unprivileged(refusal, doing).unwrap_or_else(|| sql_fault(error, doing)));
     }
     let text = refusal.message.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));

@@ -209,9 +209,7 @@ impl Survey {
             let all = self.tables.iter().filter(|table| table.schema == *schema).count();
             // A table that is made later belongs to it then, as it does to what is captured.
             if tables.len() == all && globs.iter().any(|glob| *glob == format!("{schema}.*")) {
-                // In the name of a whole database these are wildcards.
-                let pattern = schema.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
-                statements.push(format!("GRANT SELECT ON {}.* TO {account};", identifier(&pattern)));
+                statements.push(format!("GRANT SELECT ON {} TO {account};", whole_database(schema)));
                 continue;
             }
             for table in tables {
@@ -221,6 +219,12 @@ impl Survey {
         }
         statements
     }
+}
+
+/// All tables of a database, as GRANT names them: `_` and `%` are wildcards there.
+pub(crate) fn whole_database(name: &str) -> String {
+    let pattern = name.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
+    format!("{}.*", identifier(&pattern))
 }
 
 /// A name as SQL has it.

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 pub(super) fn config(section: &Section<'_, '_>, shaping: &Shaping) -> Option<headgate_mysql::Config> {
     let url = section.secret("url");
-    let mut database = None;
+    let (mut database, mut names_none) = (None, false);
     if !section.has("url") {
         let hint = "url = \"mysql://user:${PASSWORD}@host:3306/database\"";
         section.problem("url", "is required", Some(hint.to_owned()));
     } else if let Some(url) = url.as_deref() {
         match headgate_mysql::parse_url(url) {
-            Ok(named) => database = named,
+            Ok(named) => {
+                names_none = named.is_none();
+                database = named;
+            }
             Err(error) => {
                 let hint = "write it as mysql://user:password@host:3306/database, with every special character of the password percent-encoded";
                 section.problem("url", error.to_string(), Some(hint.to_owned()));
@@ -33,7 +36,7 @@ pub(super) fn config(section: &Section<'_, '_>, shaping: &Shaping) -> Option<hea
     };
     let example = || Some("tables = [\"shop.*\", \"!shop.secrets\"]".to_owned());
     match &tables {
-        None if !section.has("tables") => {
+        None if names_none && !section.has("tables") => {
             section.problem("tables", "is required where the url names no database", example());
         }
         Some(globs) if globs.iter().all(|glob| glob.starts_with('!')) => {
