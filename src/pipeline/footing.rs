@@ -18,7 +18,7 @@ pub(super) fn reconciled(mut stored: StoredCheckpoint, end: End, on_gap: OnGap) 
         stored.released = stored.reached;
     }
     // The gateway died between telling of a gap and keeping what begins behind it, which is all that the stream has of it.
-    let Some(LastEvent { position, transaction_end: Some(log) }) = end.last else { return stored };
+    let Some(LastEvent { position, transaction_end: Some(log), .. }) = end.last else { return stored };
     if position.epoch <= stored.epoch || position.commit != log {
         return stored;
     }
@@ -120,8 +120,11 @@ mod tests {
 
     /// A stream that ends with the word of a gap, whose epoch begins at `log`.
     fn told(epoch: u16, log: u64) -> End {
-        let last =
-            LastEvent { position: Position { epoch, commit: log, index: 0 }, transaction_end: Some(log) };
+        let last = LastEvent {
+            position: Position { epoch, commit: log, index: 0 },
+            transaction_end: Some(log),
+            committed_at: None,
+        };
         End { sequence: 51, last: Some(last), last_sequence: 51 }
     }
 

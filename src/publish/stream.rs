@@ -2,14 +2,18 @@
 
 use super::{POSITION_HEADER, room};
 use crate::{config, snapshot::PLACES_HEADER};
-use async_nats::jetstream::{
-    Context, ErrorCode,
-    context::GetStreamErrorKind,
-    message::StreamMessage,
-    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Context, ErrorCode,
+        context::GetStreamErrorKind,
+        message::StreamMessage,
+        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
+    },
 };
 use futures_util::TryStreamExt as _;
 use headgate_sdk::{Fault, Finding, LastEvent, Position, SnapshotPlace};
+use serde::Deserialize;
 
 /// How many messages that are not Headgate's are passed over at the stream's end before giving up.
 const MAX_FOREIGN: u64 = 1000;
@@ -109,9 +113,10 @@ impl SourceStream {
                 Err(error) => return Err(unreadable(&self.name, error)),
             };
             let Some(header) = message.headers.get(POSITION_HEADER) else { continue };
-            let last = parse_position(header.as_str()).ok_or_else(|| {
+            let mut last = parse_position(header.as_str()).ok_or_else(|| {
                 Fault::definite(format!("message {sequence} of {} has an unreadable position", self.name))
             })?;
+            last.committed_at = committed_at(&message.headers, &message.payload);
             return Ok(Some(End {
                 sequence: state.last_sequence,
                 last: Some(last),
@@ -354,12 +359,47 @@ fn parse_position(text: &str) -> Option<LastEvent> {
         Some((position, end)) => (position, Some(u64::from_str_radix(end, 16).ok()?)),
         None => (text, None),
     };
-    Some(LastEvent { position: position.parse().ok()?, transaction_end: end })
+    Some(LastEvent { position: position.parse().ok()?, transaction_end: end, committed_at: None })
+}
+
+/// The attributes that say when an event's transaction was committed; those of an event of none have no transaction.
+#[derive(Deserialize)]
+struct Committed {
+    txid: Option<String>,
+    time: Option<String>,
+}
+
+/// When an event's transaction was committed, in microseconds since 1970-01-01 UTC, in either mode.
+fn committed_at(headers: &HeaderMap, payload: &[u8]) -> Option<i64> {
+    let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+    let committed = match header("ce-txid") {
+        Some(txid) => Committed { txid: Some(txid), time: header("ce-time") },
+        None => serde_json::from_slice(payload).ok()?,
+    };
+    committed.txid?;
+    Some(committed.time?.parse::<jiff::Timestamp>().ok()?.as_microsecond())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_transactions_are_read_in_either_mode() {
+        let time = "2026-11-22T14:06:07.123456Z";
+        let micros = Some(1_795_356_367_123_456);
+        let plain = HeaderMap::new();
+        let structured = format!(r#"{{"id":"1","txid":"a:1","time":"{time}","data":{{"time":"x"}}}}"#);
+        assert_eq!(committed_at(&plain, structured.as_bytes()), micros);
+        let mut binary = HeaderMap::new();
+        binary.insert("ce-time", time);
+        assert_eq!(committed_at(&binary, b"{}"), None, "a row of a snapshot");
+        binary.insert("ce-txid", "a:1");
+        assert_eq!(committed_at(&binary, b"{}"), micros);
+        for hostile in ["", "[]", r#"{"txid":1,"time":2}"#, r#"{"txid":"a","time":"soon"}"#] {
+            assert_eq!(committed_at(&plain, hostile.as_bytes()), None, "{hostile}");
+        }
+    }
 
     #[test]
     fn position_headers_read_back() {
@@ -369,7 +409,7 @@ mod tests {
             write_position(position, transaction_end, &mut text);
             assert_eq!(
                 parse_position(std::str::from_utf8(&text).unwrap()),
-                Some(LastEvent { position, transaction_end })
+                Some(LastEvent { position, transaction_end, committed_at: None })
             );
         }
         for hostile in ["", "x", "0003-00000000016b3748-0000000c ", "0003-00000000016b3748-0000000c zz"] {

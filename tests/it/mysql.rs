@@ -261,6 +261,53 @@ async fn a_log_that_was_reset_is_a_gap() {
     tells_of_a_gap(Version::MySql97, &["RESET BINARY LOGS AND GTIDS"]).await;
 }
 
+/// A server that was reset gives its files and its transactions the same names again: what it wrote since is not taken for
+/// what the stream holds, however much it is.
+async fn names_that_come_again_are_a_gap(version: Version, reset: &str, confirm_delay: &str) {
+    let Some(shop) = MySqlShop::open(version).await else { return };
+    let mut settings = shop.settings();
+    settings.nats_lines = format!("confirm_delay = \"{confirm_delay}\"\n");
+    let mut gateway = Gateway::start(&settings).await;
+    let insert = |number: usize| format!("INSERT INTO scratch VALUES ({number}, 'x')");
+    let rows = |numbers: std::ops::Range<usize>| numbers.map(insert).collect::<Vec<_>>();
+    let execute = async |statements: Vec<String>| {
+        shop.server.execute(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    };
+    execute(rows(100..130)).await;
+    let last = mark(&shop.server).await;
+    stream::read_until(&shop.nats, STREAM, Duration::from_secs(30), |event| is_mark(event, &last)).await;
+    assert_eq!(gateway.terminate(), Some(0));
+    // Of the same length as those before.
+    execute([vec!["DELETE FROM scratch".to_owned(), reset.to_owned()], rows(200..300)].concat()).await;
+    gateway.launch();
+    ends_with_a_gap(&shop.nats).await;
+    waits_at_a_gap(&gateway).await;
+    let accepted = gateway.command().args(["source", "accept-gap", "shop"]).output().unwrap();
+    assert!(accepted.status.success(), "{accepted:?}");
+    assert_eq!(gateway.terminate(), Some(0));
+    gateway.start_again().await;
+    let after = mark(&shop.server).await;
+    let events =
+        stream::read_until(&shop.nats, STREAM, Duration::from_secs(30), |event| is_mark(event, &after)).await;
+    assert_eq!(oracle::malformed(&events), Vec::<String>::new());
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn names_that_come_again_are_a_gap_mysql() {
+    // Told by the transaction that the stream ends with, and by the file that was begun anew.
+    for confirm_delay in ["1h", "0s"] {
+        names_that_come_again_are_a_gap(Version::MySql97, "RESET BINARY LOGS AND GTIDS", confirm_delay).await;
+    }
+}
+
+#[tokio::test]
+async fn names_that_come_again_are_a_gap_mariadb() {
+    for confirm_delay in ["1h", "0s"] {
+        names_that_come_again_are_a_gap(Version::MariaDb1011, "RESET MASTER", confirm_delay).await;
+    }
+}
+
 /// Rows of a distributed transaction are told when it is committed, and never when it is rolled back.
 async fn distributed_transactions(version: Version) {
     use mysql_async::prelude::Queryable as _;

@@ -78,6 +78,9 @@ pub(crate) struct Opening {
     /// Where the first transaction is expected at the earliest, and when its file was begun; `None` where the log is
     /// another one than before.
     pub(crate) expected: Option<(Place, u32)>,
+    /// The transaction that the stream ends with, by its commit position, and when it was committed: the log has it too, or it
+    /// is not the log that was read.
+    pub(crate) held: Option<(Place, i64)>,
     pub(crate) executed: Option<Executed>,
     pub(crate) prepared: BTreeMap<String, Prepared>,
     pub(crate) partial: Option<Partial>,
@@ -405,18 +408,32 @@ impl Apply {
         }
         let id = gtid.map_or_else(|| format!("{}.{began}", self.opening.log), |name| name.to_string());
         let committed_at = committed_at.unwrap_or_else(|| i64::from(header.timestamp) * 1_000_000);
+        let lost = self.contradicts(commit, committed_at);
         self.open = Some(Open {
             began,
             transaction: Transaction { commit: commit.0, committed_at, id },
             gtid,
             stage: Stage::Named,
             savepoints: Savepoints::default(),
-            lost: None,
+            lost,
         });
         if begun {
             self.begin(outlet);
         }
         Ok(())
+    }
+
+    /// Why the log cannot be the one that the stream ends in, where a transaction says so.
+    ///
+    /// A server that was reset, or restored from a copy of itself, names its transactions and files as before. What it wrote
+    /// since has places that the stream is past, so that it would be taken for what the stream holds.
+    fn contradicts(&mut self, commit: Place, committed_at: i64) -> Option<String> {
+        let (held, held_at) = self.opening.held.take_if(|(held, _)| commit >= *held)?;
+        (commit != held || committed_at != held_at).then(|| {
+            format!(
+                "the log does not have the transaction at {held} that the stream ends with: the server was reset, restored from a copy, or lost what it had not synced; what it wrote since in its place is not told"
+            )
+        })
     }
 
     /// The transaction's rows are going to be told.

@@ -212,7 +212,20 @@ pub(crate) fn judge(resume: &Resume, facts: &Facts, lost: Option<&str>, foreign:
             facts.all(),
         );
     };
-    if same { compare(&done, executed, facts, epoch, &gap) } else { Verdict::Failover { done } }
+    if same {
+        return compare(&done, executed, facts, epoch, &gap);
+    }
+    // Its names are no proof either: a server that was reset, or restored from a copy of itself, gives them again. Only of what
+    // is before its log is it certain that it is the same.
+    let begun_anew = foreign && known.server == facts.server && known.log == facts.log;
+    if begun_anew && !facts.purged.as_ref().is_some_and(|purged| purged.includes(&done)) {
+        return gap(
+            "the server's log was begun anew since it was read: it was reset, or restored from a copy"
+                .to_owned(),
+            facts.all(),
+        );
+    }
+    Verdict::Failover { done }
 }
 
 /// Compares what is done with what another server of the same history has; to be asked when `done` has all that the stream
@@ -330,7 +343,7 @@ mod tests {
             Verdict::Failover { done: set("1-10") }
         );
         assert_eq!(
-            judge(&old, &facts("a", "1-20", "1-5"), None, true),
+            judge(&old, &facts("a", "1-20", "1-10"), None, true),
             Verdict::Failover { done: set("1-10") }
         );
         let go_on = Verdict::Continue { epoch: 3, start: Start::After(set("1-12")) };
@@ -364,6 +377,7 @@ mod tests {
         assert!(reason(judge(&old, &facts("a", "1-20", ""), Some("refused"), false)).contains("refused"));
         let replica = Facts { replica: true, ..facts("b", "1-8", "") };
         assert!(matches!(judge_failover(&old, &replica, &set("1-10")), Verdict::Behind { .. }));
+        assert!(reason(judge(&old, &facts("a", "1-20", "1-5"), None, true)).contains("begun anew"));
         let shrunk = resume(Some("1-10"), at(3, 200), at(3, 100));
         assert!(reason(judge(&shrunk, &facts("a", "1-20", ""), None, false)).contains("lost"));
     }
@@ -377,7 +391,7 @@ mod tests {
         identity.relies_on = Some(held.to_string());
         checkpoint.identity = identity.to_string();
         assert!(reason(judge(&old, &facts("a", "1-20", ""), None, false)).contains("took over"));
-        old.last = Some(LastEvent { position: held, transaction_end: None });
+        old.last = Some(LastEvent { position: held, transaction_end: None, committed_at: None });
         assert!(matches!(
             judge(&old, &facts("a", "1-20", ""), None, false),
             Verdict::Continue { epoch: 2, .. }

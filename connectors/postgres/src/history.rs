@@ -294,8 +294,11 @@ mod tests {
 
     #[test]
     fn a_stream_without_its_checkpoint_still_proves() {
-        let last =
-            LastEvent { position: Position { epoch: 3, commit: 450, index: 0 }, transaction_end: Some(500) };
+        let last = LastEvent {
+            position: Position { epoch: 3, commit: 450, index: 0 },
+            transaction_end: Some(500),
+            committed_at: None,
+        };
         let alone = Resume { last: Some(last), checkpoint: None };
         assert_eq!(
             judged(&alone, &system("7", 1, 600), Some(500)),

@@ -31,6 +31,9 @@ pub struct LastEvent {
     pub position: Position,
     /// Where its transaction ends in the log, if it is the last event of it.
     pub transaction_end: Option<u64>,
+    /// When its transaction was committed, in microseconds since 1970-01-01 UTC; `None` for what is in none, a row of a snapshot
+    /// say.
+    pub committed_at: Option<i64>,
 }
 
 /// What the gateway keeps beside the stream.

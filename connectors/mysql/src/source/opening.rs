@@ -53,6 +53,10 @@ impl MySql {
         let begun = self.settle(resume, &facts, outlet, (lost, foreign), again).await?;
         let snapshots = start;
         let Begun { epoch, identity, start, expected, gap } = begun;
+        // Of log that is not read again nothing is compared.
+        let held =
+            resume.last.filter(|last| last.position.epoch == epoch && last.position.commit > identity.place);
+        let held = held.and_then(|last| Some((Place(last.position.commit), last.committed_at?)));
         let request = Request {
             flavor: server.flavor,
             server_id,
@@ -72,6 +76,7 @@ impl MySql {
                 flavor: server.flavor,
                 log: facts.log.clone(),
                 expected,
+                held,
                 executed,
                 prepared: identity.prepared.clone(),
                 partial: identity.partial.clone(),
