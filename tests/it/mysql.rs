@@ -547,6 +547,25 @@ async fn a_name_in_another_character_set_is_the_table() {
     }
 }
 
+/// Where tables have small letters only, a statement may write others.
+#[tokio::test]
+async fn a_name_in_other_letters_is_the_table() {
+    let Some(shop) = MySqlShop::with(Version::MariaDb1011, &["--lower-case-table-names=1"]).await else {
+        return;
+    };
+    let mut gateway = shop.gateway().await;
+    shop.server
+        .execute(&["INSERT INTO SCRATCH VALUES (1, 'x')", "TRUNCATE Scratch", "USE SHOP", "TRUNCATE SCRATCH"])
+        .await;
+    let last = mark(&shop.server).await;
+    let events =
+        stream::read_until(&shop.nats, STREAM, Duration::from_secs(30), |event| is_mark(event, &last)).await;
+    let told: Vec<_> = events.iter().map(|event| (&*event.data.op, &*event.data.table)).take(3).collect();
+    let truncated = ("truncated", "shop.scratch");
+    assert_eq!(told, [("created", "shop.scratch"), truncated, truncated]);
+    assert_eq!(gateway.terminate(), Some(0));
+}
+
 /// Tables that change their shape, copies of online schema changes, and a rename in the end.
 #[tokio::test]
 async fn shapes_change_under_way() {

@@ -85,6 +85,8 @@ pub(crate) struct Opening {
     pub(crate) prepared: BTreeMap<String, Prepared>,
     pub(crate) partial: Option<Partial>,
     pub(crate) tables: Captured,
+    /// Whether tables have small letters only, whatever a statement writes (`lower_case_table_names = 1`).
+    pub(crate) lower_case: bool,
     /// Whether events get the text of their statement.
     pub(crate) query: bool,
 }

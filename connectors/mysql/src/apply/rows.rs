@@ -3,7 +3,6 @@
 use super::{Apply, Halt, MAX_TABLES, Stage};
 use crate::{
     event::{Flavor, RowChange, Rows, TableMap},
-    statement::Name,
     table::{self, Table},
 };
 use headgate_sdk::{Change, Fault, Op, Outlet, Relation};
@@ -146,24 +145,21 @@ impl Apply {
         read.map_err(|error| self.undecodable(error).into())
     }
 
-    pub(super) fn truncate<O: Outlet>(&mut self, name: &Name, schema: &str, outlet: &mut O) {
-        let schema = name.schema.as_deref().unwrap_or(schema);
-        if !self.opening.tables.captures(schema, &name.table) {
+    pub(super) fn truncate<O: Outlet>(&mut self, schema: String, table: String, outlet: &mut O) {
+        if !self.opening.tables.captures(&schema, &table) {
             return;
         }
-        let known = self.shapes.get(&(schema.to_owned(), name.table.clone()));
-        let relation = known.map_or_else(
-            || {
-                Arc::new(Relation {
-                    id: table::next_id(),
-                    schema: schema.to_owned(),
-                    table: name.table.clone(),
-                    columns: Vec::new(),
-                    key: Vec::new(),
-                })
-            },
-            |table| Arc::clone(table.relation()),
-        );
+        let name = (schema, table);
+        let relation = match self.shapes.get(&name) {
+            Some(known) => Arc::clone(known.relation()),
+            None => Arc::new(Relation {
+                id: table::next_id(),
+                schema: name.0,
+                table: name.1,
+                columns: Vec::new(),
+                key: Vec::new(),
+            }),
+        };
         outlet.change(&Change { relation: &relation, op: Op::Truncated, before: None, after: None });
     }
 }

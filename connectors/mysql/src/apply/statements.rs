@@ -1,7 +1,12 @@
 //! Statements that bound transactions, empty tables, or are changes in words.
 
 use super::{Apply, Halt, MAX_PREPARED, Replay, Stage};
-use crate::{event, history::Prepared, statement::Statement, value::Charset};
+use crate::{
+    event,
+    history::Prepared,
+    statement::{Name, Statement},
+    value::Charset,
+};
 use headgate_sdk::{Fault, Outlet};
 
 /// What a statement is. Its text is in the character set of the client that sent it, and so are the names in it.
@@ -73,16 +78,17 @@ impl Apply {
             }
             Statement::Truncate(name) => {
                 self.begin(outlet);
-                self.truncate(&name, &schema, outlet);
+                let (schema, table) = self.stored(name, &schema);
+                self.truncate(schema, table, outlet);
                 self.commit(outlet)?;
             }
             Statement::Change(name) => {
-                let captured = name.as_ref().is_none_or(|name| {
-                    self.opening.tables.captures(name.schema.as_deref().unwrap_or(&schema), &name.table)
-                });
+                let name = name.map(|name| self.stored(name, &schema));
+                let captured =
+                    name.as_ref().is_none_or(|(schema, table)| self.opening.tables.captures(schema, table));
                 if captured {
                     let table =
-                        name.map_or("tables that are captured, perhaps".to_owned(), |name| name.table);
+                        name.map_or("tables that are captured, perhaps".to_owned(), |(_, table)| table);
                     self.lose(format!(
                         "a session changed {table} in statement format (binlog_format), which logs the statement and not the rows"
                     ));
@@ -99,6 +105,12 @@ impl Apply {
             }
         }
         Ok(None)
+    }
+
+    /// Schema and table of a name in a statement, as the server has them.
+    fn stored(&self, name: Name, schema: &str) -> (String, String) {
+        let (schema, table) = (name.schema.unwrap_or_else(|| schema.to_owned()), name.table);
+        if self.opening.lower_case { (schema.to_lowercase(), table.to_lowercase()) } else { (schema, table) }
     }
 
     /// A savepoint is set, or what was told since one is rolled back.

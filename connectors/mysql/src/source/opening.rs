@@ -81,6 +81,7 @@ impl MySql {
                 prepared: identity.prepared.clone(),
                 partial: identity.partial.clone(),
                 tables: Captured::new(&self.config.tables),
+                lower_case: server.setting("lower_case_table_names") == "1",
                 query: self.config.query,
             },
             Catalog::new(target.clone(), server.has_names()),
