@@ -22,7 +22,6 @@ pub use checkpoint::{Announced, CheckpointStore, Landmark, StoredCheckpoint, acc
 pub(crate) use claim_check::object;
 pub use publisher::{Claim, Durable, Identity, Publisher};
 pub use release::{DelayLine, release};
-pub(crate) use stream::is_stream_missing;
 pub use stream::{End, SourceStream, findings, stream_name};
 
 /// Header that carries the position of a message's event in its source.

@@ -1,10 +1,9 @@
 //! A source's stream: made if it is missing, refused if it would lose or reorder events, read where it ends.
 
 use super::{POSITION_HEADER, room};
-use crate::{config, snapshot::PLACES_HEADER};
+use crate::{broker::is_stream_missing, config, snapshot::PLACES_HEADER};
 use async_nats::jetstream::{
     Context, ErrorCode,
-    context::GetStreamErrorKind,
     message::StreamMessage,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
@@ -209,11 +208,6 @@ fn is_gone(error: &async_nats::jetstream::stream::InfoError) -> bool {
     std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
         .is_some_and(|error| error.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
-/// Whether an error says that there is no such stream.
-pub(crate) fn is_stream_missing(kind: GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool {

@@ -4,9 +4,9 @@
 //! two events is the broker: it drops a message whose `Nats-Msg-Id` it has seen within the stream's duplicate window.
 
 use crate::{
-    broker::Version,
+    broker::{Version, is_stream_missing},
     config::Nats,
-    publish::{is_stream_missing, stream_name},
+    publish::stream_name,
 };
 use async_nats::jetstream::{
     Context,
