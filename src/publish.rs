@@ -19,7 +19,7 @@ mod stream;
 mod window;
 
 pub use checkpoint::{Announced, CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
-pub(crate) use claim_check::object;
+pub(crate) use claim_check::{ClaimCheck, Content};
 pub use publisher::{Claim, Durable, Identity, Publisher};
 pub use release::{DelayLine, release};
 pub use stream::{End, SourceStream, findings, stream_name};

@@ -77,6 +77,8 @@ pub struct Publisher {
     /// The largest message that the broker and the stream take; asked for anew with each wire.
     limit: usize,
     setting: config::Nats,
+    /// For what is kept beside the stream.
+    context: Context,
     dead_letters: DeadLetters,
     claim_check: ClaimCheck,
     state: Arc<SourceState>,
@@ -111,7 +113,6 @@ impl Publisher {
         setting: config::Nats,
         state: Arc<SourceState>,
     ) -> Self {
-        let Identity { source, uri, partitions } = identity;
         let tail = end.last.map(|last| last.position);
         let (durable, _) =
             watch::channel(Durable { position: tail, sequence: end.sequence, ..Durable::default() });
@@ -120,9 +121,10 @@ impl Publisher {
         }
         let inbox = context.client().new_inbox();
         Self {
-            name: format!("headgate {source}"),
-            dead_letters: DeadLetters::new(context.clone(), source, uri, partitions, &setting.stream),
-            claim_check: ClaimCheck::new(context.clone(), source, &setting.stream),
+            name: format!("headgate {}", identity.source),
+            context: context.clone(),
+            dead_letters: DeadLetters::new(identity, &setting.stream),
+            claim_check: ClaimCheck::new(identity.source, &setting.stream),
             link,
             limit: 0,
             stream,
