@@ -15,7 +15,8 @@ pub(crate) mod dead_letter;
 mod publisher;
 mod release;
 pub mod room;
-mod stream;
+pub(crate) mod settings;
+pub(crate) mod stream;
 mod window;
 
 pub use checkpoint::{Announced, CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
