@@ -3,8 +3,8 @@
 //! Events go from the queue into the window ([`fill`]), from the window onto the wire ([`send`]), and leave the window
 //! with their acknowledgement. Nothing here waits for the socket, so that answers are read while messages are written.
 
-mod ack;
 mod atomic;
+mod broken;
 mod claim;
 mod fill;
 mod queue;
@@ -26,9 +26,9 @@ use crate::{
     event::Batch,
     status::SourceState,
 };
-use ack::Broken;
 use async_nats::jetstream::Context;
 use atomic::{ATOMIC_MAX, AtomicBatch};
+use broken::Broken;
 pub use claim::Claim;
 use claim::Unclaimed;
 use headgate_sdk::{Fault, Position, Progress, clock};
@@ -240,9 +240,9 @@ impl Publisher {
 
     /// Takes in an acknowledgement.
     fn acknowledged(&mut self, answer: &Answer) -> Option<Broken> {
-        let ack = match ack::read(answer) {
-            Ok(ack) => ack,
-            Err(broken) => return Some(broken),
+        let ack = match answer.ack() {
+            Ok(ack) => ack.sequence,
+            Err(unstored) => return Some(Broken::Unstored(unstored)),
         };
         while self.asked.front().is_some_and(|(sequence, _)| *sequence <= ack) {
             self.asked.pop_front();
