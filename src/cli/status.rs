@@ -226,6 +226,7 @@ fn uptime(seconds: u64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::ConnectorKind;
     use crate::status::{GatewayReport, NatsReport, SourceState};
     use crate::telemetry::metrics::Metrics;
     use headgate_sdk::Fault;
@@ -234,10 +235,10 @@ mod tests {
     #[test]
     fn table_is_aligned_and_tells_the_fix() {
         let metrics = Metrics::new();
-        let good = SourceState::new("shop", "postgres", metrics.source("shop"));
+        let good = SourceState::new("shop", ConnectorKind::Postgres, metrics.source("shop"));
         good.set_phase(Phase::Streaming);
         good.metrics.published.inc_by(1_234_567);
-        let bad = SourceState::new("billing", "postgres", metrics.source("billing"));
+        let bad = SourceState::new("billing", ConnectorKind::Postgres, metrics.source("billing"));
         bad.fault(
             Phase::Stopped,
             &Fault::definite("the slot is gone").with_fix("headgate source accept-gap billing"),

@@ -114,7 +114,7 @@ impl From<Unstored> for Refused {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::telemetry::metrics::Metrics;
+    use crate::{config::ConnectorKind, telemetry::metrics::Metrics};
     use async_nats::StatusCode;
     use bytes::Bytes;
     use std::sync::Arc;
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn state() -> Arc<SourceState> {
-        SourceState::new("gh", "webhook", Metrics::new().source("gh"))
+        SourceState::new("gh", ConnectorKind::Webhook, Metrics::new().source("gh"))
     }
 
     /// Turns of one, two and one messages.

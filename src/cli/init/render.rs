@@ -68,7 +68,7 @@ impl Draft<'_> {
             "\n[nats]\nurl = {}\n\n[sources.{}]\nconnector = {}\nurl = {}\n",
             string(&self.nats_url()),
             choices.name,
-            string(database.connector()),
+            string(database.connector().name()),
             string(&self.url())
         );
         let globs: Vec<String> = choices.tables.iter().map(|glob| string(glob)).collect();
