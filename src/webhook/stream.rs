@@ -14,7 +14,7 @@ use crate::{
 };
 use async_nats::jetstream::{
     Context,
-    stream::{Config, Stream},
+    stream::{Config, RawMessageErrorKind, Stream},
 };
 use headgate_sdk::{Fault, Finding};
 use serde::Deserialize;
@@ -47,12 +47,12 @@ pub(super) async fn open(
     if let Some(short) = short_window(config, source, window) {
         tracing::warn!(stream = name, fix = short.fix, "{}: {}", short.what, short.why);
     }
-    let last = last_sequence(&stream).await;
+    let last = last_sequence(&stream).await?;
     Ok(Opened { last, batches: batches && stream.cached_info().config.allow_atomic_publish })
 }
 
 /// The sequence attribute of the stream's last event: the next one has to be higher, whatever the clock says now.
-async fn last_sequence(stream: &Stream) -> u64 {
+async fn last_sequence(stream: &Stream) -> Result<u64, Fault> {
     #[derive(Deserialize)]
     struct Attributes {
         #[serde(default)]
@@ -60,15 +60,23 @@ async fn last_sequence(stream: &Stream) -> u64 {
     }
     let state = &stream.cached_info().state;
     if state.messages == 0 {
-        return 0;
+        return Ok(0);
     }
-    let Ok(message) = stream.get_raw_message(state.last_sequence).await else { return 0 };
+    let message = match stream.get_raw_message(state.last_sequence).await {
+        Ok(message) => message,
+        // Somebody has removed that one message.
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(0),
+        Err(error) => {
+            let what = format!("cannot read the last message of stream {}", stream.cached_info().config.name);
+            return Err(Fault::transient(what).with_cause(error));
+        }
+    };
     let text = match message.headers.get("ce-sequence") {
         Some(value) => value.as_str().to_owned(),
         None => serde_json::from_slice::<Attributes>(&message.payload)
             .map_or_else(|_| String::new(), |a| a.sequence),
     };
-    u64::from_str_radix(&text, 16).unwrap_or(0)
+    Ok(u64::from_str_radix(&text, 16).unwrap_or(0))
 }
 
 /// The settings that a stream is created with.
