@@ -4,12 +4,16 @@
 //! publishes learns of it through [`Link`]. No URL is logged with its credentials.
 
 mod address;
+pub(crate) mod bucket;
 pub mod embedded;
 mod version;
 pub mod wire;
 
 use crate::config::{Auth, Nats, Server};
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{
+    Client, ConnectOptions, Event,
+    jetstream::{ErrorCode, context::GetStreamErrorKind},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     error::Error,
@@ -230,6 +234,11 @@ pub fn backoff(attempt: usize) -> Duration {
     let longest = Duration::from_millis(50 << doublings.min(8)).min(LONGEST_DELAY);
     let half = longest / 2;
     half + half.mul_f64((random() % 1000) as f64 / 1000.0)
+}
+
+/// Whether an error says that there is no such stream.
+pub(crate) fn is_stream_missing(kind: GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// A number that differs between processes and calls; not for secrets.

@@ -289,6 +289,41 @@ pub enum Connector {
     Webhook(Webhook),
 }
 
+impl Connector {
+    /// Which one it is.
+    #[must_use]
+    pub fn kind(&self) -> ConnectorKind {
+        match self {
+            Self::Postgres(_) => ConnectorKind::Postgres,
+            Self::MySql(_) => ConnectorKind::MySql,
+            Self::Webhook(_) => ConnectorKind::Webhook,
+        }
+    }
+}
+
+/// A connector, without its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectorKind {
+    /// PostgreSQL's log.
+    Postgres,
+    /// The log of MySQL or MariaDB.
+    MySql,
+    /// Webhooks.
+    Webhook,
+}
+
+impl ConnectorKind {
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MySql => "mysql",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
 /// The settings of a webhook source.
 #[derive(Clone, Debug)]
 pub struct Webhook {

@@ -15,14 +15,14 @@ pub(crate) mod dead_letter;
 mod publisher;
 mod release;
 pub mod room;
-mod stream;
+pub(crate) mod settings;
+pub(crate) mod stream;
 mod window;
 
 pub use checkpoint::{Announced, CheckpointStore, Landmark, StoredCheckpoint, accept_gap, forget};
-pub(crate) use claim_check::object;
+pub(crate) use claim_check::{ClaimCheck, Content};
 pub use publisher::{Claim, Durable, Identity, Publisher};
 pub use release::{DelayLine, release};
-pub(crate) use stream::is_stream_missing;
 pub use stream::{End, SourceStream, findings, stream_name};
 
 /// Header that carries the position of a message's event in its source.

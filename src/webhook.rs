@@ -31,9 +31,9 @@ pub(crate) use stream::findings;
 use crate::{
     config::{Config, Connector, Webhook},
     normalize::subject::Template,
+    publish::{ClaimCheck, Identity, dead_letter::DeadLetters},
     status::Registry,
 };
-use dead_letter::DeadLetters;
 use drain::Drain;
 use event::Style;
 use headgate_sdk::Position;
@@ -166,13 +166,15 @@ impl Service {
                 template: Template::parse(&config.nats.subject).map_err(wrong)?,
                 partitions: config.gateway.partitions,
             };
+            let identity = Identity { source: name, uri: &uri, partitions: config.gateway.partitions };
             let drain = Drain {
                 source: Arc::from(name.as_str()),
                 spool: spool.clone(),
                 bus: bus.clone(),
                 nats: config.nats.clone(),
                 dedup_window: webhook.dedup_window,
-                dead_letters: DeadLetters::new(name, &uri, config.gateway.partitions, &config.nats),
+                dead_letters: DeadLetters::new(identity, &config.nats.stream),
+                claim_check: ClaimCheck::new(name, &config.nats.stream),
                 state: Arc::clone(state),
                 floor: Arc::default(),
                 server: Arc::default(),

@@ -10,10 +10,12 @@
 //! * **Memory**: [`Wire::is_full`] says when to stop writing; what is over that is at most one message.
 //! * **Life**: a server that is silent for two pings is a lost connection.
 
+mod ack;
 mod connect;
 mod protocol;
 mod tls;
 
+pub use ack::{Ack, Refusal, Unstored};
 use async_nats::StatusCode;
 use bytes::{Bytes, BytesMut};
 use protocol::Op;

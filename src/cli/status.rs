@@ -7,6 +7,7 @@ use crate::{
     status::{Phase, Report, SourceReport, WalPressure},
 };
 use clap::Args;
+use headgate_sdk::amount::Bytes;
 use std::{fmt::Write as _, time::Duration};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -159,9 +160,9 @@ fn wal_warning(source: &SourceReport) -> Option<String> {
     if wal.pressure == WalPressure::None {
         return None;
     }
-    let mut text = format!("the database keeps {} of log for it", bytes(source.retained_bytes));
+    let mut text = format!("the database keeps {} of log for it", Bytes(source.retained_bytes));
     if let Some(left) = wal.left_s {
-        let _ = write!(text, "; at {}/s it may do so for {} more", bytes(wal.rate), uptime(left));
+        let _ = write!(text, "; at {}/s it may do so for {} more", Bytes(wal.rate), uptime(left));
     }
     match &wal.holder {
         Some(holder) if holder.pid != 0 => {
@@ -184,9 +185,9 @@ fn row(source: &SourceReport) -> [String; 10] {
     [
         source.name.clone(),
         source.state.to_string(),
-        bytes(source.lag_bytes),
+        Bytes(source.lag_bytes).to_string(),
         delay(source.lag_ms),
-        bytes(source.retained_bytes),
+        Bytes(source.retained_bytes).to_string(),
         source.events.to_string(),
         source.dead_letters.to_string(),
         source.errors.to_string(),
@@ -201,20 +202,6 @@ fn state(phase: Phase, text: &str, paint: Paint) -> String {
         Phase::Starting | Phase::Waiting => paint.yellow(text),
         Phase::Stopped | Phase::Gap => paint.red(text),
     }
-}
-
-pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
 }
 
 /// A lag: as fine as it matters.
@@ -239,6 +226,7 @@ fn uptime(seconds: u64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::ConnectorKind;
     use crate::status::{GatewayReport, NatsReport, SourceState};
     use crate::telemetry::metrics::Metrics;
     use headgate_sdk::Fault;
@@ -247,10 +235,10 @@ mod tests {
     #[test]
     fn table_is_aligned_and_tells_the_fix() {
         let metrics = Metrics::new();
-        let good = SourceState::new("shop", "postgres", metrics.source("shop"));
+        let good = SourceState::new("shop", ConnectorKind::Postgres, metrics.source("shop"));
         good.set_phase(Phase::Streaming);
         good.metrics.published.inc_by(1_234_567);
-        let bad = SourceState::new("billing", "postgres", metrics.source("billing"));
+        let bad = SourceState::new("billing", ConnectorKind::Postgres, metrics.source("billing"));
         bad.fault(
             Phase::Stopped,
             &Fault::definite("the slot is gone").with_fix("headgate source accept-gap billing"),
@@ -311,8 +299,8 @@ mod tests {
             ["9999 ms", "10 s", "119 s", "2m 0s", "1h 2m", "1d 1h"]
         );
         assert_eq!(
-            (bytes(1023), bytes(1024), bytes(5 << 30)),
-            ("1023 B".to_owned(), "1.0 KiB".to_owned(), "5.0 GiB".to_owned())
+            [1023, 1024, 5 << 30].map(|bytes| Bytes(bytes).to_string()),
+            ["1023 B".to_owned(), "1.0 KiB".to_owned(), "5.0 GiB".to_owned()]
         );
     }
 }

@@ -2,9 +2,9 @@
 
 mod plain;
 mod row;
-mod shaped;
 mod snapshot;
 mod transaction;
+mod treated;
 mod turn;
 mod unfinished;
 
@@ -13,7 +13,7 @@ use super::{
     form::Form,
     key::Key,
     shapes::Shapes,
-    shaping::{Shape, Shaping},
+    shaping::{Shaping, Treatment},
     table::{Style, Table},
 };
 use crate::{
@@ -208,7 +208,7 @@ impl Encoder {
             self.metrics.received.inc();
         }
         match self.prepare(change.relation) {
-            Some(shape) => self.shaped(&shape, change),
+            Some(treatment) => self.treated(&treatment, change),
             None if self.refusal.is_none() => self.row(change),
             None => {}
         }
@@ -274,13 +274,13 @@ impl Encoder {
 
     /// Sees to it that the relation's table is prepared; gives what the settings make of its rows. Sets the refusal where
     /// they cannot be kept to.
-    fn prepare(&mut self, relation: &Arc<Relation>) -> Option<Arc<Shape>> {
+    fn prepare(&mut self, relation: &Arc<Relation>) -> Option<Arc<Treatment>> {
         if let Some(table) = self.tables.get(&relation.id) {
-            return table.settings.clone();
+            return table.treatment.clone();
         }
         let before = self.shapes.before(relation);
-        let shape = match self.look.shaping.prepare(relation, before, &self.look.style) {
-            Ok(shape) => shape,
+        let treatment = match self.look.shaping.prepare(relation, before, &self.look.style) {
+            Ok(treatment) => treatment,
             Err(fault) => {
                 self.refusal = Some(fault);
                 return None;
@@ -294,15 +294,17 @@ impl Encoder {
             table.relation.schema != relation.schema || table.relation.table != relation.table
         });
         let entity = self.look.entity(&relation.schema, &relation.table);
-        let told =
-            shape.as_ref().and_then(|shape| shape.view.as_ref()).map_or(relation, |view| &view.relation);
-        let role = shape.as_ref().map(|shape| &shape.role);
+        let told = treatment
+            .as_ref()
+            .and_then(|treatment| treatment.view.as_ref())
+            .map_or(relation, |view| &view.relation);
+        let role = treatment.as_ref().map(|treatment| &treatment.role);
         let met = self.shapes.meet(&entity, told, role);
         self.arrivals |= met.arrival.is_some();
         let mut table = Table::new(Arc::clone(told), entity, &self.look.style, met);
-        table.settings.clone_from(&shape);
+        table.treatment.clone_from(&treatment);
         self.tables.insert(relation.id, table);
-        shape
+        treatment
     }
 
     /// The versions that were met since this was last asked, and what was found out of tables.

@@ -33,7 +33,7 @@ pub struct Shaping {
 
 /// What becomes of the rows of one version of a table.
 #[derive(Debug)]
-pub(super) struct Shape {
+pub(super) struct Treatment {
     /// What is left of the table, where that is not all.
     pub view: Option<View>,
     /// What its rows are.
@@ -72,7 +72,7 @@ impl Shaping {
         relation: &Arc<Relation>,
         before: Option<&schema::Shape>,
         style: &Style,
-    ) -> Result<Option<Arc<Shape>>, Fault> {
+    ) -> Result<Option<Arc<Treatment>>, Fault> {
         let name = format!("{}.{}", relation.schema, relation.table);
         let settings = &self.settings;
         let salt = settings.mask_salt.as_ref();
@@ -97,7 +97,7 @@ impl Shaping {
             let role = Role::Outbox(
                 Outbox::new(outbox, &columns).map_err(|missing| fault(outbox_misfit(&name, &missing)))?,
             );
-            return Ok(Some(Arc::new(Shape { view, role })));
+            return Ok(Some(Arc::new(Treatment { view, role })));
         }
         let meant = settings.events.iter().filter(|event| event.table == name);
         let rows = schema::Shape::following(before, told);
@@ -105,7 +105,7 @@ impl Shaping {
         if view.is_none() && events.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Shape { view, role: Role::Rows(events) })))
+        Ok(Some(Arc::new(Treatment { view, role: Role::Rows(events) })))
     }
 }
 

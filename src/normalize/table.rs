@@ -3,6 +3,7 @@
 use super::{
     form::{Form, json_string},
     shapes::{Arrival, Met},
+    shaping::Treatment,
     subject::{Names, Template},
 };
 use async_nats::Subject;
@@ -74,7 +75,7 @@ pub(super) struct Table {
     /// The column names as `"name":`.
     pub names: Vec<Vec<u8>>,
     /// What the settings make of its rows, where that is anything.
-    pub settings: Option<Arc<super::shaping::Shape>>,
+    pub treatment: Option<Arc<Treatment>>,
     /// The name of this version of its shape, where the log told it.
     pub dataschema: Option<String>,
     /// What is to be done before the first event of this version.
@@ -166,7 +167,7 @@ impl Table {
             dataschema,
             arrival,
             letters: HashMap::new(),
-            settings: None,
+            treatment: None,
         }
     }
 

@@ -2,28 +2,14 @@
 //! positions in, and a gap that waits to be accepted. What begins behind a gap is noted before the word of the gap is given:
 //! that word alone would prove to the next run that there is a new epoch, and not what its positions are positions in.
 //!
-//! * **Durability**: a checkpoint counts when the broker has acknowledged it. It is read from the bucket's leader, never
-//!   by a direct get, which any replica may answer late.
-//! * **Fencing**: each write names the revision that it replaces, so that a gateway which was replaced cannot put back an
-//!   older state.
+//! Durability and fencing are those of the bucket's keys ([`bucket`]).
 
-use super::stream::is_stream_missing;
-use async_nats::{
-    HeaderMap,
-    jetstream::{
-        Context,
-        kv::Config,
-        message::PublishMessage,
-        stream::{LastRawMessageErrorKind, StorageType, Stream},
-    },
-};
+use crate::broker::bucket::{self, BUCKET, Key};
+use async_nats::jetstream::Context;
 use headgate_sdk::{Fault, Origin, Progress};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::Mutex;
-
-/// The bucket of all gateways of an account.
-const BUCKET: &str = "headgate";
 
 /// How far the log had been told when the stream ended at a sequence. A stream that is shorter proves less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,9 +70,7 @@ struct Record {
 /// Keeps the checkpoint of one source.
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
-    context: Context,
-    bucket: Stream,
-    subject: String,
+    key: Key,
     state: Arc<Mutex<State>>,
 }
 
@@ -113,27 +97,7 @@ impl CheckpointStore {
     /// # Errors
     /// Transient where the broker does not answer, definite where the checkpoint cannot be read.
     pub async fn open(context: &Context, source: &str, replicas: usize, memory: bool) -> Result<Self, Fault> {
-        let name = format!("KV_{BUCKET}");
-        let bucket = match context.get_stream(&name).await {
-            Ok(bucket) => bucket,
-            Err(_) => {
-                let config = Config {
-                    bucket: BUCKET.to_owned(),
-                    description: "Headgate: checkpoints of its sources".to_owned(),
-                    history: 1,
-                    num_replicas: replicas,
-                    storage: if memory { StorageType::Memory } else { StorageType::File },
-                    ..Config::default()
-                };
-                if let Err(error) = context.create_key_value(config).await {
-                    tracing::debug!("bucket {BUCKET}: {error}");
-                }
-                context.get_stream(&name).await.map_err(|error| {
-                    Fault::transient(format!("cannot open the bucket {BUCKET}")).with_cause(error)
-                })?
-            }
-        };
-        Self::read_from(context, bucket, source).await
+        Self::read_from(Key::open_or_create(context, &key(source), replicas, memory).await?).await
     }
 
     /// Reads the source's checkpoint and makes nothing. `None`: there is no bucket.
@@ -141,20 +105,14 @@ impl CheckpointStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn find(context: &Context, source: &str) -> Result<Option<Self>, Fault> {
-        match context.get_stream(format!("KV_{BUCKET}")).await {
-            Ok(bucket) => Self::read_from(context, bucket, source).await.map(Some),
-            Err(error) if is_stream_missing(error.kind()) => Ok(None),
-            Err(error) => Err(Fault::transient(format!("cannot open the bucket {BUCKET}")).with_cause(error)),
+        match Key::find(context, &key(source)).await? {
+            Some(key) => Self::read_from(key).await.map(Some),
+            None => Ok(None),
         }
     }
 
-    async fn read_from(context: &Context, bucket: Stream, source: &str) -> Result<Self, Fault> {
-        let store = Self {
-            context: context.clone(),
-            bucket,
-            subject: format!("$KV.{BUCKET}.checkpoint.{source}"),
-            state: Arc::default(),
-        };
+    async fn read_from(key: Key) -> Result<Self, Fault> {
+        let store = Self { key, state: Arc::default() };
         store.read(&mut *store.state.lock().await).await?;
         Ok(store)
     }
@@ -189,7 +147,7 @@ impl CheckpointStore {
     }
 
     fn written_by_another(&self) -> Fault {
-        Fault::transient(format!("another gateway has written {}, looking again", self.subject))
+        Fault::transient(format!("another gateway has written {}, looking again", self.key.subject()))
     }
 
     /// Binds the positions to come to `origin`; keeps the progress if the epoch stays.
@@ -234,27 +192,15 @@ impl CheckpointStore {
     }
 
     async fn read(&self, state: &mut State) -> Result<(), Fault> {
-        let message = match self.bucket.get_last_raw_message_by_subject(&self.subject).await {
-            Ok(message) => message,
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                *state = State::default();
-                return Ok(());
-            }
-            Err(error) => {
-                return Err(Fault::transient(format!("cannot read {}", self.subject)).with_cause(error));
-            }
-        };
-        state.revision = message.sequence;
-        state.stored = None;
-        if is_removed(&message.headers) {
-            return Ok(());
-        }
+        let entry = self.key.read().await?;
+        *state = State { revision: entry.revision, stored: None };
+        let Some(value) = entry.value else { return Ok(()) };
         let unreadable = || {
-            Fault::definite(format!("the checkpoint {} is unreadable", self.subject))
+            Fault::definite(format!("the checkpoint {} is unreadable", self.key.subject()))
                 .with_fix("remove it with `headgate source drop`, or restore the bucket")
         };
         let record: Record =
-            serde_json::from_slice(&message.payload).map_err(|error| unreadable().with_cause(error))?;
+            serde_json::from_slice(&value).map_err(|error| unreadable().with_cause(error))?;
         let landmark = |log: &str, sequence| match u64::from_str_radix(log, 16) {
             Ok(log) => Ok(Landmark { progress: Progress { epoch: record.epoch, log }, sequence }),
             Err(error) => Err(unreadable().with_cause(error)),
@@ -289,20 +235,13 @@ impl CheckpointStore {
         };
         let payload = serde_json::to_vec(&record)
             .map_err(|error| Fault::definite("the checkpoint cannot be written").with_cause(error))?;
-        let message =
-            PublishMessage::build().payload(payload.into()).expected_last_subject_sequence(state.revision);
-        let sent = self.context.send_publish(self.subject.clone(), message).await;
-        let acked = match sent {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
-        };
-        let ack = acked.map_err(|error| {
-            let fault = Fault::transient(format!("cannot write {}", self.subject)).with_cause(error);
+        let revision = self.key.replace(state.revision, payload).await.map_err(|error| {
+            let fault = Fault::transient(format!("cannot write {}", self.key.subject())).with_cause(error);
             fault.with_fix(format!(
                 "see that the bucket {BUCKET} has room, and that the gateway's user may publish on $KV.{BUCKET}.>"
             ))
         })?;
-        state.revision = ack.sequence;
+        state.revision = revision;
         state.stored = Some(checkpoint.clone());
         Ok(())
     }
@@ -315,15 +254,13 @@ impl CheckpointStore {
         if let Some(stored) = &state.stored
             && (stored.epoch, stored.reached.progress) > (checkpoint.epoch, checkpoint.reached.progress)
         {
-            return Err(Fault::transient(format!("another gateway has gone further in {}", self.subject)));
+            return Err(Fault::transient(format!(
+                "another gateway has gone further in {}",
+                self.key.subject()
+            )));
         }
         self.put(state, &checkpoint).await
     }
-}
-
-/// Whether a bucket's message says that its key was removed.
-fn is_removed(headers: &HeaderMap) -> bool {
-    headers.get("KV-Operation").is_some()
 }
 
 /// Accepts the gap that a source waits at. `Ok(None)`: it waits at none.
@@ -343,14 +280,13 @@ pub async fn accept_gap(context: &Context, source: &str) -> Result<Option<String
 /// # Errors
 /// The broker does not answer.
 pub async fn forget(context: &Context, source: &str) -> Result<(), Fault> {
-    let unanswered =
-        |error: async_nats::Error| Fault::transient("cannot remove the checkpoint").with_cause(error);
-    match context.get_key_value(BUCKET).await {
-        Ok(bucket) => {
-            bucket.purge(format!("checkpoint.{source}")).await.map_err(|error| unanswered(error.into()))
-        }
-        Err(_) => Ok(()),
-    }
+    bucket::remove(context, &key(source))
+        .await
+        .map_err(|error| Fault::transient("cannot remove the checkpoint").with_cause(error))
+}
+
+fn key(source: &str) -> String {
+    format!("checkpoint.{source}")
 }
 
 #[cfg(test)]

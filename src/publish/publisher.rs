@@ -3,8 +3,8 @@
 //! Events go from the queue into the window ([`fill`]), from the window onto the wire ([`send`]), and leave the window
 //! with their acknowledgement. Nothing here waits for the socket, so that answers are read while messages are written.
 
-mod ack;
 mod atomic;
+mod broken;
 mod claim;
 mod fill;
 mod queue;
@@ -26,9 +26,9 @@ use crate::{
     event::Batch,
     status::SourceState,
 };
-use ack::Broken;
 use async_nats::jetstream::Context;
 use atomic::{ATOMIC_MAX, AtomicBatch};
+use broken::Broken;
 pub use claim::Claim;
 use claim::Unclaimed;
 use headgate_sdk::{Fault, Position, Progress, clock};
@@ -77,6 +77,8 @@ pub struct Publisher {
     /// The largest message that the broker and the stream take; asked for anew with each wire.
     limit: usize,
     setting: config::Nats,
+    /// For what is kept beside the stream.
+    context: Context,
     dead_letters: DeadLetters,
     claim_check: ClaimCheck,
     state: Arc<SourceState>,
@@ -111,7 +113,6 @@ impl Publisher {
         setting: config::Nats,
         state: Arc<SourceState>,
     ) -> Self {
-        let Identity { source, uri, partitions } = identity;
         let tail = end.last.map(|last| last.position);
         let (durable, _) =
             watch::channel(Durable { position: tail, sequence: end.sequence, ..Durable::default() });
@@ -120,9 +121,10 @@ impl Publisher {
         }
         let inbox = context.client().new_inbox();
         Self {
-            name: format!("headgate {source}"),
-            dead_letters: DeadLetters::new(context.clone(), source, uri, partitions, &setting.stream),
-            claim_check: ClaimCheck::new(context.clone(), source, &setting.stream),
+            name: format!("headgate {}", identity.source),
+            context: context.clone(),
+            dead_letters: DeadLetters::new(identity, &setting.stream),
+            claim_check: ClaimCheck::new(identity.source, &setting.stream),
             link,
             limit: 0,
             stream,
@@ -238,9 +240,9 @@ impl Publisher {
 
     /// Takes in an acknowledgement.
     fn acknowledged(&mut self, answer: &Answer) -> Option<Broken> {
-        let ack = match ack::read(answer) {
-            Ok(ack) => ack,
-            Err(broken) => return Some(broken),
+        let ack = match answer.ack() {
+            Ok(ack) => ack.sequence,
+            Err(unstored) => return Some(Broken::Unstored(unstored)),
         };
         while self.asked.front().is_some_and(|(sequence, _)| *sequence <= ack) {
             self.asked.pop_front();

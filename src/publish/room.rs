@@ -4,8 +4,8 @@
 //! for. So the streams that are missing are made under other names, of the same size, and removed at once. What a check that was
 //! killed left of them is removed by the next.
 
-use super::stream::{is_stream_missing, settings, stream_name};
-use crate::config;
+use super::{settings::settings, stream_name};
+use crate::{broker::is_stream_missing, config};
 use async_nats::jetstream::{Context, ErrorCode, context::CreateStreamErrorKind};
 use futures_util::future::join_all;
 use headgate_sdk::Finding;

@@ -1,14 +1,16 @@
 //! A source's stream: made if it is missing, refused if it would lose or reorder events, read where it ends.
 
-use super::{POSITION_HEADER, room};
-use crate::{config, snapshot::PLACES_HEADER};
+use super::{
+    POSITION_HEADER, room,
+    settings::{self, Writers},
+};
+use crate::{broker::is_stream_missing, config, snapshot::PLACES_HEADER};
 use async_nats::{
     HeaderMap,
     jetstream::{
         Context, ErrorCode,
-        context::GetStreamErrorKind,
         message::StreamMessage,
-        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
+        stream::{Config, Stream},
     },
 };
 use futures_util::TryStreamExt as _;
@@ -52,15 +54,9 @@ impl SourceStream {
     pub async fn open(context: &Context, source: &str, wanted: &config::Nats) -> Result<Self, Fault> {
         let name = stream_name(source);
         let subjects = format!("events.{source}.>");
-        let stream = open_or_create(context, settings(&name, &subjects, wanted)).await?;
+        let stream = open_or_create(context, settings::settings(&name, &subjects, wanted)).await?;
         let info = stream.get_info().await.map_err(|error| unreadable(&name, error))?;
-        if let Some(flaw) = flaws(&info.config, source, wanted).into_iter().next() {
-            let fault = Fault::definite(format!("stream {name} is unfit: {}", flaw.what));
-            return Err(match flaw.fix {
-                Some(fix) => fault.with_fix(fix),
-                None => fault,
-            });
-        }
+        settings::suffices(&info.config, source, Writers::One(wanted.publish))?;
         let max_message = usize::try_from(info.config.max_message_size).ok().filter(|limit| *limit > 0);
         Ok(Self { stream, name, max_message })
     }
@@ -182,13 +178,21 @@ impl SourceStream {
 }
 
 /// Opens a stream, or makes it.
-pub(super) async fn open_or_create(context: &Context, settings: Config) -> Result<Stream, Fault> {
+///
+/// # Errors
+/// Transient: the broker does not answer, or does not make it.
+pub(crate) async fn open_or_create(context: &Context, settings: Config) -> Result<Stream, Fault> {
     let name = settings.name.clone();
     match context.get_stream(&name).await {
         Ok(stream) => return Ok(stream),
         Err(error) if is_stream_missing(error.kind()) => {}
         Err(error) => return Err(unreadable(&name, error)),
     }
+    let fix = if settings.duplicate_window.is_zero() {
+        "see that JetStream is enabled for this account, with room for the stream"
+    } else {
+        "see that JetStream is enabled for this account, with room for the stream, and allows this dedup_window"
+    };
     match context.create_stream(settings).await {
         Ok(stream) => {
             tracing::info!(stream = name, "stream created");
@@ -197,8 +201,7 @@ pub(super) async fn open_or_create(context: &Context, settings: Config) -> Resul
         Err(error) => {
             // Another gateway may have been quicker.
             context.get_stream(&name).await.map_err(|_| {
-                let fix = room::of(error.kind())
-                    .unwrap_or("see that JetStream is enabled for this account, with room for the stream");
+                let fix = room::of(error.kind()).unwrap_or(fix);
                 Fault::transient(format!("cannot create stream {name}")).with_cause(error).with_fix(fix)
             })
         }
@@ -216,131 +219,25 @@ fn is_gone(error: &async_nats::jetstream::stream::InfoError) -> bool {
         .is_some_and(|error| error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// Whether an error says that there is no such stream.
-pub(crate) fn is_stream_missing(kind: GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
 fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool {
     use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
     matches!(error.kind(), Kind::NoMessageFound)
 }
 
-/// The settings that a stream is created with.
-pub(super) fn settings(name: &str, subjects: &str, wanted: &config::Nats) -> Config {
-    Config {
-        name: name.to_owned(),
-        subjects: vec![subjects.to_owned()],
-        retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::Old,
-        storage: if wanted.stream.memory { StorageType::Memory } else { StorageType::File },
-        num_replicas: wanted.stream.replicas,
-        max_age: wanted.stream.max_age,
-        max_bytes: wanted.stream.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
-        allow_direct: true,
-        allow_atomic_publish: wanted.publish == config::Publish::Atomic,
-        description: Some("Headgate: ordered CloudEvents; published by the gateway alone".to_owned()),
-        ..Config::default()
-    }
-}
-
-/// Settings of an existing stream that would lose or reorder events.
-fn flaws(found: &Config, source: &str, wanted: &config::Nats) -> Vec<Finding> {
-    let name = &found.name;
-    let subject = format!("stream {name}");
-    let wildcard = format!("events.{source}.>");
-    let mut flaws = Vec::new();
-    let mut flaw = |what: &str, why: &str, fix: String| {
-        flaws.push(Finding::error(subject.clone(), what, why).with_fix(fix));
-    };
-    let edit = |option: &str| format!("nats stream edit {name} {option}");
-    if !found.subjects.contains(&wildcard) {
-        let fix = edit(&format!("--subjects '{wildcard}'"));
-        flaw(&format!("it does not hold {wildcard}"), "events would be published to nowhere", fix);
-    }
-    if found.subjects.iter().any(|subject| *subject != wildcard) {
-        let fix = edit(&format!("--subjects '{wildcard}'"));
-        flaw(
-            "it holds other subjects too",
-            "other writers would break the gateway's chain of sequences",
-            fix,
-        );
-    }
-    if found.no_ack {
-        flaw("no_ack is on", "lost events would go unnoticed", edit("--ack"));
-    }
-    if found.retention != RetentionPolicy::Limits {
-        let fix = format!("delete {name} and let Headgate create it");
-        flaw("its retention is not `limits`", "an event would go when one consumer has read it", fix);
-    }
-    if found.max_messages_per_subject > 0 {
-        let fix = edit("--max-msgs-per-subject=-1");
-        flaw("max_msgs_per_subject is set", "older events of a subject would be lost", fix);
-    }
-    if found.mirror.is_some() || found.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
-        let fix = format!("delete {name} and let Headgate create it");
-        flaw("it mirrors or sources other streams", "the gateway must be its only writer", fix);
-    }
-    if found.sealed {
-        flaw(
-            "it is sealed",
-            "nothing can be published to it",
-            format!("delete {name} and let Headgate create it"),
-        );
-    }
-    if found.subject_transform.is_some() {
-        flaw("it transforms subjects", "events would be stored under other subjects", edit("--no-transform"));
-    }
-    if wanted.publish == config::Publish::Atomic && !found.allow_atomic_publish {
-        flaw("atomic publishing is off", "`publish = \"atomic\"` needs it", edit("--allow-batch"));
-    }
-    flaws
-}
-
-/// What `check` says about a source's stream: that it is missing and will be made, or what is unfit in it.
+/// What `check` says about the stream of a source that is read from a log.
 pub async fn findings(context: &Context, source: &str, wanted: &config::Nats) -> Vec<Finding> {
-    let name = stream_name(source);
-    let subject = format!("stream {name}");
-    let info: Info = match context.get_stream(&name).await {
-        Ok(stream) => match stream.get_info().await {
-            Ok(info) => info,
-            Err(error) => {
-                return vec![Finding::error(
-                    subject,
-                    format!("cannot be read: {error}"),
-                    "nothing can be published",
-                )];
-            }
-        },
-        Err(error) if is_stream_missing(error.kind()) => {
-            return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
-        }
-        Err(error) => {
-            return vec![Finding::error(
-                subject,
-                format!("cannot be read: {error}"),
-                "nothing can be published",
-            )];
-        }
-    };
-    let mut findings = flaws(&info.config, source, wanted);
-    if info.config.num_replicas < wanted.stream.replicas {
-        findings.push(
+    let replicas = wanted.stream.replicas;
+    let too_few = |found: &Config| {
+        (found.num_replicas < replicas).then(|| {
             Finding::warning(
-                subject.clone(),
-                format!("{} replicas, {} configured", info.config.num_replicas, wanted.stream.replicas),
+                format!("stream {}", found.name),
+                format!("{} replicas, {replicas} configured", found.num_replicas),
                 "the loss of one server may stop or lose the stream",
             )
-            .with_fix(format!("nats stream edit {name} --replicas={}", wanted.stream.replicas)),
-        );
-    }
-    if findings.is_empty() {
-        findings.push(Finding::good(
-            subject,
-            format!("{} events, {} bytes", info.state.messages, info.state.bytes),
-        ));
-    }
-    findings
+            .with_fix(format!("nats stream edit {} --replicas={replicas}", found.name))
+        })
+    };
+    settings::findings(context, source, Writers::One(wanted.publish), too_few).await
 }
 
 /// Writes the value of a message's position header: the position, and where its transaction ends in the log.

@@ -17,8 +17,8 @@ use super::{
     evidence::Proven,
     registry::{Failed, encoded, keys, open},
 };
-use async_nats::jetstream::{Context, kv::Store, stream::LastRawMessageErrorKind};
-use bytes::Bytes;
+use crate::broker::bucket::{self, BUCKET, Entry};
+use async_nats::jetstream::{Context, kv::Store, stream::LastRawMessageError};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use headgate_sdk::{Fault, Position, TableFilter};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,6 @@ use std::{
 };
 use tokio::time::{sleep, timeout};
 
-const BUCKET: &str = "headgate";
 /// How long the broker may take for all keys, for one, and for each part of what the stream proves.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Entries that the stream has passed and that are kept all the same: a stream may lose its tail.
@@ -319,7 +318,7 @@ async fn change(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let (revision, value) = latest(store, key).await?;
+        let Entry { revision, value } = latest(store, key).await?;
         // What is not a record is written over: it can only be an older release's, or nobody's.
         let mut record: Record =
             value.and_then(|value| serde_json::from_slice(&value).ok()).unwrap_or_default();
@@ -333,7 +332,7 @@ async fn change(
 }
 
 async fn records(store: &Store, source: &str) -> Result<Vec<(String, Record)>, Failed> {
-    let read = async |key: String| Ok::<_, Failed>((latest(store, &key).await?.1, key));
+    let read = async |key: String| Ok::<_, Failed>((latest(store, &key).await?.value, key));
     let mut reads =
         stream::iter(keys(store, &format!("shape.{source}.*")).await?).map(read).buffer_unordered(READS);
     let mut found = Vec::new();
@@ -345,16 +344,9 @@ async fn records(store: &Store, source: &str) -> Result<Vec<(String, Record)>, F
     Ok(found)
 }
 
-/// The revision of a key, 0 where it never was, and what it holds.
-async fn latest(store: &Store, key: &str) -> Result<(u64, Option<Bytes>), Failed> {
-    match store.stream.get_last_raw_message_by_subject(&format!("{}{key}", store.prefix)).await {
-        Ok(message) => {
-            let removed = message.headers.get("KV-Operation").is_some();
-            Ok((message.sequence, (!removed).then_some(message.payload)))
-        }
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok((0, None)),
-        Err(error) => Err(error.into()),
-    }
+/// What a key holds, as the bucket's leader has it.
+async fn latest(store: &Store, key: &str) -> Result<Entry, LastRawMessageError> {
+    bucket::read(&store.stream, &format!("{}{key}", store.prefix)).await
 }
 
 fn key(source: &str, table: &str) -> String {

@@ -7,6 +7,7 @@ use super::{
     READS, Version, compare,
     shape::{ABOUT, Shape},
 };
+use crate::broker::is_stream_missing;
 use async_nats::jetstream::{
     Context,
     kv::{Config, CreateErrorKind, Store},
@@ -175,15 +176,10 @@ pub async fn stored(context: &Context) -> Result<Option<Vec<Stored>>, Failed> {
 
 /// A bucket, if there is one.
 pub(super) async fn open(context: &Context, bucket: &str) -> Result<Option<Store>, Failed> {
-    use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
     match context.get_key_value(bucket).await {
         Ok(store) => Ok(Some(store)),
-        Err(error) => match context.get_stream(format!("KV_{bucket}")).await.map_err(|error| error.kind()) {
-            Err(GetStreamErrorKind::JetStream(inner))
-                if inner.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                Ok(None)
-            }
+        Err(error) => match context.get_stream(format!("KV_{bucket}")).await {
+            Err(found) if is_stream_missing(found.kind()) => Ok(None),
             _ => Err(error.into()),
         },
     }

@@ -1,17 +1,11 @@
 //! The ledger of a source's snapshots, in the key-value bucket beside its checkpoint.
 
-use async_nats::jetstream::{
-    Context,
-    message::PublishMessage,
-    stream::{LastRawMessageErrorKind, Stream},
-};
+use crate::broker::bucket::{self, Key};
+use async_nats::jetstream::Context;
 use headgate_sdk::{Fault, SnapshotJob, SnapshotLedger, TableName};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::Mutex;
-
-/// The bucket that the checkpoints are in, which is made with them.
-const BUCKET: &str = "headgate";
 
 /// Schema and table.
 type Name = (String, String);
@@ -40,27 +34,17 @@ struct JobRecord {
 /// Keeps the ledger of one source.
 #[derive(Clone, Debug)]
 pub struct LedgerStore {
-    context: Context,
-    bucket: Stream,
-    subject: String,
+    key: Key,
     revision: Arc<Mutex<u64>>,
 }
 
 impl LedgerStore {
-    /// Opens the bucket and reads the source's ledger; an empty one where there is none.
+    /// Opens the bucket, which is made with the checkpoints, and reads the source's ledger; an empty one where there is none.
     ///
     /// # Errors
     /// Transient where the broker does not answer, definite where the ledger cannot be read.
     pub async fn open(context: &Context, source: &str) -> Result<(Self, SnapshotLedger), Fault> {
-        let bucket = context.get_stream(format!("KV_{BUCKET}")).await.map_err(|error| {
-            Fault::transient(format!("cannot open the bucket {BUCKET}")).with_cause(error)
-        })?;
-        let store = Self {
-            context: context.clone(),
-            bucket,
-            subject: format!("$KV.{BUCKET}.snapshot.{source}"),
-            revision: Arc::default(),
-        };
+        let store = Self { key: Key::open(context, &key(source)).await?, revision: Arc::default() };
         let ledger = store.read(&mut *store.revision.lock().await).await?;
         Ok((store, ledger))
     }
@@ -70,20 +54,13 @@ impl LedgerStore {
     /// # Errors
     /// Transient: the broker does not answer, or another gateway has written it.
     pub async fn keep(&self, ledger: &SnapshotLedger) -> Result<(), Fault> {
-        let failed = || Fault::transient(format!("cannot write {}", self.subject));
+        let failed = || Fault::transient(format!("cannot write {}", self.key.subject()));
         let payload =
             serde_json::to_vec(&Record::from(ledger)).map_err(|error| failed().with_cause(error))?;
         let mut revision = self.revision.lock().await;
-        let message =
-            PublishMessage::build().payload(payload.into()).expected_last_subject_sequence(*revision);
-        let sent = self.context.send_publish(self.subject.clone(), message).await;
-        let acked = match sent {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
-        };
-        match acked {
-            Ok(ack) => {
-                *revision = ack.sequence;
+        match self.key.replace(*revision, payload).await {
+            Ok(replaced) => {
+                *revision = replaced;
                 Ok(())
             }
             Err(error) => {
@@ -97,26 +74,15 @@ impl LedgerStore {
     }
 
     async fn read(&self, revision: &mut u64) -> Result<SnapshotLedger, Fault> {
-        let message = match self.bucket.get_last_raw_message_by_subject(&self.subject).await {
-            Ok(message) => message,
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                *revision = 0;
-                return Ok(SnapshotLedger::default());
-            }
-            Err(error) => {
-                return Err(Fault::transient(format!("cannot read {}", self.subject)).with_cause(error));
-            }
-        };
-        *revision = message.sequence;
-        if message.headers.get("KV-Operation").is_some() {
-            return Ok(SnapshotLedger::default());
-        }
+        let entry = self.key.read().await?;
+        *revision = entry.revision;
+        let Some(value) = entry.value else { return Ok(SnapshotLedger::default()) };
         let unreadable = || {
-            Fault::definite(format!("the snapshots' ledger {} is unreadable", self.subject))
+            Fault::definite(format!("the snapshots' ledger {} is unreadable", self.key.subject()))
                 .with_fix("remove it with `headgate source drop`, or restore the bucket")
         };
         let record: Record =
-            serde_json::from_slice(&message.payload).map_err(|error| unreadable().with_cause(error))?;
+            serde_json::from_slice(&value).map_err(|error| unreadable().with_cause(error))?;
         record.ledger().ok_or_else(unreadable)
     }
 }
@@ -171,13 +137,13 @@ impl Record {
 /// # Errors
 /// The broker does not answer.
 pub async fn forget(context: &Context, source: &str) -> Result<(), Fault> {
-    match context.get_key_value(BUCKET).await {
-        Ok(bucket) => bucket
-            .purge(format!("snapshot.{source}"))
-            .await
-            .map_err(|error| Fault::transient("cannot remove the snapshots' ledger").with_cause(error)),
-        Err(_) => Ok(()),
-    }
+    bucket::remove(context, &key(source))
+        .await
+        .map_err(|error| Fault::transient("cannot remove the snapshots' ledger").with_cause(error))
+}
+
+fn key(source: &str) -> String {
+    format!("snapshot.{source}")
 }
 
 #[cfg(test)]

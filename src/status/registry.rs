@@ -1,11 +1,7 @@
 //! All sources of a gateway, and whether it is ready.
 
 use super::{GatewayReport, NatsReport, Phase, Report, SourceState};
-use crate::{
-    broker::Link,
-    config::{Config, Connector},
-    telemetry::metrics::Metrics,
-};
+use crate::{broker::Link, config::Config, telemetry::metrics::Metrics};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tokio::sync::watch;
 
@@ -27,12 +23,7 @@ impl Registry {
             .sources
             .iter()
             .map(|(name, source)| {
-                let connector = match source.connector {
-                    Connector::Postgres(_) => "postgres",
-                    Connector::MySql(_) => "mysql",
-                    Connector::Webhook(_) => "webhook",
-                };
-                (name.clone(), SourceState::new(name, connector, metrics.source(name)))
+                (name.clone(), SourceState::new(name, source.connector.kind(), metrics.source(name)))
             })
             .collect();
         Arc::new(Self {

@@ -1,7 +1,7 @@
 //! How one source is.
 
 use super::{HolderReport, Phase, SourceReport, WalPressure, WalReport};
-use crate::{snapshot::SnapshotReport, telemetry::metrics::SourceMetrics};
+use crate::{config::ConnectorKind, snapshot::SnapshotReport, telemetry::metrics::SourceMetrics};
 use headgate_sdk::{Fault, Position, SnapshotDesk, Vitals, clock};
 use std::{
     sync::{
@@ -23,7 +23,7 @@ struct Detail {
 #[derive(Debug)]
 pub struct SourceState {
     name: String,
-    connector: &'static str,
+    connector: ConnectorKind,
     /// Written by the connector.
     pub vitals: Arc<Vitals>,
     /// Requests for snapshots, and how far they are.
@@ -44,7 +44,7 @@ pub struct SourceState {
 impl SourceState {
     /// A source that is about to start.
     #[must_use]
-    pub fn new(name: &str, connector: &'static str, metrics: SourceMetrics) -> Arc<Self> {
+    pub fn new(name: &str, connector: ConnectorKind, metrics: SourceMetrics) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             connector,
@@ -158,10 +158,10 @@ impl SourceState {
         let (server, vitals) = (self.vitals.server_log.load(Ordering::Relaxed), &self.vitals);
         match self.connector {
             _ if done == 0 => 0,
-            "mysql" => {
+            ConnectorKind::MySql => {
                 headgate_mysql::log_distance(done, server, vitals.log_file_bytes.load(Ordering::Relaxed))
             }
-            _ => server.saturating_sub(done),
+            ConnectorKind::Postgres | ConnectorKind::Webhook => server.saturating_sub(done),
         }
     }
 
@@ -193,7 +193,7 @@ impl SourceState {
         let detail = self.detail();
         SourceReport {
             name: self.name.clone(),
-            connector: self.connector.to_owned(),
+            connector: self.connector.name().to_owned(),
             state: self.phase(),
             position: detail.position.map(|position| position.to_string()),
             sequence: self.sequence.load(Ordering::Relaxed),
@@ -270,11 +270,11 @@ impl Drop for HoldUp {
 }
 
 /// A log position in the words of the database it belongs to.
-fn log_text(connector: &str, log: u64) -> String {
+fn log_text(connector: ConnectorKind, log: u64) -> String {
     match connector {
-        "postgres" => format!("{:X}/{:X}", log >> 32, log & 0xFFFF_FFFF),
-        "mysql" => headgate_mysql::log_text(log),
-        _ => log.to_string(),
+        ConnectorKind::Postgres => format!("{:X}/{:X}", log >> 32, log & 0xFFFF_FFFF),
+        ConnectorKind::MySql => headgate_mysql::log_text(log),
+        ConnectorKind::Webhook => log.to_string(),
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
 
     fn state() -> Arc<SourceState> {
-        SourceState::new("shop", "postgres", Metrics::new().source("shop"))
+        SourceState::new("shop", ConnectorKind::Postgres, Metrics::new().source("shop"))
     }
 
     #[test]

@@ -301,11 +301,12 @@ impl SourceMetrics {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::ConnectorKind;
 
     #[test]
     fn scrape_shows_every_family_of_a_source() {
         let metrics = Metrics::new();
-        let state = SourceState::new("shop", "postgres", metrics.source("shop"));
+        let state = SourceState::new("shop", ConnectorKind::Postgres, metrics.source("shop"));
         state.metrics.published.inc_by(3);
         state.metrics.commit_to_ack.observe(0.004);
         state.vitals.received_bytes.store(77, Ordering::Relaxed);

@@ -4,21 +4,17 @@
 use super::message::Message;
 use crate::{
     broker::{self, Link, Patience},
-    config::{Nats, Stream},
-    publish,
+    config::Nats,
+    publish::{ClaimCheck, Content},
 };
 use async_nats::jetstream::{
     self, ErrorCode,
     context::{PublishError, PublishErrorKind},
     message::PublishMessage,
-    object_store,
     publish::PublishAck,
-    stream::StorageType,
 };
-use bytes::Bytes;
 use headgate_sdk::Fault;
-use sha2::{Digest as _, Sha256};
-use std::{fmt::Write as _, future::IntoFuture as _, pin::Pin, time::Duration};
+use std::{future::IntoFuture as _, pin::Pin, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -87,63 +83,16 @@ impl Bus {
     /// the delivery's, so storing it again doubles nothing.
     pub(super) async fn check_in(
         &self,
-        message: &Message,
-        source: &str,
-        wanted: &Stream,
+        claim_check: &ClaimCheck,
+        message: Message,
     ) -> Result<Message, Fault> {
-        let bucket = format!("EVENTS_{source}_data");
+        let (from, to) = message.data;
+        let content =
+            Content { head: message.head.clone(), payload: message.payload.clone(), data: from..to };
         let name = format!("{:016x}", message.sequence);
-        let structured = message.data.1 < message.payload.len();
-        let member = message.payload.slice(message.data.0..message.data.1);
-        let data = match member.strip_prefix(b",\"data\":".as_slice()) {
-            Some(data) if structured => data,
-            _ => &member,
-        };
-        let unstored = |error: async_nats::Error| {
-            Fault::transient(format!("cannot store {} bytes of a delivery in {bucket}", data.len()))
-                .with_cause(error)
-        };
-        let store = match self.context.get_object_store(&bucket).await {
-            Ok(store) => store,
-            Err(_) => {
-                let settings = object_store::Config {
-                    bucket: bucket.clone(),
-                    description: Some("Headgate: data of events over the payload limit".to_owned()),
-                    max_age: wanted.max_age,
-                    storage: if wanted.memory { StorageType::Memory } else { StorageType::File },
-                    num_replicas: wanted.replicas,
-                    ..object_store::Config::default()
-                };
-                self.context.create_object_store(settings).await.map_err(|error| unstored(error.into()))?
-            }
-        };
-        let mut content = data;
-        let object = publish::object(&name, self.context.client().server_info().max_payload);
-        store.put(object, &mut content).await.map_err(|error| unstored(error.into()))?;
-        let mut digest = "sha-256:".to_owned();
-        for byte in Sha256::digest(data) {
-            let _ = write!(digest, "{byte:02x}");
-        }
-        let (reference, size) = (format!("nats-obj://{bucket}/{name}"), data.len());
-        let mut checked_in = message.clone();
-        if structured {
-            let mut payload = message.payload[..message.data.0].to_vec();
-            payload.extend_from_slice(
-                format!(",\"dataref\":\"{reference}\",\"datadigest\":\"{digest}\",\"datasize\":{size}")
-                    .as_bytes(),
-            );
-            payload.extend_from_slice(&message.payload[message.data.1..]);
-            checked_in.payload = Bytes::from(payload);
-        } else {
-            let mut head = message.head.to_vec();
-            head.extend_from_slice(
-                format!("ce-dataref: {reference}\r\nce-datadigest: {digest}\r\nce-datasize: {size}\r\n")
-                    .as_bytes(),
-            );
-            checked_in.head = Bytes::from(head);
-            checked_in.payload = Bytes::new();
-        }
-        Ok(checked_in)
+        let Content { head, payload, .. } =
+            claim_check.check_in(&self.context, &content, &name, "a delivery").await?;
+        Ok(Message { head, payload, ..message })
     }
 }
 

@@ -1,37 +1,18 @@
 //! Deliveries that the broker will never take: kept in `EVENTS_dlq` with the reason, as every source's dead letters are.
 
 use super::message::Message;
-use crate::{
-    config::Nats,
-    normalize::time,
-    publish::dead_letter::{self, STREAM},
-};
-use async_nats::jetstream::{
-    Context, consumer::pull::OrderedConfig, message::PublishMessage, stream::Config,
-};
+use crate::publish::dead_letter::{DeadLetters, STREAM, room};
+use async_nats::jetstream::{Context, consumer::pull::OrderedConfig, message::PublishMessage};
 use futures_util::StreamExt as _;
-use headgate_sdk::{Fault, clock, fnv1a};
+use headgate_sdk::Fault;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, time::Duration};
 
-/// A dead letter as it is published.
-#[derive(Serialize)]
-struct Letter<'a> {
-    specversion: &'a str,
-    id: &'a str,
-    source: &'a str,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    subject: &'a str,
-    time: &'a str,
-    datacontenttype: &'a str,
-    partitionkey: &'a str,
-    sequence: &'a str,
-    data: Refused<'a>,
-}
+/// Why a delivery is there.
+const REASON: &str = "refused";
 
-/// Its data: what was refused, so that it can be published again.
+/// A dead letter's data: what was refused, so that it can be published again.
 #[derive(Serialize, Deserialize)]
 struct Refused<'a> {
     reason: &'a str,
@@ -78,7 +59,7 @@ pub(crate) async fn replay(
     let mut replayed = Replayed::default();
     let Ok(stream) = context.get_stream(STREAM).await else { return Ok(replayed) };
     let consumer = OrderedConfig {
-        filter_subject: format!("events.dlq.{source}.refused.>"),
+        filter_subject: format!("events.dlq.{source}.{REASON}.>"),
         ..OrderedConfig::default()
     };
     let mut consumer = stream.create_consumer(consumer).await.map_err(|error| unreadable(error.into()))?;
@@ -126,72 +107,43 @@ pub(crate) async fn replay(
     Ok(replayed)
 }
 
-/// Keeps dead letters of one source.
-#[derive(Clone, Debug)]
-pub(super) struct DeadLetters {
-    source: String,
-    uri: String,
-    partitions: u32,
-    settings: Config,
-}
-
-impl DeadLetters {
-    pub(super) fn new(source: &str, uri: &str, partitions: u32, nats: &Nats) -> Self {
-        let settings = dead_letter::settings(&nats.stream);
-        Self { source: source.to_owned(), uri: uri.to_owned(), partitions, settings }
-    }
-
-    /// Stores a message that was refused; returns when the broker has it.
-    pub(super) async fn keep(&self, context: &Context, message: &Message, detail: &str) -> Result<(), Fault> {
-        let unkept = |error: async_nats::Error| {
-            Fault::transient(format!("cannot keep a dead letter in {STREAM}")).with_cause(error)
-        };
-        context.get_or_create_stream(self.settings.clone()).await.map_err(|error| unkept(error.into()))?;
-        let limit = context.client().server_info().max_payload.saturating_sub(4096);
-        let partition = fnv1a(&[self.source.as_bytes()]) % self.partitions;
-        let position = super::position(message.sequence).to_string();
-        let id = format!("{}/{}", self.source, message.id);
-        let content = std::str::from_utf8(&message.payload)
-            .ok()
-            .filter(|text| text.len() <= limit)
-            .and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-        let now = time::rfc3339(clock::now());
-        let letter = Letter {
-            specversion: "1.0",
-            id: &id,
-            source: &self.uri,
-            kind: "headgate.dead_letter.refused",
-            subject: &self.source,
-            time: now.as_str(),
-            datacontenttype: "application/json",
-            partitionkey: &self.source,
-            sequence: &position,
-            data: Refused {
-                reason: "refused",
-                detail: detail.into(),
-                source: self.source.as_str().into(),
-                table: None,
-                position: position.as_str().into(),
-                delivery: message.id.as_str().into(),
-                subject: message.subject.as_str().into(),
-                head: String::from_utf8_lossy(&message.head),
-                omitted_bytes: content.is_none().then_some(message.payload.len()),
-                content,
-            },
-        };
-        let payload = serde_json::to_vec(&letter).map_err(|error| unkept(error.into()))?;
-        let publish = PublishMessage::build()
-            .payload(payload.into())
-            .header("Content-Type", "application/cloudevents+json")
-            .message_id(&id);
-        let subject = format!("events.dlq.{}.refused.{partition}", self.source);
-        let ack = context.send_publish(subject, publish).await.map_err(|error| unkept(error.into()))?;
-        ack.await.map_err(|error| unkept(error.into()))?;
-        tracing::warn!(
-            source = self.source,
-            delivery = message.id,
-            "a delivery went to {STREAM}: the broker refused it: {detail}"
-        );
-        Ok(())
-    }
+/// Stores a message that was refused; returns when the broker has it.
+///
+/// # Errors
+/// Transient: the broker does not take it.
+pub(super) async fn keep(
+    letters: &DeadLetters,
+    context: &Context,
+    message: &Message,
+    detail: &str,
+) -> Result<(), Fault> {
+    let source = letters.source.as_str();
+    let position = super::position(message.sequence).to_string();
+    let id = format!("{source}/{}", message.id);
+    let content = std::str::from_utf8(&message.payload)
+        .ok()
+        .filter(|text| text.len() <= room(context))
+        .and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+    let data = Refused {
+        reason: REASON,
+        detail: detail.into(),
+        source: source.into(),
+        table: None,
+        position: position.as_str().into(),
+        delivery: message.id.as_str().into(),
+        subject: message.subject.as_str().into(),
+        head: String::from_utf8_lossy(&message.head),
+        omitted_bytes: content.is_none().then_some(message.payload.len()),
+        content,
+    };
+    let payload = serde_json::to_vec(&letters.letter(&id, REASON, &position, data)).map_err(|error| {
+        Fault::transient(format!("cannot keep a dead letter in {STREAM}")).with_cause(error)
+    })?;
+    letters.store(context, &id, REASON, payload).await?;
+    tracing::warn!(
+        source,
+        delivery = message.id,
+        "a delivery went to {STREAM}: the broker refused it: {detail}"
+    );
+    Ok(())
 }

@@ -14,7 +14,7 @@
 use super::{
     batch::{self, Unstored},
     bus::{self, Ack, Arriving, Bus},
-    dead_letter::DeadLetters,
+    dead_letter,
     message::Message,
     pipelining::{Pipelining, Together, WINDOW},
     stream::{self, Opened},
@@ -25,6 +25,7 @@ use crate::{
         wire::{Lost, Wire},
     },
     config::Nats,
+    publish::{ClaimCheck, dead_letter::DeadLetters},
     status::{Phase, SourceState},
 };
 use async_nats::jetstream::{
@@ -58,6 +59,7 @@ pub(super) struct Drain {
     pub(super) nats: Nats,
     pub(super) dedup_window: Duration,
     pub(super) dead_letters: DeadLetters,
+    pub(super) claim_check: ClaimCheck,
     pub(super) state: Arc<SourceState>,
     /// No sequence below this one may be given any more.
     pub(super) floor: Arc<AtomicU64>,
@@ -223,7 +225,7 @@ impl Drain {
     ) -> Result<(), Fault> {
         let message = match bus.takes(&message) {
             true => message,
-            false => bus.check_in(&message, &self.source, &self.nats.stream).await?,
+            false => bus.check_in(&self.claim_check, message).await?,
         };
         let generation = bus.link.borrow().generation;
         let outcome = match bus.send(&message, None).await {
@@ -238,7 +240,7 @@ impl Drain {
             }
             Err(Unacked::Refused(error)) if bus::is_final(&error) => {
                 pipelining.disturbed();
-                self.dead_letters.keep(&bus.context, &message, &error.to_string()).await?;
+                dead_letter::keep(&self.dead_letters, &bus.context, &message, &error.to_string()).await?;
                 self.state.metrics.failed.inc();
                 Ok(())
             }

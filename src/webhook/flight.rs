@@ -4,30 +4,13 @@
 //! was sent ahead of it. A turn is answered when all its messages and all turns before it are.
 
 use super::{lane::Answer, message::Message};
-use crate::{broker::wire, status::SourceState};
-use async_nats::StatusCode;
+use crate::{
+    broker::wire::{self, Unstored},
+    status::SourceState,
+};
 use headgate_sdk::clock;
-use serde::Deserialize;
 use std::collections::VecDeque;
 use tokio::time::Instant;
-
-/// A publish acknowledgement of JetStream.
-#[derive(Debug, Deserialize)]
-struct PubAck {
-    #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    duplicate: bool,
-    error: Option<PubError>,
-}
-
-#[derive(Debug, Deserialize)]
-struct PubError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
 
 /// The broker does not take a message.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +67,7 @@ impl Flight {
 
     /// Takes in an answer, and answers the turns that are safe with it.
     pub(super) fn land(&mut self, answer: &wire::Answer, state: &SourceState) -> Result<(), Refused> {
-        let ack = read(answer)?;
+        let ack = answer.ack()?;
         let stray = || Refused("an acknowledgement of nothing that was sent".to_owned());
         let tag = answer.tag.ok_or_else(stray)?;
         let at = self.turns.partition_point(|turn| turn.first <= tag).checked_sub(1).ok_or_else(stray)?;
@@ -92,7 +75,7 @@ impl Flight {
         let index = usize::try_from(tag - turn.first).unwrap_or(usize::MAX);
         let message = turn.messages.get(index).ok_or_else(stray)?;
         turn.left = turn.left.checked_sub(1).ok_or_else(stray)?;
-        turn.stored = turn.stored.max(ack.seq);
+        turn.stored = turn.stored.max(ack.sequence);
         let metrics = &state.metrics;
         if ack.duplicate {
             metrics.deduplicated.inc();
@@ -121,16 +104,9 @@ impl Flight {
     }
 }
 
-fn read(answer: &wire::Answer) -> Result<PubAck, Refused> {
-    if answer.status == Some(StatusCode::NO_RESPONDERS) {
-        return Err(Refused("no stream answers".to_owned()));
-    }
-    match serde_json::from_slice::<PubAck>(&answer.payload) {
-        Ok(PubAck { error: Some(error), .. }) => {
-            Err(Refused(format!("{} ({})", error.description, error.err_code)))
-        }
-        Ok(ack) if ack.seq > 0 => Ok(ack),
-        _ => Err(Refused("an acknowledgement that cannot be read".to_owned())),
+impl From<Unstored> for Refused {
+    fn from(unstored: Unstored) -> Self {
+        Self(unstored.to_string())
     }
 }
 
@@ -138,7 +114,8 @@ fn read(answer: &wire::Answer) -> Result<PubAck, Refused> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::telemetry::metrics::Metrics;
+    use crate::{config::ConnectorKind, telemetry::metrics::Metrics};
+    use async_nats::StatusCode;
     use bytes::Bytes;
     use std::sync::Arc;
     use tokio::sync::oneshot;
@@ -165,7 +142,7 @@ mod tests {
     }
 
     fn state() -> Arc<SourceState> {
-        SourceState::new("gh", "webhook", Metrics::new().source("gh"))
+        SourceState::new("gh", ConnectorKind::Webhook, Metrics::new().source("gh"))
     }
 
     /// Turns of one, two and one messages.

@@ -6,11 +6,15 @@
 use crate::{
     broker::Version,
     config::Nats,
-    publish::{is_stream_missing, stream_name},
+    publish::{
+        settings::{self, Writers},
+        stream::open_or_create,
+        stream_name,
+    },
 };
 use async_nats::jetstream::{
     Context,
-    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+    stream::{Config, RawMessageErrorKind, Stream},
 };
 use headgate_sdk::{Fault, Finding};
 use serde::Deserialize;
@@ -37,38 +41,18 @@ pub(super) async fn open(
 ) -> Result<Opened, Fault> {
     let name = stream_name(source);
     let batches = Version::of(&context.client()).has_sound_batches();
-    let unreadable =
-        |error: async_nats::Error| Fault::transient(format!("cannot read stream {name}")).with_cause(error);
-    let stream = match context.get_stream(&name).await {
-        Ok(stream) => stream,
-        Err(error) if is_stream_missing(error.kind()) => match context.create_stream(settings(source, nats, window, batches)).await {
-            Ok(stream) => {
-                tracing::info!(stream = name, "stream created");
-                stream
-            }
-            // Another gateway may have been quicker.
-            Err(error) => context.get_stream(&name).await.map_err(|_| {
-                Fault::transient(format!("cannot create stream {name}"))
-                    .with_cause(error)
-                    .with_fix("see that JetStream is enabled for this account, with room for the stream, and allows this dedup_window")
-            })?,
-        },
-        Err(error) => return Err(unreadable(error.into())),
-    };
+    let stream = open_or_create(context, settings(source, nats, window, batches)).await?;
     let config = &stream.cached_info().config;
-    if let Some(flaw) = flaws(config, source).into_iter().next() {
-        return Err(Fault::definite(format!("stream {name} is unfit: {}", flaw.what))
-            .with_fix(flaw.fix.unwrap_or_default()));
-    }
+    settings::suffices(config, source, Writers::Several)?;
     if let Some(short) = short_window(config, source, window) {
         tracing::warn!(stream = name, fix = short.fix, "{}: {}", short.what, short.why);
     }
-    let last = last_sequence(&stream).await.map_err(unreadable)?;
+    let last = last_sequence(&stream).await?;
     Ok(Opened { last, batches: batches && stream.cached_info().config.allow_atomic_publish })
 }
 
 /// The sequence attribute of the stream's last event: the next one has to be higher, whatever the clock says now.
-async fn last_sequence(stream: &Stream) -> Result<u64, async_nats::Error> {
+async fn last_sequence(stream: &Stream) -> Result<u64, Fault> {
     #[derive(Deserialize)]
     struct Attributes {
         #[serde(default)]
@@ -78,7 +62,15 @@ async fn last_sequence(stream: &Stream) -> Result<u64, async_nats::Error> {
     if state.messages == 0 {
         return Ok(0);
     }
-    let Ok(message) = stream.get_raw_message(state.last_sequence).await else { return Ok(0) };
+    let message = match stream.get_raw_message(state.last_sequence).await {
+        Ok(message) => message,
+        // Somebody has removed that one message.
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(0),
+        Err(error) => {
+            let what = format!("cannot read the last message of stream {}", stream.cached_info().config.name);
+            return Err(Fault::transient(what).with_cause(error));
+        }
+    };
     let text = match message.headers.get("ce-sequence") {
         Some(value) => value.as_str().to_owned(),
         None => serde_json::from_slice::<Attributes>(&message.payload)
@@ -89,59 +81,15 @@ async fn last_sequence(stream: &Stream) -> Result<u64, async_nats::Error> {
 
 /// The settings that a stream is created with.
 fn settings(source: &str, nats: &Nats, window: Duration, batches: bool) -> Config {
-    let wanted = &nats.stream;
+    let max_age = nats.stream.max_age;
     Config {
-        name: stream_name(source),
-        subjects: vec![format!("events.{source}.>")],
-        retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::Old,
-        storage: if wanted.memory { StorageType::Memory } else { StorageType::File },
-        num_replicas: wanted.replicas,
-        max_age: wanted.max_age,
-        max_bytes: wanted.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
-        allow_direct: true,
         // For spools that are emptied.
         allow_atomic_publish: batches,
         // The broker refuses a window that is longer than messages are kept.
-        duplicate_window: if wanted.max_age.is_zero() { window } else { window.min(wanted.max_age) },
+        duplicate_window: if max_age.is_zero() { window } else { window.min(max_age) },
         description: Some("Headgate: CloudEvents of a webhook source, once for each delivery".to_owned()),
-        ..Config::default()
+        ..settings::settings(&stream_name(source), &format!("events.{source}.>"), nats)
     }
-}
-
-/// Settings of an existing stream that would lose events.
-fn flaws(found: &Config, source: &str) -> Vec<Finding> {
-    let name = &found.name;
-    let wildcard = format!("events.{source}.>");
-    let again = format!("delete {name} and let Headgate create it");
-    let flaw = |what: &str, why: &str, fix: String| {
-        Finding::error(format!("stream {name}"), what, why).with_fix(fix)
-    };
-    let mut flaws = Vec::new();
-    if !found.subjects.contains(&wildcard) {
-        let fix = format!("nats stream edit {name} --subjects '{wildcard}'");
-        flaws.push(flaw(
-            &format!("it does not hold {wildcard}"),
-            "events would be published to nowhere",
-            fix,
-        ));
-    }
-    if found.no_ack {
-        let fix = format!("nats stream edit {name} --ack");
-        flaws.push(flaw("no_ack is on", "no delivery could be answered", fix));
-    }
-    if found.retention != RetentionPolicy::Limits {
-        let why = "an event would go when one consumer has read it";
-        flaws.push(flaw("its retention is not `limits`", why, again.clone()));
-    }
-    if found.max_messages_per_subject > 0 {
-        let fix = format!("nats stream edit {name} --max-msgs-per-subject=-1");
-        flaws.push(flaw("max_msgs_per_subject is set", "older events of a subject would be lost", fix));
-    }
-    if found.mirror.is_some() || found.sealed {
-        flaws.push(flaw("it is a mirror or sealed", "nothing can be published to it", again));
-    }
-    flaws
 }
 
 /// A duplicate window that is shorter than configured.
@@ -161,26 +109,8 @@ fn short_window(found: &Config, source: &str, window: Duration) -> Option<Findin
     })
 }
 
-/// What `check` says about the stream: that it is missing and will be made, or what is unfit in it.
+/// What `check` says about the stream.
 pub(crate) async fn findings(context: &Context, source: &str, window: Duration) -> Vec<Finding> {
-    let name = stream_name(source);
-    let subject = format!("stream {name}");
-    let stream = match context.get_stream(&name).await {
-        Ok(stream) => stream,
-        Err(error) if is_stream_missing(error.kind()) => {
-            return vec![Finding::good(subject, "not there yet; `headgate run` creates it")];
-        }
-        Err(error) => {
-            let what = format!("cannot be read: {error}");
-            return vec![Finding::error(subject, what, "deliveries would fill the spool")];
-        }
-    };
-    let info = stream.cached_info();
-    let mut findings = flaws(&info.config, source);
-    findings.extend(short_window(&info.config, source, window));
-    if findings.is_empty() {
-        let what = format!("{} events, {} bytes", info.state.messages, info.state.bytes);
-        findings.push(Finding::good(subject, what));
-    }
-    findings
+    let short = |found: &Config| short_window(found, source, window);
+    settings::findings(context, source, Writers::Several, short).await
 }

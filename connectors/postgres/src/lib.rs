@@ -1,7 +1,6 @@
 //! PostgreSQL logical replication as a Headgate source.
 
 mod apply;
-mod bytes;
 mod catalog;
 mod config;
 mod connect;

@@ -104,7 +104,7 @@ async fn publication(site: &Site<'_>, publications: &Publications, plan: &Plan) 
     if !publications.are_kept() {
         return given::look(site, publications, plan).await;
     }
-    if let Some(fault) = Publications::foreign_fault(plan, &site.server.target.user) {
+    if let Some(fault) = plan.foreign_fault(&site.server.target.user) {
         findings.push(Finding::fault("ownership", &fault));
     }
     findings.push(if plan.missing.is_empty() {

@@ -4,6 +4,9 @@
 //! So there are two: `headgate_{source}` for tables with a usable identity, and `headgate_{source}_append` for the
 //! others, which publishes what needs none. Never FOR ALL TABLES.
 
+mod found;
+mod plan;
+
 use crate::{
     Config,
     refusal::{Refusal, sql_fault},
@@ -11,10 +14,13 @@ use crate::{
     slot::bounded,
     sql_name,
 };
-use headgate_sdk::{CapturedTables, Fault, TableFilter, TableName};
+use found::{Candidate, Member, Publication};
+use headgate_sdk::{Fault, TableFilter};
 use postgres_protocol::escape::escape_identifier;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use tokio_postgres::Client;
+
+pub(crate) use plan::Plan;
 
 /// The publications of one source.
 pub(crate) struct Publications {
@@ -34,89 +40,27 @@ enum Kind {
     Kept { whole: String, append: String },
 }
 
-/// What there is, what there should be, and how to get there.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Plan {
-    /// Publications that do not exist.
-    pub(crate) missing: Vec<String>,
-    /// In order; all in one transaction.
-    pub(crate) statements: Vec<String>,
-    /// What the statements do, for people.
-    pub(crate) changes: Vec<String>,
-    /// Every captured table that is (to be) published whole.
-    pub(crate) whole: BTreeSet<TableName>,
-    /// Every captured table without a usable identity.
-    pub(crate) append: BTreeSet<TableName>,
-    /// The OIDs of both.
-    oids: BTreeMap<TableName, u32>,
-    /// Those of both that are published now.
-    published: BTreeSet<TableName>,
-    /// Tables that have to be added but are not ours, with their owner unless that is a superuser.
-    pub(crate) foreign: Vec<(TableName, Option<String>)>,
-    /// Tables that are published whole although they have a row filter.
-    pub(crate) unfiltered: Vec<TableName>,
-    /// Tables whose row filter reads columns outside their identity, with those. Published as if they had none.
-    pub(crate) uncovered: Vec<(TableName, Vec<String>)>,
-    /// Row filters of tables that are not captured.
-    pub(crate) orphans: Vec<String>,
+/// One of the two publications that are ours.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    name: &'a str,
+    /// Whether it is that of tables with a usable identity.
+    whole: bool,
 }
 
-impl Plan {
-    /// Logs what was changed; of many tables the first ones and a number.
-    pub(crate) fn tell(&self, source: &str) {
-        const TOLD: usize = 12;
-        for change in self.changes.iter().take(TOLD) {
-            tracing::info!(source, change, "publications changed");
-        }
-        if let Some(more) = self.changes.len().checked_sub(TOLD).filter(|more| *more > 0) {
-            tracing::info!(
-                source,
-                changes = self.changes.len(),
-                "publications changed, and {more} times more"
-            );
-        }
-    }
-}
-
-/// A table in one of the publications.
-struct Member {
-    publication: String,
-    oid: u32,
-    name: TableName,
-    /// Its row filter, as the server writes it.
-    filter: Option<String>,
-}
-
-impl Plan {
-    /// The tables that are captured once the plan is carried out.
-    pub(crate) fn captured(&self) -> CapturedTables {
-        let all = self.whole.union(&self.append);
-        self.with_oids(all.filter(|table| !self.foreign.iter().any(|(foreign, _)| foreign == *table)))
+impl Side<'_> {
+    fn operations(self) -> &'static str {
+        if self.whole { "insert, update, delete, truncate" } else { "insert, truncate" }
     }
 
-    /// The tables that are captured while nobody carries it out. One that only should be published is not among them: it would count as
-    /// read before its changes are told.
-    pub(crate) fn captured_as_is(&self) -> CapturedTables {
-        self.with_oids(self.published.iter())
+    /// Whether a publication publishes these operations and no others.
+    fn is_of(self, found: &Publication) -> bool {
+        found.appends && if self.whole { found.rewrites } else { !found.rewrites_some }
     }
 
-    fn with_oids<'a>(&self, tables: impl Iterator<Item = &'a TableName>) -> CapturedTables {
-        tables
-            .map(|table| (table.clone(), self.oids.get(table).copied().unwrap_or_default().into()))
-            .collect()
+    fn holds(self, candidate: &Candidate) -> bool {
+        candidate.identity == self.whole
     }
-}
-
-/// A table that could be captured.
-struct Candidate {
-    oid: u32,
-    name: TableName,
-    partitioned: bool,
-    identity: bool,
-    ancestors: Vec<u32>,
-    owned: bool,
-    /// `None` where it is a superuser.
-    owner: Option<String>,
 }
 
 impl Publications {
@@ -166,38 +110,52 @@ impl Publications {
 
     /// Compares what is with what should be.
     pub(crate) async fn plan(&self, client: &Client) -> Result<Plan, Fault> {
-        let failed = |error| sql_fault(error, "cannot look at the publications");
-        let rows = client
-            .query("SELECT pubname::text, puballtables, pubviaroot, pubinsert AND pubtruncate, pubupdate AND pubdelete, pubupdate OR pubdelete, \
-                COALESCE(to_jsonb(p) ->> 'pubgencols', 's') FROM pg_publication p WHERE pubname::text = ANY($1)", &[&self.names()])
-            .await
-            .map_err(failed)?;
-        let mut plan = Plan { missing: self.names(), ..Plan::default() };
-        let mut settings = Vec::new();
-        for row in &rows {
-            let read = || -> Result<_, tokio_postgres::Error> {
-                Ok((
-                    row.try_get::<_, String>(0)?,
-                    row.try_get::<_, bool>(1)?,
-                    row.try_get::<_, bool>(2)?,
-                    row.try_get::<_, bool>(3)?,
-                    row.try_get::<_, bool>(4)?,
-                    row.try_get::<_, bool>(5)?,
-                    row.try_get::<_, String>(6)?,
-                ))
-            };
-            let found = read().map_err(failed)?;
-            plan.missing.retain(|name| *name != found.0);
-            settings.push(found);
-        }
+        let names = self.names();
+        let found = found::publications(client, &names).await?;
+        let is_missing = |name: &String| !found.iter().any(|found| found.name == *name);
+        let mut plan = Plan {
+            missing: names.iter().filter(|name| is_missing(name)).cloned().collect(),
+            ..Plan::default()
+        };
         let Kind::Kept { whole, append } = &self.kind else {
-            plan.oids = self.published(client).await?;
+            plan.oids = found::published(client, &names).await?;
+            plan.oids.retain(|table, _| self.filter.matches(&table.schema, &table.table));
             plan.whole = plan.oids.keys().cloned().collect();
             plan.published.clone_from(&plan.whole);
             return Ok(plan);
         };
+        let candidates = self.candidates(client, &mut plan).await?;
+        let wanted = outermost(&candidates);
+        let is_wanted = |table: &str| wanted.iter().any(|candidate| candidate.name.to_string() == table);
+        plan.orphans =
+            self.row_filters.tables().filter(|table| !is_wanted(table)).map(str::to_owned).collect();
+        let sides = [Side { name: whole, whole: true }, Side { name: append, whole: false }];
+        for side in sides {
+            let found = found.iter().find(|found| found.name == side.name);
+            self.plan_options(side, found, &mut plan)?;
+        }
+        let members = found::members(client, &names, self.version).await?;
+        // Additions before removals, all in one transaction: a table that changes sides is never in neither.
+        for side in sides {
+            for candidate in wanted.iter().filter(|candidate| side.holds(candidate)) {
+                self.plan_table(side, candidate, &members, &mut plan);
+            }
+        }
+        for side in sides {
+            plan_removals(side, &wanted, &members, &mut plan);
+        }
+        Ok(plan)
+    }
 
-        let mut candidates = self.candidates(client).await?;
+    /// The tables that the globs match and that can be published. One whose row filter reads more than its identity counts as
+    /// one without.
+    async fn candidates(&self, client: &Client, plan: &mut Plan) -> Result<Vec<Candidate>, Fault> {
+        let mut candidates = found::candidates(client).await?;
+        // Without `partition_root` partitions speak under their own names, and their root has no rows of its own.
+        candidates.retain(|candidate| {
+            (self.partition_root || !candidate.partitioned)
+                && self.filter.matches(&candidate.name.schema, &candidate.name.table)
+        });
         for candidate in candidates.iter_mut().filter(|candidate| candidate.identity) {
             let columns = self.row_filters.of(&candidate.name).and_then(RowFilter::columns);
             let Some(columns) = columns else { continue };
@@ -207,112 +165,78 @@ impl Publications {
                 plan.uncovered.push((candidate.name.clone(), outside));
             }
         }
-        let captured: BTreeSet<u32> = candidates.iter().map(|candidate| candidate.oid).collect();
-        // A partition whose root is published speaks under the root's name already.
-        let wanted: Vec<&Candidate> = candidates
-            .iter()
-            .filter(|c| !c.ancestors.iter().any(|ancestor| captured.contains(ancestor)))
-            .collect();
-        let is_wanted = |table: &str| wanted.iter().any(|candidate| candidate.name.to_string() == table);
-        plan.orphans =
-            self.row_filters.tables().filter(|table| !is_wanted(table)).map(str::to_owned).collect();
+        Ok(candidates)
+    }
 
-        for (name, updates) in [(whole, true), (append, false)] {
-            let operations = if updates { "insert, update, delete, truncate" } else { "insert, truncate" };
-            let generated = if self.version >= 180_000 { ", publish_generated_columns = stored" } else { "" };
-            let with = format!(
-                "publish = '{operations}', publish_via_partition_root = {}{generated}",
-                self.partition_root
-            );
-            let quoted = escape_identifier(name);
-            match settings.iter().find(|found| found.0 == *name) {
-                None => {
-                    plan.statements.push(format!("CREATE PUBLICATION {quoted} WITH ({with})"));
-                    plan.changes.push(format!("create publication {name}"));
-                }
-                Some((_, true, ..)) => {
-                    return Err(Fault::definite(format!("publication {name} is FOR ALL TABLES: it would make updates of tables without a replica identity fail"))
-                        .with_fix(format!("DROP PUBLICATION {quoted}; -- Headgate makes its own")));
-                }
-                Some((_, _, root, appends, all, any, generated)) => {
-                    let operations = *appends && if updates { *all } else { !*any };
-                    if *root != self.partition_root || !operations || generated != "s" {
-                        plan.statements.push(format!("ALTER PUBLICATION {quoted} SET ({with})"));
-                        plan.changes.push(format!("set the options of publication {name}"));
-                    }
+    /// Makes a publication, or sets its options where they are others.
+    fn plan_options(
+        &self,
+        side: Side<'_>,
+        found: Option<&Publication>,
+        plan: &mut Plan,
+    ) -> Result<(), Fault> {
+        let (name, quoted) = (side.name, escape_identifier(side.name));
+        let generated = if self.version >= 180_000 { ", publish_generated_columns = stored" } else { "" };
+        let with = format!(
+            "publish = '{}', publish_via_partition_root = {}{generated}",
+            side.operations(),
+            self.partition_root
+        );
+        match found {
+            None => plan.step(
+                format!("CREATE PUBLICATION {quoted} WITH ({with})"),
+                format!("create publication {name}"),
+            ),
+            Some(found) if found.all_tables => {
+                return Err(Fault::definite(format!("publication {name} is FOR ALL TABLES: it would make updates of tables without a replica identity fail"))
+                    .with_fix(format!("DROP PUBLICATION {quoted}; -- Headgate makes its own")));
+            }
+            Some(found) => {
+                if found.via_root != self.partition_root || !side.is_of(found) || found.generated != "s" {
+                    plan.step(
+                        format!("ALTER PUBLICATION {quoted} SET ({with})"),
+                        format!("set the options of publication {name}"),
+                    );
                 }
             }
         }
+        Ok(())
+    }
 
-        let rows = client.query(&members_statement(self.version), &[&self.names()]).await.map_err(failed)?;
-        let mut members = Vec::new();
-        for row in &rows {
-            let read = || -> Result<_, tokio_postgres::Error> {
-                Ok(Member {
-                    publication: row.try_get(0)?,
-                    oid: row.try_get(1)?,
-                    name: TableName { schema: row.try_get(2)?, table: row.try_get(3)? },
-                    filter: row.try_get(4)?,
-                })
+    /// Brings a table into its publication, with its row filter.
+    fn plan_table(&self, side: Side<'_>, candidate: &Candidate, members: &[Member], plan: &mut Plan) {
+        let (publication, quoted) = (side.name, escape_identifier(side.name));
+        let Candidate { oid, name, .. } = candidate;
+        let member = members.iter().find(|m| m.publication == publication && m.oid == *oid);
+        let filter = self.row_filters.of(name);
+        if member.is_some_and(|member| member.filter.is_none()) && filter.is_some() {
+            plan.unfiltered.push(name.clone());
+        }
+        let as_it_should_be = member.is_some_and(|member| match filter {
+            Some(filter) => filter.is(member.filter.as_deref()),
+            // A filter whose table is not there may be that of this table, renamed.
+            None => member.filter.is_none() || !plan.orphans.is_empty(),
+        });
+        if !as_it_should_be && !candidate.owned {
+            plan.foreign.push((name.clone(), candidate.owner.clone()));
+        } else if !as_it_should_be {
+            let table = sql_name::quoted(name);
+            let change = if member.is_some() {
+                plan.statements.push(format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {table}"));
+                format!("change the row filter of table {name} in publication {publication}")
+            } else {
+                format!("add table {name} to publication {publication}")
             };
-            members.push(read().map_err(failed)?);
+            let condition =
+                filter.map_or_else(String::new, |filter| format!(" WHERE ({}\n)", filter.condition));
+            plan.step(format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {table}{condition}"), change);
         }
-        // Additions before removals, all in one transaction: a table that changes sides is never in neither.
-        let mut removals = Vec::new();
-        for (name, updates) in [(whole, true), (append, false)] {
-            let quoted = escape_identifier(name);
-            for candidate in wanted.iter().filter(|candidate| candidate.identity == updates) {
-                let member = members.iter().find(|m| m.publication == *name && m.oid == candidate.oid);
-                let filter = self.row_filters.of(&candidate.name);
-                if member.is_some_and(|member| member.filter.is_none()) && filter.is_some() {
-                    plan.unfiltered.push(candidate.name.clone());
-                }
-                let as_it_should_be = member.is_some_and(|member| match filter {
-                    Some(filter) => filter.is(member.filter.as_deref()),
-                    // A filter whose table is not there may be that of this table, renamed.
-                    None => member.filter.is_none() || !plan.orphans.is_empty(),
-                });
-                if !as_it_should_be && !candidate.owned {
-                    plan.foreign.push((candidate.name.clone(), candidate.owner.clone()));
-                } else if !as_it_should_be {
-                    let table = sql_name::quoted(&candidate.name);
-                    if member.is_some() {
-                        plan.statements.push(format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {table}"));
-                        plan.changes.push(format!(
-                            "change the row filter of table {} in publication {name}",
-                            candidate.name
-                        ));
-                    } else {
-                        plan.changes.push(format!("add table {} to publication {name}", candidate.name));
-                    }
-                    let condition =
-                        filter.map_or_else(String::new, |filter| format!(" WHERE ({}\n)", filter.condition));
-                    plan.statements
-                        .push(format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {table}{condition}"));
-                }
-                let side = if updates { &mut plan.whole } else { &mut plan.append };
-                side.insert(candidate.name.clone());
-                if members.iter().any(|member| member.oid == candidate.oid) {
-                    plan.published.insert(candidate.name.clone());
-                }
-                plan.oids.insert(candidate.name.clone(), candidate.oid);
-            }
-            for Member { publication, oid, name: member, .. } in &members {
-                if publication == name
-                    && !wanted.iter().any(|candidate| candidate.oid == *oid && candidate.identity == updates)
-                {
-                    removals.push((
-                        format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {}", sql_name::quoted(member)),
-                        format!("remove table {member} from publication {name}"),
-                    ));
-                }
-            }
+        let tables = if side.whole { &mut plan.whole } else { &mut plan.append };
+        tables.insert(name.clone());
+        if members.iter().any(|member| member.oid == *oid) {
+            plan.published.insert(name.clone());
         }
-        for (statement, change) in removals {
-            plan.statements.push(statement);
-            plan.changes.push(change);
-        }
-        Ok(plan)
+        plan.oids.insert(name.clone(), *oid);
     }
 
     /// Carries a plan out, as a whole or not at all.
@@ -343,104 +267,24 @@ impl Publications {
             _ => Err(sql_fault(error, doing)),
         }
     }
-
-    /// The fault of a run that cannot publish tables it should.
-    pub(crate) fn foreign_fault(plan: &Plan, user: &str) -> Option<Fault> {
-        let (table, owner) = plan.foreign.first()?;
-        let mut names: Vec<String> =
-            plan.foreign.iter().take(10).map(|(table, _)| table.to_string()).collect();
-        if plan.foreign.len() > names.len() {
-            names.push(format!("and {} more", plan.foreign.len() - names.len()));
-        }
-        let quoted = sql_name::quoted(table);
-        let fix = match owner {
-            Some(owner) => format!(
-                "GRANT {} TO {} (or ALTER TABLE {quoted} OWNER TO a role that both share), exclude the table (add to tables: \"!{table}\"), or name a publication that its owner keeps (publication = \"…\")",
-                escape_identifier(owner),
-                escape_identifier(user),
-            ),
-            // Whoever is a member of a superuser's role may do anything.
-            None => format!(
-                "add to tables: \"!{table}\"; or ALTER TABLE {quoted} OWNER TO a role that {} is a member of (a superuser owns it now, and that role is not to be granted), or name a publication that an administrator keeps (publication = \"…\")",
-                escape_identifier(user),
-            ),
-        };
-        let it = if plan.foreign.len() == 1 { "it" } else { "them" };
-        let what = format!("{user} does not own {}, and so may not publish {it}", names.join(", "));
-        Some(Fault::definite(what).with_fix(fix))
-    }
-
-    async fn published(&self, client: &Client) -> Result<BTreeMap<TableName, u32>, Fault> {
-        let failed = |error| sql_fault(error, "cannot look at the publication's tables");
-        let rows = client
-            .query(
-                "SELECT p.schemaname::text, p.tablename::text, c.oid FROM pg_publication_tables p \
-                 JOIN pg_namespace n ON n.nspname = p.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-                 WHERE p.pubname::text = ANY($1)",
-                &[&self.names()],
-            )
-            .await
-            .map_err(failed)?;
-        let mut tables = BTreeMap::new();
-        for row in &rows {
-            let name =
-                TableName { schema: row.try_get(0).map_err(failed)?, table: row.try_get(1).map_err(failed)? };
-            if self.filter.matches(&name.schema, &name.table) {
-                tables.insert(name, row.try_get(2).map_err(failed)?);
-            }
-        }
-        Ok(tables)
-    }
-
-    /// The tables that the globs match and that can be published.
-    async fn candidates(&self, client: &Client) -> Result<Vec<Candidate>, Fault> {
-        // The server asks each *leaf* for its identity when an UPDATE comes through the root. A virtual generated column
-        // in a FULL identity cannot be published, and the server then refuses the UPDATE (PostgreSQL 18).
-        const STATEMENT: &str = "WITH t AS (SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned, c.relispartition, \
-            pg_has_role(c.relowner, 'USAGE') AS owned, \
-            (SELECT o.rolname::text FROM pg_roles o WHERE o.oid = c.relowner AND NOT o.rolsuper) AS owner, \
-            CASE c.relreplident \
-              WHEN 'f' THEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v') \
-              WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate) \
-              WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid) \
-              ELSE false END AS identity \
-            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-            WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname NOT LIKE 'pg\\_%') \
-            SELECT t.oid, t.schema, t.name, t.partitioned, t.owned, t.owner, \
-              t.identity AND (NOT t.partitioned OR COALESCE((SELECT bool_and(l.identity) FROM pg_partition_tree(t.oid) p JOIN t l ON l.oid = p.relid WHERE p.isleaf), true)), \
-              CASE WHEN t.relispartition THEN ARRAY(SELECT a.relid::oid FROM pg_partition_ancestors(t.oid) a WHERE a.relid <> t.oid) ELSE '{}'::oid[] END \
-            FROM t ORDER BY 2, 3";
-        let failed = |error| sql_fault(error, "cannot list the database's tables");
-        let rows = client.query(STATEMENT, &[]).await.map_err(failed)?;
-        let mut candidates = Vec::new();
-        for row in &rows {
-            let read = || -> Result<_, tokio_postgres::Error> {
-                Ok(Candidate {
-                    oid: row.try_get(0)?,
-                    name: TableName { schema: row.try_get(1)?, table: row.try_get(2)? },
-                    partitioned: row.try_get(3)?,
-                    owned: row.try_get(4)?,
-                    owner: row.try_get(5)?,
-                    identity: row.try_get(6)?,
-                    ancestors: row.try_get(7)?,
-                })
-            };
-            let candidate = read().map_err(failed)?;
-            // Without `partition_root` partitions speak under their own names, and their root has no rows of its own.
-            let speaks = self.partition_root || !candidate.partitioned;
-            if speaks && self.filter.matches(&candidate.name.schema, &candidate.name.table) {
-                candidates.push(candidate);
-            }
-        }
-        Ok(candidates)
-    }
 }
 
-/// The tables of publications, with their row filters where the version has them.
-fn members_statement(version: i32) -> String {
-    let filter = if version >= 150_000 { "pg_get_expr(r.prqual, r.prrelid)" } else { "NULL::text" };
-    format!(
-        "SELECT p.pubname::text, c.oid, n.nspname::text, c.relname::text, {filter} FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid \
-         JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname::text = ANY($1)"
-    )
+/// The tables under whose names changes are told: a partition whose root is published speaks under the root's name already.
+fn outermost(candidates: &[Candidate]) -> Vec<&Candidate> {
+    let captured: BTreeSet<u32> = candidates.iter().map(|candidate| candidate.oid).collect();
+    let is_within = |c: &&Candidate| c.ancestors.iter().any(|ancestor| captured.contains(ancestor));
+    candidates.iter().filter(|candidate| !is_within(candidate)).collect()
+}
+
+/// Takes out of a publication what is not to be in it.
+fn plan_removals(side: Side<'_>, wanted: &[&Candidate], members: &[Member], plan: &mut Plan) {
+    let (publication, quoted) = (side.name, escape_identifier(side.name));
+    for Member { oid, name, .. } in members.iter().filter(|member| member.publication == publication) {
+        if !wanted.iter().any(|candidate| candidate.oid == *oid && side.holds(candidate)) {
+            plan.step(
+                format!("ALTER PUBLICATION {quoted} DROP TABLE ONLY {}", sql_name::quoted(name)),
+                format!("remove table {name} from publication {publication}"),
+            );
+        }
+    }
 }

@@ -17,11 +17,10 @@ pub(crate) use self::pressure::{Look, Pressure};
 use self::holder::Holder;
 use crate::{
     Config, WalPressure,
-    bytes::Bytes,
     connect::{Server, SqlSession, Target},
     slot::{self, Slot},
 };
-use headgate_sdk::{Fault, FaultKind, Vitals};
+use headgate_sdk::{Fault, FaultKind, Vitals, amount::Bytes};
 use pressure::{Forecast, Level};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

@@ -1,7 +1,7 @@
 //! How fast the server writes its log: the average since its statistics began, and a moment's sample.
 
-use crate::{bytes::Bytes, refusal::sql_fault};
-use headgate_sdk::Fault;
+use crate::refusal::sql_fault;
+use headgate_sdk::{Fault, amount::Bytes};
 use std::{fmt, time::Duration};
 use tokio_postgres::Client;
 

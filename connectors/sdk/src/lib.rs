@@ -23,6 +23,7 @@
 //! # Shutdown
 //! When [`Context::shutdown`] fires, a connector stops reading, flushes, and returns `Ok(())`.
 
+pub mod amount;
 mod change;
 pub mod clock;
 mod fault;

@@ -173,7 +173,7 @@ impl Endpoint {
     /// What the weakest of its schemes proves.
     #[must_use]
     pub fn integrity(&self) -> Integrity {
-        self.verifiers.iter().map(Verifier::integrity).min().unwrap_or(Integrity::None)
+        self.verifiers.iter().map(|verifier| verifier.integrity).min().unwrap_or(Integrity::None)
     }
 
     /// What to answer when a verified delivery cannot be kept now: 503 with `Retry-After`, or what makes this provider try
@@ -210,7 +210,7 @@ impl Endpoint {
     /// It is not verified, or a key has to be fetched first.
     pub fn verify(&self, request: &Request<'_>) -> Result<Integrity, Verdict> {
         let url = self.url(request);
-        self.verify_with(request, &url).map(Verifier::integrity).map_err(|failure| match failure {
+        self.verify_with(request, &url).map(|verifier| verifier.integrity).map_err(|failure| match failure {
             Failure::KeyNeeded(key) => Verdict::KeyNeeded(key),
             Failure::Refused(reason) => Verdict::Refused(self.refuse(reason)),
         })
@@ -226,7 +226,7 @@ impl Endpoint {
         let url = self.url(request);
         let verifier = self.verify_with(request, &url)?;
         if self.format == Format::Cloudevents {
-            let deliveries = cloudevents::deliveries(&Scope::of(request, None), verifier.integrity())?;
+            let deliveries = cloudevents::deliveries(&Scope::of(request, None), verifier.integrity)?;
             return Ok(Verdict::Deliveries { deliveries, ack: self.ack.clone() });
         }
         let body = Body::read(request, body, self.format, self.form_json.as_deref())?;
@@ -236,7 +236,7 @@ impl Endpoint {
         {
             return Ok(greeting.answer(&scope)?);
         }
-        let deliveries = self.mapping.deliveries(&scope, &body.content, verifier.integrity())?;
+        let deliveries = self.mapping.deliveries(&scope, &body.content, verifier.integrity)?;
         Ok(Verdict::Deliveries { deliveries, ack: self.ack.clone() })
     }
 
@@ -481,7 +481,7 @@ fn verifiers(
     }
     let any = !found.is_empty();
     if settings.integrity == Policy::Body {
-        found.retain(|verifier| verifier.integrity() == Integrity::Body);
+        found.retain(|verifier| verifier.integrity == Integrity::Body);
     }
     if any && found.is_empty() {
         return Err(SettingsError::Integrity { provider: name() });

@@ -131,6 +131,10 @@ pub(crate) struct Verifier {
     pub(crate) items: Option<Pointer>,
     when: Vec<Condition>,
     require: Vec<Condition>,
+    /// What a signature of this scheme proves.
+    pub(crate) integrity: Integrity,
+    /// Whether something in the JSON has to hold that is not needed for the signature.
+    reads_json_after: bool,
     keys: Keys,
 }
 
@@ -193,18 +197,23 @@ impl Verifier {
         }
         let items = rules.items.as_deref().map(Pointer::parse).transpose()?;
         let (when, require) = (Condition::all(&rules.when)?, Condition::all(&rules.require)?);
+        let integrity = rules.integrity(&message);
+        let reads_json_after = timestamp.as_ref().is_some_and(|timestamp| timestamp.template.has_json())
+            || require.iter().any(Condition::has_json);
         let Some(keys) = rules.keys(secrets)? else { return Ok(None) };
-        Ok(Some(Self { finder, message, timestamp, items, when, require, keys, rules: rules.clone() }))
-    }
-
-    /// What a signature of this scheme proves. A checksum, a selection of fields or a token prove less than the body.
-    pub(crate) fn integrity(&self) -> Integrity {
-        match self.rules.algorithm {
-            Algorithm::Token | Algorithm::Require => Integrity::None,
-            Algorithm::Jwt => self.rules.jwt.as_ref().map_or(Integrity::Metadata, jwt::Rules::integrity),
-            _ if self.message.covers_body() => Integrity::Body,
-            _ => Integrity::Metadata,
-        }
+        let rules = rules.clone();
+        Ok(Some(Self {
+            rules,
+            finder,
+            message,
+            timestamp,
+            items,
+            when,
+            require,
+            integrity,
+            reads_json_after,
+            keys,
+        }))
     }
 
     /// Whether the endpoint's public URL is part of what is signed.
@@ -257,7 +266,7 @@ impl Verifier {
         }
         self.verify_signature(&scope, &found.candidates, ring)?;
         self.verify_body_hash(&scope)?;
-        if scope.root.is_none() && self.reads_json_after() && !scope.request.body.is_empty() {
+        if scope.root.is_none() && self.reads_json_after && !scope.request.body.is_empty() {
             // What is no JSON says no time; what of it is refused is decided where it is read.
             scope.root = json::parse(scope.request.body).ok();
             scope.item = scope.root;
@@ -273,12 +282,6 @@ impl Verifier {
             (Some(timestamp), Some(_)) => Ok(timestamp.check(scope.timestamp, now)?),
             (None, _) => Ok(()),
         }
-    }
-
-    /// Whether something in the JSON has to hold that is not needed for the signature.
-    fn reads_json_after(&self) -> bool {
-        self.timestamp.as_ref().is_some_and(|timestamp| timestamp.template.has_json())
-            || self.require.iter().any(Condition::has_json)
     }
 
     fn verify_signature(
@@ -412,6 +415,16 @@ impl Rules {
                 Finder::new(self.signature.clone()).map(|f| f.headers().to_vec()).unwrap_or_default()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// A checksum, a selection of fields or a token prove less than the body.
+    fn integrity(&self, message: &Template) -> Integrity {
+        match self.algorithm {
+            Algorithm::Token | Algorithm::Require => Integrity::None,
+            Algorithm::Jwt => self.jwt.as_ref().map_or(Integrity::Metadata, jwt::Rules::integrity),
+            _ if message.covers_body() => Integrity::Body,
+            _ => Integrity::Metadata,
         }
     }
 

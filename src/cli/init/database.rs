@@ -1,7 +1,7 @@
 //! The database that was looked at, whichever its kind: all that differs between the kinds is here.
 
 use super::{Address, Choices, parse_budget};
-use crate::cli::Failure;
+use crate::{cli::Failure, config::ConnectorKind};
 use headgate_sdk::{Fault, Finding, Severity};
 
 /// A database, looked at from outside.
@@ -35,11 +35,11 @@ impl Database {
         })
     }
 
-    /// The connector, as the configuration names it.
-    pub(super) fn connector(&self) -> &'static str {
+    /// Its connector.
+    pub(super) fn connector(&self) -> ConnectorKind {
         match self {
-            Self::Postgres(_) => "postgres",
-            Self::MySql(_) => "mysql",
+            Self::Postgres(_) => ConnectorKind::Postgres,
+            Self::MySql(_) => ConnectorKind::MySql,
         }
     }
 

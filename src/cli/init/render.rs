@@ -4,8 +4,8 @@
 //! can end it, and in a string everything that TOML gives a meaning is escaped.
 
 use super::{Address, Choices, Database, address::variable, database::Table, open_findings, shown};
-use crate::cli::{paint::Paint, status::bytes};
-use headgate_sdk::{Finding, Severity};
+use crate::cli::paint::Paint;
+use headgate_sdk::{Finding, Severity, amount::Bytes};
 use std::{fmt::Write as _, path::Path};
 
 /// More tables than this are told as a number.
@@ -68,7 +68,7 @@ impl Draft<'_> {
             "\n[nats]\nurl = {}\n\n[sources.{}]\nconnector = {}\nurl = {}\n",
             string(&self.nats_url()),
             choices.name,
-            string(database.connector()),
+            string(database.connector().name()),
             string(&self.url())
         );
         let globs: Vec<String> = choices.tables.iter().map(|glob| string(glob)).collect();
@@ -144,7 +144,7 @@ pub(super) fn tables(database: &Database, globs: &[String], paint: Paint) -> Str
             text,
             "  {name:<width$}  {:>9}  {:>10}  {writes:>9}  {named_by}",
             table.rows.map_or_else(|| "?".to_owned(), count),
-            bytes(table.bytes),
+            Bytes(table.bytes).to_string(),
         );
     }
     if captured.len() > SHOWN {
@@ -169,7 +169,7 @@ fn count(number: u64) -> String {
 /// What was looked at, and the tables that will be captured.
 pub(super) fn overview(draft: &Draft<'_>, paint: Paint) -> String {
     let Draft { choices, database, .. } = draft;
-    let rate = database.log_rate().map_or_else(String::new, |rate| format!(", {}/s of log", bytes(rate)));
+    let rate = database.log_rate().map_or_else(String::new, |rate| format!(", {}/s of log", Bytes(rate)));
     format!(
         "{} at {}, {}{rate}\n\n{}",
         paint.bold(&plain(database.name())),

@@ -5,6 +5,7 @@ use super::{HEADER_ROOM, Publisher, queue::Queued};
 use crate::{
     config::Publish,
     event::{Event, Item},
+    publish::Content,
     status::SourceState,
 };
 use headgate_sdk::{Fault, Progress};
@@ -57,8 +58,8 @@ impl Publisher {
                 self.fit(event).await.map(Some)
             }
             Item::DeadLetter(letter) => {
-                let dead_letters = self.dead_letters.clone();
-                persist(&self.state, || dead_letters.keep(&letter)).await;
+                let (context, dead_letters) = (self.context.clone(), self.dead_letters.clone());
+                persist(&self.state, || dead_letters.keep(&context, &letter)).await;
                 self.state.metrics.failed.inc();
                 Ok(None)
             }
@@ -88,8 +89,17 @@ impl Publisher {
         if weight(&event) <= self.limit {
             return Ok(event);
         }
-        let claim_check = self.claim_check.clone();
-        Ok(persist(&self.state, || claim_check.check_in(&event)).await)
+        let content = Content {
+            head: event.head.clone(),
+            payload: event.payload.clone(),
+            data: event.data.0 as usize..event.data.1 as usize,
+        };
+        let name = event.position.to_string();
+        let what = format!("event {name}");
+        let (context, claim_check) = (self.context.clone(), self.claim_check.clone());
+        let Content { head, payload, .. } =
+            persist(&self.state, || claim_check.check_in(&context, &content, &name, &what)).await;
+        Ok(Event { head, payload, ..event })
     }
 }
 

@@ -3,7 +3,7 @@
 //! That is tried until it succeeds. Where nothing is stored for longer than a broker needs to find itself a new leader, the source
 //! says that it waits, and why.
 
-use super::{Publisher, ack::Broken, claim::Unclaimed};
+use super::{Publisher, broken::Broken, claim::Unclaimed};
 use crate::{broker::wire::Wire, publish::stream::End, status::HoldUp};
 use headgate_sdk::{Fault, FaultKind};
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -32,10 +32,7 @@ impl Publisher {
             in_flight = self.window.len(),
             "publishing interrupted: {broken}; reading where the stream ends"
         );
-        // What the broker refuses for its own reasons (no room, say) it will refuse again at once.
-        if matches!(broken, Broken::NoResponders)
-            || matches!(broken, Broken::Refused(error) if error.err_code != 10071)
-        {
+        if broken.is_lasting() {
             sleep(Duration::from_millis(500)).await;
         }
         let (wire, end) = self.reconnect_and_say(broken).await?;

@@ -1,11 +1,11 @@
 //! How long the server keeps its log for a gateway that is away, measured against how long that may be.
 
 use super::{Findings, Site, ask};
-use crate::{
-    bytes::{Bytes, duration},
-    wal_rate::{self, WalRate},
+use crate::wal_rate::{self, WalRate};
+use headgate_sdk::{
+    Finding,
+    amount::{Bytes, duration},
 };
-use headgate_sdk::Finding;
 use std::time::Duration;
 
 /// A log that grows slower than this (bytes a second) fills nothing within any outage.

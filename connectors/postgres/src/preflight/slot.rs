@@ -1,11 +1,8 @@
 //! The source's slot, and slots that nobody reads beside it.
 
 use super::{Findings, Site, ask};
-use crate::{
-    bytes::Bytes,
-    slot::{self, Slot},
-};
-use headgate_sdk::Finding;
+use crate::slot::{self, Slot};
+use headgate_sdk::{Finding, amount::Bytes};
 use postgres_protocol::escape::escape_literal;
 
 /// A slot that keeps less has only just been left.

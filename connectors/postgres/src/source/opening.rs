@@ -45,35 +45,19 @@ impl Postgres {
         let system = replication.identify().await?;
 
         let name = self.slot();
-        let found = slot::inspect(&control.client, &name).await?;
-        if let Some(slot) = &found {
-            slot.validate(&name, &server.target.database)?;
-            // Whoever reads it moves it on, so that what it has confirmed says nothing about what we know.
-            if let Some(pid) = slot.active_pid {
-                return Err(read_by_another(&control.client, &name, pid).await);
-            }
-        }
+        let found = find_slot(&control.client, &name, &server.target.database).await?;
         let mut publications = Publications::new(&self.source, &self.config, facilities.version);
         publications.try_row_filters(&control.client, facilities.standby).await?;
         let (missing, captured) = self.publish(&publications, &control, &server, facilities.standby).await?;
 
-        let lost = self.lost_since(resume);
-        let is_wanted = lost.is_some_and(|lost| lost.is_ahead_of(resume));
-        if is_wanted {
-            tracing::info!(
-                source = self.source,
-                slot = name,
-                "the stream lacks what was read before history was lost: reading that again first"
-            );
-        }
         let seen = Seen {
             system: &system,
             slot: found.as_ref(),
-            missing: if is_wanted { &[] } else { &missing },
-            lost: lost.filter(|_| !is_wanted).map(|lost| lost.reason.clone()),
+            missing: &missing,
+            lost: None,
             standby: facilities.standby,
         };
-        let verdict = continuity::verdict(&mut replication, resume, seen).await?;
+        let verdict = self.judge(&mut replication, resume, seen).await?;
         let mut opening = Opening {
             source: self,
             replication: &mut replication,
@@ -89,11 +73,7 @@ impl Postgres {
         let (epoch, from) = opening.open(verdict, resume, found.as_ref(), outlet).await?;
         let (snapshots, gap) = (opening.snapshots, opening.gap);
         if self.config.failover && found.is_some_and(|slot| !slot.failover) && !facilities.standby {
-            replication
-                .keep_on_standbys(&name)
-                .await
-                .map_err(|error| error.fault(format!("cannot make slot {name} a failover slot")))?;
-            tracing::info!(source = self.source, slot = name, "the slot is a failover slot now");
+            self.keep_on_standbys(&mut replication, &name).await?;
         }
 
         let streaming = match replication.start(&name, from, &publications.names()).await {
@@ -157,6 +137,38 @@ impl Postgres {
         })
     }
 
+    /// What is to be done about the history. Where the stream lacks what an earlier run read before it found a loss, that is
+    /// read again first, and the loss is found again behind it.
+    async fn judge(
+        &self,
+        replication: &mut Replication,
+        resume: &Resume,
+        mut seen: Seen<'_>,
+    ) -> Result<Verdict, Fault> {
+        match self.lost_since(resume) {
+            Some(lost) if lost.is_ahead_of(resume) => {
+                tracing::info!(
+                    source = self.source,
+                    slot = self.slot(),
+                    "the stream lacks what was read before history was lost: reading that again first"
+                );
+                seen.missing = &[];
+            }
+            lost => seen.lost = lost.map(|lost| lost.reason.clone()),
+        }
+        continuity::verdict(replication, resume, seen).await
+    }
+
+    /// Makes a slot that was there before `failover` was set a failover slot.
+    async fn keep_on_standbys(&self, replication: &mut Replication, slot: &str) -> Result<(), Fault> {
+        replication
+            .keep_on_standbys(slot)
+            .await
+            .map_err(|error| error.fault(format!("cannot make slot {slot} a failover slot")))?;
+        tracing::info!(source = self.source, slot, "the slot is a failover slot now");
+        Ok(())
+    }
+
     /// Brings the publications up to date; gives those that did not exist, and the tables that are captured.
     async fn publish(
         &self,
@@ -174,7 +186,7 @@ impl Postgres {
             };
         }
         let Target { user, database, .. } = &server.target;
-        if let Some(fault) = Publications::foreign_fault(&plan, user) {
+        if let Some(fault) = plan.foreign_fault(user) {
             return Err(fault);
         }
         if let Some(table) = plan.orphans.first() {
@@ -212,6 +224,19 @@ impl Postgres {
         let captured = if standby { plan.captured_as_is() } else { plan.captured() };
         Ok((plan.missing, captured))
     }
+}
+
+/// The slot, if it is there; one that is fit and that nobody reads.
+async fn find_slot(client: &Client, name: &str, database: &str) -> Result<Option<Slot>, Fault> {
+    let found = slot::inspect(client, name).await?;
+    if let Some(slot) = &found {
+        slot.validate(name, database)?;
+        // Whoever reads it moves it on, so that what it has confirmed says nothing about what we know.
+        if let Some(pid) = slot.active_pid {
+            return Err(read_by_another(client, name, pid).await);
+        }
+    }
+    Ok(found)
 }
 
 /// Another gateway reads the slot, or a session of ours that the server is about to give up: that is waited for.

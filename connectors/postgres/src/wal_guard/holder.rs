@@ -2,6 +2,7 @@
 //! been confirmed.
 
 use crate::slot::Slot;
+use headgate_sdk::amount::duration;
 use std::{fmt, time::Duration};
 use tokio_postgres::{Client, Error};
 
@@ -36,7 +37,7 @@ impl Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = crate::bytes::duration(self.age);
+        let open = duration(self.age);
         match &self.prepared {
             Some(name) => write!(f, "the prepared transaction {name:?} of {}, open for {open}", self.who),
             None => {

@@ -1,6 +1,6 @@
 //! How much of what may be kept is kept, how fast that grows, and what that means. Pure.
 
-use crate::bytes::{Bytes, duration};
+use headgate_sdk::amount::{Bytes, duration};
 use std::{
     fmt,
     time::{Duration, Instant},

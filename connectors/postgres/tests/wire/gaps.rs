@@ -4,6 +4,7 @@ use crate::{run::Run, server::Server};
 use headgate_postgres::{Config, Postgres};
 use headgate_sdk::{FaultKind, Resume, testing::Told};
 use headgate_test_servers::postgres::Stop;
+use tokio_postgres::Client;
 
 const SLOT: &str = "headgate_shop";
 
@@ -23,6 +24,14 @@ async fn ran(server: &Server, config: &Config) -> Resume {
     run.stop().await;
     assert_eq!(resume.proven().unwrap().epoch, 1);
     resume
+}
+
+/// Does something to the slot. The server may take a moment to see that we have left.
+async fn once_left(admin: &Client, statement: &str) {
+    while let Err(error) = admin.execute(statement, &[&SLOT]).await {
+        assert_eq!(error.code().map(|code| code.code()), Some("55006"), "{error:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +59,7 @@ async fn a_missing_slot_is_a_gap_and_made_anew() {
     let config = Config::new(server.url());
     let resume = ran(&server, &config).await;
     let admin = server.admin().await;
-    admin.execute("SELECT pg_drop_replication_slot($1::text::name)", &[&SLOT]).await.unwrap();
+    once_left(&admin, "SELECT pg_drop_replication_slot($1::text::name)").await;
     let proven = resume.proven();
 
     // Refused: the slot stands later than what is proven, so the gap is found again.
@@ -82,12 +91,7 @@ async fn a_slot_advanced_by_others_is_a_gap() {
     let resume = ran(&server, &config).await;
     let admin = server.admin().await;
     admin.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
-    // The server may take a moment to see that we have left.
-    let advance = "SELECT pg_replication_slot_advance($1::text::name, pg_current_wal_flush_lsn())";
-    while let Err(error) = admin.execute(advance, &[&SLOT]).await {
-        assert_eq!(error.code().map(|code| code.code()), Some("55006"), "{error:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    once_left(&admin, "SELECT pg_replication_slot_advance($1::text::name, pg_current_wal_flush_lsn())").await;
     let run = Run::start(&config, resume).streaming().await;
     assert!(run.gap().unwrap().reason.contains("advanced"), "{:?}", run.gap());
     run.stop().await;

@@ -1,6 +1,6 @@
 //! Rows of tables that settings say more about: columns hidden, outboxes, semantic events.
 
-use super::{Encoder, Shape};
+use super::{Encoder, Treatment};
 use crate::{
     event::DeadLetter,
     normalize::{
@@ -17,13 +17,13 @@ use headgate_sdk::{Cell, Change, Op, Position, Relation, Unwritable};
 use serde_json::json;
 
 impl Encoder {
-    /// One change of a table with a shape.
-    pub(super) fn shaped(&mut self, shape: &Shape, change: &Change<'_>) {
-        let Some(view) = &shape.view else { return self.told(&shape.role, change) };
+    /// One change of a table whose rows are not told as they are.
+    pub(super) fn treated(&mut self, treatment: &Treatment, change: &Change<'_>) {
+        let Some(view) = &treatment.view else { return self.told(&treatment.role, change) };
         let before = change.before.map(|row| view.row(row));
         let after = change.after.map(|row| view.row(row));
         self.told(
-            &shape.role,
+            &treatment.role,
             &Change {
                 relation: &view.relation,
                 op: change.op,

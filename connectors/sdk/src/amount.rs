@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 /// A number of bytes: `0 B`, `1.5 MiB`, `50.0 GiB`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes(pub(crate) u64);
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,7 +22,8 @@ impl fmt::Display for Bytes {
 }
 
 /// A duration in its two largest units: `45 s`, `12 min`, `3 h 20 min`, `9 d 4 h`.
-pub(crate) fn duration(duration: Duration) -> String {
+#[must_use]
+pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s} s"),
