@@ -16,6 +16,7 @@ mod gaps;
 mod init;
 mod mysql;
 mod mysql_faults;
+mod mysql_gaps;
 mod mysql_setup;
 mod mysql_snapshots;
 mod neighbours;
