@@ -208,7 +208,8 @@ pub(crate) async fn open_or_create(context: &Context, settings: Config) -> Resul
     }
 }
 
-fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Fault {
+/// The broker does not say what a stream holds.
+pub(crate) fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Fault {
     Fault::transient(format!("cannot read stream {name}")).with_cause(error)
 }
 
@@ -219,7 +220,7 @@ fn is_gone(error: &async_nats::jetstream::stream::InfoError) -> bool {
         .is_some_and(|error| error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool {
+pub(crate) fn is_no_message(error: &async_nats::jetstream::stream::RawMessageError) -> bool {
     use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
     matches!(error.kind(), Kind::NoMessageFound)
 }

@@ -8,13 +8,13 @@ use crate::{
     config::Nats,
     publish::{
         settings::{self, Writers},
-        stream::open_or_create,
+        stream::{is_no_message, open_or_create, unreadable},
         stream_name,
     },
 };
 use async_nats::jetstream::{
     Context,
-    stream::{Config, RawMessageErrorKind, Stream},
+    stream::{Config, Stream},
 };
 use headgate_sdk::{Fault, Finding};
 use serde::Deserialize;
@@ -65,11 +65,8 @@ async fn last_sequence(stream: &Stream) -> Result<u64, Fault> {
     let message = match stream.get_raw_message(state.last_sequence).await {
         Ok(message) => message,
         // Somebody has removed that one message.
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(0),
-        Err(error) => {
-            let what = format!("cannot read the last message of stream {}", stream.cached_info().config.name);
-            return Err(Fault::transient(what).with_cause(error));
-        }
+        Err(error) if is_no_message(&error) => return Ok(0),
+        Err(error) => return Err(unreadable(&stream.cached_info().config.name, error)),
     };
     let text = match message.headers.get("ce-sequence") {
         Some(value) => value.as_str().to_owned(),
